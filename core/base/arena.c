@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT
+ * arena.c - host memory. Nobody can handle running out of it, so that ends the program here. */
+#include "base/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK_BYTES (64u << 10)
+#define ALIGNMENT 16
+
+struct arena_block {
+    struct arena_block *next;
+    size_t bytes;                 /* after the header */
+    _Alignas(ALIGNMENT) uint8_t data[];
+};
+
+void *mem_alloc(size_t bytes)
+{
+    void *p = calloc(1, bytes ? bytes : 1);
+    if (!p)
+        panic("out of host memory (%zu bytes asked)", bytes);
+    return p;
+}
+
+void *mem_grow(void *p, size_t old_bytes, size_t bytes)
+{
+    if (!p)
+        return mem_alloc(bytes);
+    uint8_t *grown = realloc(p, bytes ? bytes : 1);
+    if (!grown)
+        panic("out of host memory (%zu bytes asked)", bytes);
+    if (bytes > old_bytes)
+        memset(grown + old_bytes, 0, bytes - old_bytes);
+    return grown;
+}
+
+void mem_free(void *p)
+{
+    free(p);
+}
+
+void *array_reserve(void *array, int n, int *capacity, size_t element_bytes)
+{
+    if (n < *capacity)
+        return array;
+    int wanted = *capacity < 8 ? 8 : *capacity * 2;
+    if (wanted <= n)
+        wanted = n + 1;
+    array = mem_grow(array, (size_t)*capacity * element_bytes, (size_t)wanted * element_bytes);
+    *capacity = wanted;
+    return array;
+}
+
+void *arena_alloc(struct arena *a, size_t bytes)
+{
+    if (bytes > SIZE_MAX / 2)
+        panic("arena_alloc of %zu bytes", bytes);
+    bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (!a->head || a->head->bytes - a->used < bytes) {
+        size_t room = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+        struct arena_block *b = mem_alloc(sizeof *b + room);
+        b->next = a->head;
+        b->bytes = room;
+        a->head = b;
+        a->used = 0;
+    }
+    void *p = a->head->data + a->used;
+    a->used += bytes;
+    return p;
+}
+
+char *arena_strdup(struct arena *a, const char *s)
+{
+    size_t n = strlen(s) + 1;
+    return memcpy(arena_alloc(a, n), s, n);
+}
+
+void arena_finish(struct arena *a)
+{
+    for (struct arena_block *b = a->head, *next; b; b = next) {
+        next = b->next;
+        mem_free(b);
+    }
+    *a = (struct arena){0};
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ * data.h - text and images on their way into a batch. Depends on base, plug. */
+#ifndef BURIN_DATA_H
+#define BURIN_DATA_H
+
+#include "base/base.h"
+
+/* ---- images (image.c, resize.c, png.c) ----------------------------------------------------------- */
+
+struct image { int width, height; uint8_t *rgb; };   /* 8-bit RGB, rows top to bottom; zero = empty */
+
+/* Decodes a file through the codec plugins: at most max_pixels, transparency over white, EXIF orientation
+ * applied. false with the path and the reason. */
+bool image_load(const char *path, uint64_t max_pixels, struct image *out);
+bool image_size(const char *path, int *width, int *height);      /* header only, orientation applied */
+/* Scales to cover width x height (area average down, Lanczos up) and crops around the centre. */
+bool image_cover(const struct image *in, int width, int height, struct image *out);
+bool image_save_png(const char *path, const struct image *in, const char *const *text);  /* key, value, ..., NULL */
+void image_finish(struct image *i);
+
+/* ---- text (tokenizer.c, clean.c) ------------------------------------------------------------------- */
+
+/* CLIP's byte-pair tokenizer. One table for the process, unpacked from the binary on first use. */
+enum tokenizer_flavour {
+    TOKENIZER_HF,          /* ftfy-like cleanup only (Hugging Face, sd-scripts) */
+    TOKENIZER_OPENAI,      /* and HTML entities decoded twice (OpenAI, OpenCLIP) */
+    TOKENIZER_PLAIN,       /* no cleanup */
+    TOKENIZER_HF_PAD_BANG, /* Hugging Face with pad token "!": each "!" is id 0 */
+};
+/* Token ids of a text without begin and end marks, not truncated. ids is grown with mem_grow semantics:
+ * *out is allocated for the caller (mem_free). Returns the number of tokens, -1 on invalid UTF-8. */
+int tokenizer_encode(const char *text, size_t bytes, enum tokenizer_flavour flavour, int32_t **out);
+/* Ids for a text encoder: chunks * 77 ids in rows of [BOS, 75 tokens, EOS], chunks = max_tokens / 75.
+ * pad: the padding id (49407 or 0). The rule is sd-scripts' (strategy_base._get_input_ids). */
+bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour flavour, int max_tokens,
+                      int32_t pad, int32_t *out);
+/* Reads a caption file: UTF-8 (BOM dropped) or UTF-16 with BOM, CR LF normalised, first line only; anything
+ * else is an error naming the encoding it looks like. Caller frees. */
+char *caption_load(const char *path);
+
+#endif

@@ -1,0 +1,1 @@
+../burin_plugin.h

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT
+ * data.c - images, tokens, dataset sources and plugins for Lua. An image is a tensor u8 (height, width, 3). */
+#include <string.h>
+
+#include "data/data.h"
+#include "lua/script.h"
+#include "plug/plug.h"
+
+static int push_image(lua_State *L, struct image *image)
+{
+    int64_t dim[3] = { image->height, image->width, 3 };
+    struct tensor *t = tensor_push(L, BURIN_U8, 3, dim);
+    memcpy(t->own, image->rgb, t->bytes);
+    image_finish(image);
+    return 1;
+}
+
+static struct image check_image(lua_State *L, int index)
+{
+    struct tensor *t = tensor_check(L, index);
+    luaL_argcheck(L, t->dtype == BURIN_U8 && t->rank == 3 && t->dim[2] == 3 && t->dim[0] > 0 && t->dim[1] > 0 &&
+                         t->dim[0] < 1 << 16 && t->dim[1] < 1 << 16, index, "an image is a u8 tensor (height, width, 3)");
+    return (struct image){ (int)t->dim[1], (int)t->dim[0], (uint8_t *)tensor_data(t) };
+}
+
+/* core.image_load(path, max_pixels?) -> image */
+static int core_image_load(lua_State *L)
+{
+    struct image image = { 0 };
+    if (!image_load(luaL_checkstring(L, 1), (uint64_t)luaL_optinteger(L, 2, 1 << 28), &image)) return script_raise(L);
+    return push_image(L, &image);
+}
+
+static int core_image_size(lua_State *L)
+{
+    int width, height;
+    if (!image_size(luaL_checkstring(L, 1), &width, &height)) return script_raise(L);
+    lua_pushinteger(L, width);
+    lua_pushinteger(L, height);
+    return 2;
+}
+
+/* core.image_cover(image, width, height) -> scaled to cover, cropped around the centre */
+static int core_image_cover(lua_State *L)
+{
+    struct image in = check_image(L, 1), out = { 0 };
+    if (!image_cover(&in, (int)luaL_checkinteger(L, 2), (int)luaL_checkinteger(L, 3), &out)) return script_raise(L);
+    return push_image(L, &out);
+}
+
+/* core.image_save(path, image, { key, value, ... }?) */
+static int core_image_save(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1), *text[33] = { NULL };
+    struct image image = check_image(L, 2);
+    if (lua_istable(L, 3))
+        for (int i = 0; i < 32 && lua_rawgeti(L, 3, i + 1) == LUA_TSTRING; i++) text[i] = lua_tostring(L, -1);
+    return image_save_png(path, &image, text) ? 0 : script_raise(L);
+}
+
+static int check_flavour(lua_State *L, int index)
+{
+    static const char *const names[] = { "hf", "openai", "plain", "hf_pad_bang", NULL };
+    return luaL_checkoption(L, index, "hf", names);
+}
+
+/* core.tokenize(text, flavour?) -> { ids } */
+static int core_tokenize(lua_State *L)
+{
+    size_t bytes;
+    const char *text = luaL_checklstring(L, 1, &bytes);
+    int32_t *ids = NULL;
+    int n = tokenizer_encode(text, bytes, (enum tokenizer_flavour)check_flavour(L, 2), &ids);
+    if (n < 0) return script_raise(L);
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        lua_pushinteger(L, ids[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    mem_free(ids);
+    return 1;
+}
+
+/* core.token_chunks(text, flavour, max_tokens, pad) -> tensor i32 (chunks, 77) */
+static int core_token_chunks(lua_State *L)
+{
+    size_t bytes;
+    const char *text = luaL_checklstring(L, 1, &bytes);
+    int flavour = check_flavour(L, 2), max = (int)luaL_optinteger(L, 3, 75);
+    luaL_argcheck(L, max >= 75 && max % 75 == 0 && max <= 7500, 3, "75, 150, 225 ... tokens");
+    int64_t dim[2] = { max / 75, 77 };
+    struct tensor *t = tensor_push(L, BURIN_I32, 2, dim);
+    if (!tokenizer_chunks(text, bytes, (enum tokenizer_flavour)flavour, max, (int32_t)luaL_optinteger(L, 4, 49407), t->own))
+        return script_raise(L);
+    return 1;
+}
+
+static int core_caption_load(lua_State *L)
+{
+    char *text = caption_load(luaL_checkstring(L, 1));
+    if (!text) return script_raise(L);
+    lua_pushstring(L, text);
+    mem_free(text);
+    return 1;
+}
+
+static void set_string(lua_State *L, const char *key, const char *value)
+{
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, key);
+}
+
+static void push_value(lua_State *L, const struct burin_option *o, int index, struct burin_value *out)
+{
+    out->number = o->fallback;
+    out->string = o->fallback_string;
+    if (!lua_istable(L, index) || lua_getfield(L, index, o->name) == LUA_TNIL) return;
+    if (o->type == BURIN_OPT_STRING) {
+        if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "option %s: a text is expected (%s)", o->name, o->help);
+        out->string = lua_tostring(L, -1);  /* kept alive by the options table */
+        return;
+    }
+    if (o->type == BURIN_OPT_BOOL && lua_isboolean(L, -1)) out->number = lua_toboolean(L, -1);
+    else if (o->type != BURIN_OPT_BOOL && lua_type(L, -1) == LUA_TNUMBER) out->number = lua_tonumber(L, -1);
+    else luaL_error(L, "option %s: a %s is expected (%s)", o->name, o->type == BURIN_OPT_BOOL ? "true or false" : "number", o->help);
+    if (o->min < o->max && (out->number < o->min || out->number > o->max))
+        luaL_error(L, "option %s: %f is outside %f .. %f (%s)", o->name, out->number, o->min, o->max, o->help);
+}
+
+/* core.source(location, options?) -> { { path =, caption =, class_tokens =, repeats = } ... }, { { path =, reason = } ... } */
+static int core_source(lua_State *L)
+{
+    const char *location = luaL_checkstring(L, 1);
+    const struct burin_source *s = plug_source_for(location);
+    if (!s) return script_raise(L);
+    struct burin_value values[32];
+    for (int i = 0; s->options && i < 32 && s->options[i].name; i++) push_value(L, &s->options[i], 2, &values[i]);
+    void *self = NULL;
+    if (s->open(location, values, &self)) return script_raise(L);
+    struct burin_item item;
+    int64_t n = s->count(self);
+    lua_newtable(L);
+    bool ok = true;
+    for (int64_t i = 0; i < n && ok; i++) {
+        memset(&item, 0, sizeof item);
+        if (!(ok = !s->item(self, i, &item))) break;
+        lua_createtable(L, 0, 4);
+        set_string(L, "path", item.path);
+        set_string(L, "caption", item.caption);
+        set_string(L, "class_tokens", item.class_tokens);
+        lua_pushinteger(L, item.repeats);
+        lua_setfield(L, -2, "repeats");
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_newtable(L);
+    const char *path, *reason;
+    for (int64_t i = 0; ok && s->skipped && s->skipped(self, i, &path, &reason) == 1; i++) {
+        lua_createtable(L, 0, 2);
+        set_string(L, "path", path);
+        set_string(L, "reason", reason);
+        lua_rawseti(L, -2, i + 1);
+    }
+    s->close(self);
+    return ok ? 2 : script_raise(L);
+}
+
+static void list_kind(lua_State *L, const char *kind, const char *name, const char *help, int *n)
+{
+    lua_createtable(L, 0, 3);
+    set_string(L, "kind", kind);
+    set_string(L, "name", name);
+    set_string(L, "help", help);
+    lua_rawseti(L, -2, ++*n);
+}
+
+/* core.plugins() -> { { name, version, licence, help, path, provides = { { kind, name, help } } } } */
+static int core_plugins(lua_State *L)
+{
+    lua_newtable(L);
+    for (int i = 0; i < plug_count(); i++) {
+        const struct plug_entry *e = plug_at(i);
+        const struct burin_plugin *p = e->plugin;
+        int n = 0;
+        lua_newtable(L);
+        set_string(L, "name", p->name);
+        set_string(L, "version", p->version);
+        set_string(L, "licence", p->licence);
+        set_string(L, "help", p->help);
+        set_string(L, "path", e->path);
+        lua_newtable(L);
+        for (int k = 0; p->loaders && p->loaders[k]; k++) list_kind(L, "loader", p->loaders[k]->name, p->loaders[k]->help, &n);
+        for (int k = 0; p->exporters && p->exporters[k]; k++) list_kind(L, "exporter", p->exporters[k]->name, p->exporters[k]->help, &n);
+        for (int k = 0; p->sources && p->sources[k]; k++) list_kind(L, "source", p->sources[k]->name, p->sources[k]->help, &n);
+        for (int k = 0; p->codecs && p->codecs[k]; k++) list_kind(L, "codec", p->codecs[k]->name, p->codecs[k]->help, &n);
+        lua_setfield(L, -2, "provides");
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* core.plugin_load(path) */
+static int core_plugin_load(lua_State *L) { return plug_load(luaL_checkstring(L, 1)) ? 0 : script_raise(L); }
+
+void script_open_data(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "image_load", core_image_load }, { "image_size", core_image_size }, { "image_cover", core_image_cover },
+        { "image_save", core_image_save }, { "tokenize", core_tokenize }, { "token_chunks", core_token_chunks },
+        { "caption_load", core_caption_load }, { "source", core_source }, { "plugins", core_plugins },
+        { "plugin_load", core_plugin_load }, { NULL, NULL },
+    };
+    luaL_setfuncs(L, functions, 0);
+}

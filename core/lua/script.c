@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT
+ * script.c - the interpreter: the embedded library, error positions, the command line's entry. */
+#include <lualib.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/embed.h"
+#include "lua/script.h"
+#include "plug/plug.h"
+
+void script_device_finish(void);
+
+int script_raise(lua_State *L)
+{
+    luaL_where(L, 1);
+    lua_pushstring(L, burin_error());
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
+const char *script_where(lua_State *L, char text[256])
+{
+    lua_Debug d;
+    bool found = false;
+    text[0] = 0;
+    for (int level = 1; lua_getstack(L, level, &d); level++) {
+        if (!lua_getinfo(L, "Sl", &d) || d.currentline <= 0) continue;
+        bool recipe = d.source[0] == '@';
+        if (!found || recipe) snprintf(text, 256, "%s:%d", d.short_src, d.currentline);
+        found = true;
+        if (recipe) break;
+    }
+    return text;
+}
+
+/* package.searchers entry: the library out of the binary. */
+static int library_searcher(lua_State *L)
+{
+    const char *name = luaL_checkstring(L, 1);
+    char path[256], chunk[260];
+    size_t n = strlen(name);
+    if (n > 200) return 0;
+    for (size_t i = 0; i <= n; i++) path[i] = name[i] == '.' ? '/' : name[i];
+    strcpy(path + n, ".lua");
+    for (const struct embed_file *f = embed_lua; f->name; f++)
+        if (!strcmp(f->name, path)) {
+            snprintf(chunk, sizeof chunk, "=%s", path);
+            if (luaL_loadbufferx(L, (const char *)f->data, (size_t)(f->end - f->data), chunk, "t")) return lua_error(L);
+            lua_pushstring(L, path);
+            return 2;
+        }
+    lua_pushfstring(L, "no module '%s' in the library", name);
+    return 1;
+}
+
+static int open_core(lua_State *L)
+{
+    lua_newtable(L);
+    script_open_tensor(L);
+    script_open_graph(L);
+    script_open_file(L);
+    script_open_data(L);
+    script_open_system(L);
+    script_open_sandbox(L);
+    lua_pushstring(L, BURIN_VERSION);
+    lua_setfield(L, -2, "version");
+    return 1;
+}
+
+static int traceback(lua_State *L)
+{
+    if (lua_type(L, 1) == LUA_TTABLE) return 1;  /* { exit =, message = } of the library */
+    const char *text = luaL_tolstring(L, 1, NULL);
+    if (getenv("BURIN_TRACEBACK")) luaL_traceback(L, L, text, 1);
+    return 1;
+}
+
+/* Everything that can raise happens in here. Arguments on the stack: argv as a table. */
+static int run(lua_State *L)
+{
+    luaL_openlibs(L);
+    luaL_requiref(L, "burin.core", open_core, 0);
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    lua_getfield(L, -3, "searchers");
+    lua_newtable(L);  /* only the library: neither LUA_PATH nor the working directory is searched */
+    lua_rawgeti(L, -2, 1);
+    lua_rawseti(L, -2, 1);
+    lua_pushcfunction(L, library_searcher);
+    lua_rawseti(L, -2, 2);
+    lua_setfield(L, -5, "searchers");
+    lua_settop(L, 1);
+    lua_getglobal(L, "require");
+    lua_pushstring(L, "burin.cli.main");
+    lua_call(L, 1, 1);
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+static int failed(lua_State *L)
+{
+    int code = 1;
+    const char *text = NULL;
+    if (lua_istable(L, -1)) {
+        lua_getfield(L, -1, "exit");
+        code = (int)luaL_optinteger(L, -1, 1);
+        lua_getfield(L, -2, "message");
+        text = lua_tostring(L, -1);
+    } else {
+        text = lua_tostring(L, -1);
+    }
+    if (text) log_line(LOG_ERROR, "%s", text);
+    return code;
+}
+
+int script_main(int argc, char **argv)
+{
+    plug_load_default();
+    lua_State *L = luaL_newstate();
+    if (!L) return 71;
+    lua_pushcfunction(L, traceback);
+    lua_pushcfunction(L, run);
+    lua_createtable(L, argc, 0);
+    for (int i = 1; i < argc; i++) {
+        lua_pushstring(L, argv[i]);
+        lua_rawseti(L, -2, i);
+    }
+    int status = lua_pcall(L, 1, 1, 1);
+    int code = status ? failed(L) : (int)lua_tointeger(L, -1);
+    lua_close(L);
+    script_device_finish();
+    return code;
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT
+ * system.c - the machine for Lua: time, terminal, signals, devices. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gpu/gpu.h"
+#include "lua/script.h"
+
+static volatile sig_atomic_t stop_signals;
+
+static void on_signal(int number)
+{
+    if (++stop_signals > 1) _exit(128 + number);  /* the second one does not wait for a step's end */
+}
+
+/* core.catch_stop(): from now on SIGINT and SIGTERM are reported by core.stop_requested(). */
+static int core_catch_stop(lua_State *L)
+{
+    (void)L;
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = on_signal;
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+    return 0;
+}
+
+static int core_stop_requested(lua_State *L)
+{
+    lua_pushboolean(L, stop_signals > 0);
+    return 1;
+}
+
+static int core_clock(lua_State *L)
+{
+    lua_pushnumber(L, clock_seconds());
+    return 1;
+}
+
+static int core_date(lua_State *L)
+{
+    char text[32];
+    time_t now = time(NULL);
+    struct tm tm;
+    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
+    lua_pushstring(L, text);
+    lua_pushinteger(L, (lua_Integer)now);
+    return 2;
+}
+
+/* core.terminal() -> is stderr a terminal, its width in columns */
+static int core_terminal(lua_State *L)
+{
+    struct winsize size;
+    lua_pushboolean(L, isatty(STDERR_FILENO));
+    lua_pushinteger(L, !ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col ? size.ws_col : 80);
+    return 2;
+}
+
+static int core_write_stderr(lua_State *L)
+{
+    size_t n;
+    const char *s = luaL_checklstring(L, 1, &n);
+    fwrite(s, 1, n, stderr);
+    fflush(stderr);
+    return 0;
+}
+
+static int core_write_stdout(lua_State *L)
+{
+    size_t n;
+    const char *s = luaL_checklstring(L, 1, &n);
+    fwrite(s, 1, n, stdout);
+    fflush(stdout);
+    return 0;
+}
+
+/* core.log(level, text): "error", "warn", "info" or "debug" */
+static int core_log(lua_State *L)
+{
+    static const char *const names[] = { "error", "warn", "info", "debug", NULL };
+    log_line((enum log_level)(luaL_checkoption(L, 1, "info", names) + LOG_ERROR), "%s", luaL_checkstring(L, 2));
+    return 0;
+}
+
+/* core.log_threshold(level) */
+static int core_log_threshold(lua_State *L)
+{
+    static const char *const names[] = { "quiet", "error", "warn", "info", "debug", NULL };
+    log_threshold = (enum log_level)luaL_checkoption(L, 1, "info", names);
+    return 0;
+}
+
+static int core_env(lua_State *L)
+{
+    lua_pushstring(L, getenv(luaL_checkstring(L, 1)));
+    return 1;
+}
+
+/* core.peak_memory() -> bytes of host memory this process held at most */
+static int core_peak_memory(lua_State *L)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    lua_pushinteger(L, (lua_Integer)u.ru_maxrss * 1024);
+    return 1;
+}
+
+/* core.lock(path) -> true, or false when another process holds it. Held until this process ends. */
+static int core_lock(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0) { fail("%s: cannot create the lock file", path); return script_raise(L); }
+    bool held = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    if (!held) close(fd);
+    lua_pushboolean(L, held);
+    return 1;
+}
+
+static void set_number(lua_State *L, const char *key, double v)
+{
+    lua_pushnumber(L, v);
+    lua_setfield(L, -2, key);
+}
+
+/* core.devices() -> { { name, driver, type, api, subgroup, ... } } in order of preference */
+static int core_devices(lua_State *L)
+{
+    static const char *const types[] = { "?", "discrete", "integrated", "cpu", "other", "null" };
+    struct gpu_caps *caps = lua_newuserdatauv(L, 16 * sizeof *caps, 0);
+    int n = gpu_device_list(caps, 16);
+    if (n < 0) return script_raise(L);
+    lua_newtable(L);
+    for (int i = 0; i < n && i < 16; i++) {
+        const struct gpu_caps *c = &caps[i];
+        const struct { const char *key, *value; } texts[] = {
+            { "name", c->name }, { "driver", c->driver }, { "uuid", c->uuid }, { "api", c->api }, { "type", types[c->type] },
+        };
+        const struct { const char *key; bool value; } flags[] = {
+            { "host_visible", c->host_visible }, { "storage16", c->storage16 }, { "float16", c->float16 },
+            { "coopmat", c->coopmat }, { "timestamps", c->timestamps },
+        };
+        lua_newtable(L);
+        for (int k = 0; k < COUNT_OF(texts); k++) {
+            lua_pushstring(L, texts[k].value);
+            lua_setfield(L, -2, texts[k].key);
+        }
+        for (int k = 0; k < COUNT_OF(flags); k++) {
+            lua_pushboolean(L, flags[k].value);
+            lua_setfield(L, -2, flags[k].key);
+        }
+        set_number(L, "subgroup", c->subgroup);
+        set_number(L, "max_range", (double)c->max_range);
+        set_number(L, "max_shared", c->max_shared);
+        set_number(L, "heap", (double)c->heap_bytes);
+        set_number(L, "budget", (double)c->budget_bytes);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+void script_open_system(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "catch_stop", core_catch_stop }, { "stop_requested", core_stop_requested }, { "clock", core_clock },
+        { "date", core_date }, { "terminal", core_terminal }, { "write_stderr", core_write_stderr },
+        { "write_stdout", core_write_stdout }, { "log", core_log }, { "log_threshold", core_log_threshold },
+        { "env", core_env }, { "peak_memory", core_peak_memory }, { "lock", core_lock }, { "devices", core_devices },
+        { NULL, NULL },
+    };
+    luaL_setfuncs(L, functions, 0);
+}
