@@ -138,6 +138,13 @@ int burin_session_dispatches(const burin_session *session);
 /* Records on the first call (and again if the device's arena grew), then replays. Returns when the work
  * is submitted; reading a variable waits. */
 bool burin_session_run(burin_session *session);
+/* One run with each kernel measured by itself; slower than burin_session_run, same results. Fills one row per
+ * dispatch, in order; n must be burin_session_dispatches. */
+typedef struct burin_profile {
+    const char *label;     /* the op's name */
+    double seconds, flops, bytes;  /* bytes: size of the tensors it touches */
+} burin_profile;
+bool burin_session_profile(burin_session *session, burin_profile *rows, int n);
 /* Allocates the variables and an arena for the largest session so far. After it, with `sealed`, any
  * further device allocation is an error. */
 bool burin_device_commit(burin_device *device, bool sealed);

@@ -2,20 +2,20 @@
 // SPDX-License-Identifier: MIT
 // embedding_grad.comp - y row r is the sum of the rows of dy whose id is r, in their order. Ids are few and the table
 // is large, so one dispatch fills y with zeros and a second one stores the rows that occur: the first occurrence of
-// an id does the work for all. y is rows [first, first + rows) of the table's gradient.
+// an id does the work for all. y is rows [first, first + block) of the table's gradient.
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
 layout(local_size_x = 64) in;
 layout(constant_id = 8) const bool WIDE = false;    // width is a multiple of 4
 layout(constant_id = 9) const bool FILL = false;
-layout(push_constant) uniform Push { uint count, width, first, rows; };
+layout(push_constant) uniform Push { uint count, ids, width, first, block; };
 
 #define IDS_BINDING 0
 #define IDS_TYPE DT0
 #include "ids.glsl"
-TENSOR(1, dy, DT1)
-TENSOR(2, y, DT2)
+TENSOR(1, y, DT1)
+TENSOR(2, dy, DT2)
 
 void store(uint i, vec4 v)
 {
@@ -27,18 +27,17 @@ void main()
 {
     uint i = group_number() * 64 + gl_LocalInvocationIndex;
     if (WIDE) i *= 4;
+    if (i >= count) return;
     if (FILL) {
-        if (i < rows * width) store(i, vec4(0.0));
+        store(i, vec4(0.0));
         return;
     }
-    uint k = i / width, c = i - k * width;
-    if (k >= count) return;
-    uint id = id_at(k), row = id - first;
-    if (row >= rows) return;  // also ids before `first`
+    uint k = i / width, c = i - k * width, id = id_at(k), row = id - first;
+    if (row >= block) return;  // also ids before `first`
     for (uint j = 0; j < k; j++)
         if (id_at(j) == id) return;
     vec4 sum = vec4(0.0);
-    for (uint j = k; j < count; j++)
+    for (uint j = k; j < ids; j++)
         if (id_at(j) == id) sum += WIDE ? dy_at4((j * width + c) / 4) : vec4(dy_at(j * width + c));
     store(row * width + c, sum);
 }

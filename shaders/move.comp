@@ -9,9 +9,8 @@
 layout(local_size_x = 64) in;
 layout(constant_id = 8) const bool WIDE = false;    // all of the numbers below are multiples of 4
 layout(constant_id = 9) const bool CONCAT = false;
-layout(push_constant) uniform Push { uint count, row_y, row_x, row_z; int shift; CHAIN_PUSH };
+layout(push_constant) uniform Push { uint count, row_y, row_x, row_z; int shift; };
 
-#include "chain.glsl"
 TENSOR(0, x, DT0)
 TENSOR(1, y, DT1)
 TENSOR(2, z, DT2)
@@ -28,11 +27,11 @@ void main()
         vec4 v = vec4(0.0);
         if (inside) v = x_at4((row * row_x + c) / 4);
         else if (CONCAT) v = z_at4((row * row_z + c - row_x) / 4);
-        y_set4(i / 4, chain_apply4(v, i));
+        y_set4(i / 4, v);
     } else {
         float v = 0.0;
         if (inside) v = x_at(row * row_x + c);
         else if (CONCAT) v = z_at(row * row_z + c - row_x);
-        y_set(i, chain_apply(v, i));
+        y_set(i, v);
     }
 }

@@ -7,9 +7,8 @@
 layout(local_size_x = 64) in;
 layout(constant_id = 8) const bool WIDE = false;    // the last dim is a multiple of 4
 layout(constant_id = 9) const uint LAST = 2;        // stride of the last dim: 0, 1 (and vec4 aligned), 2 = any
-layout(push_constant) uniform Push { uint count, dim1, dim2, dim3, stride0, stride1, stride2, stride3; CHAIN_PUSH };
+layout(push_constant) uniform Push { uint count, dim1, dim2, dim3, stride0, stride1, stride2, stride3; };
 
-#include "chain.glsl"
 TENSOR(0, x, DT0)
 TENSOR(1, y, DT1)
 
@@ -26,12 +25,12 @@ void main()
     if (i >= count) return;
     uint s = source(i);
     if (!WIDE) {
-        y_set(i, chain_apply(x_at(s), i));
+        y_set(i, x_at(s));
         return;
     }
     vec4 v;
     if (LAST == 0) v = vec4(x_at(s));
     else if (LAST == 1) v = x_at4(s / 4);
     else v = vec4(x_at(s), x_at(s + stride3), x_at(s + 2 * stride3), x_at(s + 3 * stride3));
-    y_set4(i / 4, chain_apply4(v, i));
+    y_set4(i / 4, v);
 }

@@ -7,9 +7,8 @@
 
 layout(local_size_x = 64) in;
 layout(constant_id = 8) const bool WIDE = false;    // inner is a multiple of 4
-layout(push_constant) uniform Push { uint count, rows, inner, chunks; CHAIN_PUSH };
+layout(push_constant) uniform Push { uint count, rows, inner, chunks; };
 
-#include "chain.glsl"
 TENSOR(0, x, DT0)
 TENSOR(1, y, DT1)
 
@@ -23,6 +22,6 @@ void main()
     uint end = (o + 1) * rows * inner, stride = chunks * inner;
     vec4 sum = vec4(0.0);
     for (; at < end; at += stride) sum += WIDE ? x_at4(at / 4) : vec4(x_at(at));
-    if (WIDE) y_set4(i / 4, chain_apply4(sum, i));
-    else y_set(i, chain_apply(sum.x, i));
+    if (WIDE) y_set4(i / 4, sum);
+    else y_set(i, sum.x);
 }

@@ -8,9 +8,8 @@
 layout(local_size_x = 64) in;
 layout(constant_id = 8) const bool WIDE = false;    // C is a multiple of 4
 layout(constant_id = 9) const bool ADJOINT = false;
-layout(push_constant) uniform Push { uint count, height_x, width_x, height_y, width_y, channels; CHAIN_PUSH };
+layout(push_constant) uniform Push { uint count, height_x, width_x, height_y, width_y, channels; };
 
-#include "chain.glsl"
 TENSOR(0, x, DT0)
 TENSOR(1, y, DT1)
 
@@ -35,6 +34,6 @@ void main()
         uint a = h * height_x / height_y, b = w * width_x / width_y;
         v = load(((n * height_x + a) * width_x + b) * channels + c);
     }
-    if (WIDE) y_set4(i / 4, chain_apply4(v, i));
-    else y_set(i, chain_apply(v.x, i));
+    if (WIDE) y_set4(i / 4, v);
+    else y_set(i, v.x);
 }

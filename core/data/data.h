@@ -34,8 +34,19 @@ int tokenizer_encode(const char *text, size_t bytes, enum tokenizer_flavour flav
  * pad: the padding id (49407 or 0). The rule is sd-scripts' (strategy_base._get_input_ids). */
 bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour flavour, int max_tokens,
                       int32_t pad, int32_t *out);
+/* The same for captions with A1111's weights: (x:1.2), (x), [x], and a backslash before a literal bracket.
+ * weights: one per id of out; 1 outside brackets. */
+bool tokenizer_chunks_weighted(const char *text, size_t bytes, enum tokenizer_flavour flavour,
+                               int max_tokens, int32_t pad, int32_t *out, float *weights);
+
+/* ---- captions (caption.c) --------------------------------------------------------------------------- */
+
 /* Reads a caption file: UTF-8 (BOM dropped) or UTF-16 with BOM, CR LF normalised, first line only; anything
  * else is an error naming the encoding it looks like. Caller frees. */
 char *caption_load(const char *path);
+/* An item's caption: its own, else its caption file, else its class tokens, else "". NULL with a sentence
+ * when there is a caption file that cannot be read. Caller frees. */
+struct burin_item;
+char *caption_of(const struct burin_item *item);
 
 #endif

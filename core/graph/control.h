@@ -17,7 +17,7 @@
 #define CONTROL_WORDS 24
 
 #define AMP_STEP 0          /* updates applied so far, t of Adam's bias correction */
-#define AMP_SCALE 1         /* loss scale: gradients arrive multiplied by it (and by 1 for f32) */
+#define AMP_SCALE 1         /* loss scale, at least 1: gradients arrive multiplied by it (and by 1 for f32) */
 #define AMP_GOOD 2          /* finite steps since the scale last changed */
 #define AMP_FACTOR 3        /* what the optimizer multiplies gradients by: clip / scale; 0 = skip this step */
 #define AMP_NORM 4          /* global gradient norm of the last step, unscaled, before clipping */

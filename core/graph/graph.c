@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * graph.c - the arena of nodes: creation, checks of what a recipe passes in, and the first error. */
+ * graph.c - the arena of nodes: creation, checks of what a recipe passes in, and the first error.
+ */
 #include "graph/graph.h"
 
 #include <math.h>
@@ -20,8 +21,10 @@ const char *burin_graph_error(const burin_graph *g) { return g ? g->error : NULL
 
 void burin_graph_where(burin_graph *g, const char *where)
 {
-    if (!where) g->where = NULL;
-    else if (!g->where || strcmp(g->where, where)) g->where = arena_strdup(&g->arena, where);
+    if (!where)
+        g->where = NULL;
+    else if (!g->where || strcmp(g->where, where))
+        g->where = arena_strdup(&g->arena, where);
 }
 
 burin_node *graph_fail(burin_graph *g, const char *fmt, ...)
@@ -66,7 +69,7 @@ burin_node *node_owner(burin_node *n, int *part)
     return n;
 }
 
-/* ---- making a node ---------------------------------------------------------------------------- */
+/* ---- making a node --------------------------------------------------------------------------- */
 
 static burin_node *node_new(burin_graph *g, enum op_code op, burin_node *const *in, int n_in)
 {
@@ -90,17 +93,24 @@ static burin_node *node_append(burin_node *n)
     return n;
 }
 
-static bool can_compute(burin_dtype d) { return d == BURIN_F32 || d == BURIN_F16 || d == BURIN_BF16; }
+static bool can_compute(burin_dtype d)
+{
+    return d == BURIN_F32 || d == BURIN_F16 || d == BURIN_BF16;
+}
 
 /* Inputs: as many as the row says, of this graph, and whole numbers only where ids are read. */
 static bool check_inputs(burin_graph *g, const struct op_row *row, burin_node *const *in, int n_in)
 {
-    if (n_in != row->inputs) return graph_fail(g, "takes %d input%s, got %d", row->inputs, row->inputs == 1 ? "" : "s", n_in);
+    if (n_in != row->inputs)
+        return graph_fail(g, "takes %d input%s, got %d", row->inputs, row->inputs == 1 ? "" : "s",
+                          n_in);
     for (int i = 0; i < n_in; i++) {
         if (!in[i]) return graph_fail(g, "input %d is missing", i + 1);
         if (in[i]->graph != g) return graph_fail(g, "input %d belongs to another graph", i + 1);
-        bool ids = row->emit == NULL || (row == op_at(OP_embedding) && i == 1) || (row == op_at(OP_embedding_grad) && i == 0);
-        if (in[i]->dtype == BURIN_I32 && !ids) return graph_fail(g, "input %d is i32; only ids of an embedding may be", i + 1);
+        bool ids = row->emit == NULL || (row == op_at(OP_embedding) && i == 1) ||
+                   (row == op_at(OP_embedding_grad) && i == 0);
+        if (in[i]->dtype == BURIN_I32 && !ids)
+            return graph_fail(g, "input %d is i32; only ids of an embedding may be", i + 1);
     }
     return true;
 }
@@ -109,13 +119,16 @@ static bool check_attrs(burin_node *n, const struct op_row *row, const double *a
 {
     burin_graph *g = n->graph;
     if (n_attrs > row->n_attrs)
-        return graph_fail(g, "takes at most %d attribute%s (\"%s\"), got %d", row->n_attrs, row->n_attrs == 1 ? "" : "s", row->attrs, n_attrs);
+        return graph_fail(g, "takes at most %d attribute%s (\"%s\"), got %d", row->n_attrs,
+                          row->n_attrs == 1 ? "" : "s", row->attrs, n_attrs);
     for (int i = 0; i < row->n_attrs; i++) {
         const struct op_attr *a = &row->attr[i];
         double v = i < n_attrs ? attrs[i] : a->fallback;
         if (isnan(v)) return graph_fail(g, "%s is not a number", a->name);
-        if (a->kind == 'i' && (v != floor(v) || fabs(v) > INT32_MAX)) return graph_fail(g, "%s must be a whole number, got %.9g", a->name, v);
-        if (a->kind == 'b' && v != 0 && v != 1) return graph_fail(g, "%s must be true or false, got %.9g", a->name, v);
+        if (a->kind == 'i' && (v != floor(v) || fabs(v) > INT32_MAX))
+            return graph_fail(g, "%s must be a whole number, got %.9g", a->name, v);
+        if (a->kind == 'b' && v != 0 && v != 1)
+            return graph_fail(g, "%s must be true or false, got %.9g", a->name, v);
         n->at[i] = v;
     }
     return true;
@@ -123,8 +136,11 @@ static bool check_attrs(burin_node *n, const struct op_row *row, const double *a
 
 static bool check_target(burin_graph *g, const struct op_row *row, const burin_shape *to)
 {
-    if (row->takes_shape != (to != NULL)) return graph_fail(g, row->takes_shape ? "needs a target shape" : "takes no target shape");
-    if (to && (to->rank < 0 || to->rank > BURIN_MAX_RANK)) return graph_fail(g, "a target shape has at most %d dims, got %d", BURIN_MAX_RANK, to->rank);
+    if (row->takes_shape != (to != NULL))
+        return graph_fail(g, row->takes_shape ? "needs a target shape" : "takes no target shape");
+    if (to && (to->rank < 0 || to->rank > BURIN_MAX_RANK))
+        return graph_fail(g, "a target shape has at most %d dims, got %d", BURIN_MAX_RANK,
+                          to->rank);
     return true;
 }
 
@@ -134,13 +150,21 @@ static bool check_result(burin_node *n)
     double count = 1;
     char text[64];
     for (int i = 0; i < n->shape.rank; i++) {
-        if (n->shape.dim[i] < 1) return graph_fail(n->graph, "the result would be %s: every dim must be at least 1", shape_text(&n->shape, text));
+        if (n->shape.dim[i] < 1)
+            return graph_fail(n->graph, "the result would be %s: every dim must be at least 1",
+                              shape_text(&n->shape, text));
         count *= (double)n->shape.dim[i];
     }
-    if (count >= 4294967296.0) return graph_fail(n->graph, "the result would be %s: 2^32 elements or more", shape_text(&n->shape, text));
+    if (count >= 4294967296.0)
+        return graph_fail(n->graph, "the result would be %s: 2^32 elements or more",
+                          shape_text(&n->shape, text));
     bool alias = !op_at((enum op_code)n->op)->emit;
-    if (!alias && !can_compute(n->dtype)) return graph_fail(n->graph, "cannot give %s; the types are f32, f16 and bf16", burin_dtype_name(n->dtype));
-    if (alias && n->dtype != n->in[0]->dtype) return graph_fail(n->graph, "keeps the type of its input (%s); use cast", burin_dtype_name(n->in[0]->dtype));
+    if (!alias && !can_compute(n->dtype))
+        return graph_fail(n->graph, "cannot give %s; the types are f32, f16 and bf16",
+                          burin_dtype_name(n->dtype));
+    if (alias && n->dtype != n->in[0]->dtype)
+        return graph_fail(n->graph, "keeps the type of its input (%s); use cast",
+                          burin_dtype_name(n->in[0]->dtype));
     return true;
 }
 
@@ -152,9 +176,12 @@ static int find_op(burin_graph *g, const char *name)
     for (int i = 0; i < OP_COUNT; i++) names[i] = op_at((enum op_code)i)->name;
     const char *near = op < 0 ? str_nearest(name, names, OP_COUNT) : NULL;
     g->op = NULL;
-    if (op >= 0) graph_fail(g, "'%s' has a function of its own (burin_%s)", name, name);
-    else if (near) graph_fail(g, "there is no op '%s'; did you mean '%s'?", name, near);
-    else graph_fail(g, "there is no op '%s'", name);
+    if (op >= 0)
+        graph_fail(g, "'%s' has a function of its own (burin_%s)", name, name);
+    else if (near)
+        graph_fail(g, "there is no op '%s'; did you mean '%s'?", name, near);
+    else
+        graph_fail(g, "there is no op '%s'", name);
     return -1;
 }
 
@@ -169,7 +196,8 @@ burin_node *burin_call(burin_graph *g, const char *name, burin_node *const *in, 
     if (!check_inputs(g, row, in, n_in)) return NULL;
     burin_node *n = node_new(g, (enum op_code)op, in, n_in);
     n->dtype = dtype;
-    if (!check_attrs(n, row, attrs, n_attrs) || !check_target(g, row, to) || !row->shape(n, to)) return NULL;
+    if (!check_attrs(n, row, attrs, n_attrs) || !check_target(g, row, to) || !row->shape(n, to))
+        return NULL;
     if (!n->dtype) n->dtype = in[0]->dtype;
     return check_result(n) ? node_append(n) : NULL;
 }
@@ -182,12 +210,13 @@ burin_node *burin_leaf(burin_graph *g, burin_var *var)
     for (int i = 0; i < g->count; i++)
         if (g->node[i]->op == OP_leaf && g->node[i]->var == var) return g->node[i];
     if (!can_compute(var->dtype) && var->dtype != BURIN_I32)
-        return graph_fail(g, "%s has type %s, which no kernel reads", var->name, burin_dtype_name(var->dtype));
+        return graph_fail(g, "%s has type %s, which no kernel reads", var->name,
+                          burin_dtype_name(var->dtype));
     burin_node *n = node_new(g, OP_leaf, NULL, 0);
     n->dtype = var->dtype;
     n->shape = var->shape;
     n->var = var;
-    n->region = 0;  /* a variable is there anyway: nothing to recompute */
+    n->region = 0; /* a variable is there anyway: nothing to recompute */
     return node_append(n);
 }
 
@@ -198,8 +227,9 @@ burin_node *burin_part(burin_node *node, int part)
     g->op = "part";
     if (part == 0) return node;
     if (part < 0 || part >= node->n_parts)
-        return graph_fail(g, "%s has %d output%s, there is no part %d", op_at((enum op_code)node->op)->name,
-                          node->n_parts, node->n_parts == 1 ? "" : "s", part);
+        return graph_fail(g, "%s has %d output%s, there is no part %d",
+                          op_at((enum op_code)node->op)->name, node->n_parts,
+                          node->n_parts == 1 ? "" : "s", part);
     burin_node *n = node_new(g, OP_part, &node, 1);
     n->at[0] = part;
     n->dtype = node->part_dtype[part];
@@ -216,8 +246,11 @@ burin_node *burin_assign(burin_graph *g, burin_var *var, burin_node *value)
     if (!check_inputs(g, op_at(OP_assign), &value, 1)) return NULL;
     char a[64], b[64];
     if (!shape_equal(&var->shape, &value->shape))
-        return graph_fail(g, "%s is %s, the value is %s", var->name, shape_text(&var->shape, a), shape_text(&value->shape, b));
-    if (!can_compute(var->dtype)) return graph_fail(g, "%s has type %s, which no kernel writes", var->name, burin_dtype_name(var->dtype));
+        return graph_fail(g, "%s is %s, the value is %s", var->name, shape_text(&var->shape, a),
+                          shape_text(&value->shape, b));
+    if (!can_compute(var->dtype))
+        return graph_fail(g, "%s has type %s, which no kernel writes", var->name,
+                          burin_dtype_name(var->dtype));
     burin_node *n = node_new(g, OP_assign, &value, 1);
     n->dtype = var->dtype;
     n->shape = var->shape;
@@ -230,8 +263,10 @@ void burin_checkpoint_enter(burin_graph *g)
 {
     if (!g || g->error) return;
     g->op = "checkpoint";
-    if (g->region) graph_fail(g, "checkpoints do not nest");
-    else g->region = ++g->region_count;
+    if (g->region)
+        graph_fail(g, "checkpoints do not nest");
+    else
+        g->region = ++g->region_count;
 }
 
 void burin_checkpoint_leave(burin_graph *g)

@@ -88,6 +88,7 @@ struct burin_var {
     uint64_t offset, bytes;
     int members;                                      /* packed variables only */
     burin_var **member;
+    bool owned;                                       /* a view that its pack destroys */
     void *memory;                                     /* device's (exec.c): the block it lives in, NULL = none yet */
 };
 

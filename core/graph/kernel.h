@@ -29,6 +29,9 @@ struct kernel_call {
     uint32_t groups[3];
     bool chained;                   /* the step's chain is applied by this call (its stored result) */
     double flops;
+    /* Filled by emit_call: all specialization constants and push words, the step's types and chain included. */
+    uint32_t constant[KERNEL_SPEC_CHAIN + 2 + CHAIN_STEPS], word[(KERNEL_OWN_PUSH + KERNEL_CHAIN_PUSH) / 4];
+    int n_constants, n_words;
 };
 
 struct emit {
@@ -46,6 +49,8 @@ struct tensor_ref emit_workspace(struct emit *e, uint64_t bytes);
 
 /* Adds dtypes, chain constants and chain bindings to the call and hands it to e->call. */
 bool emit_call(struct emit *e, struct kernel_call *call);
+/* Whether the step's chain allows groups of four elements (chain_apply4), the kernel's own sizes aside. */
+bool chain_by_fours(const struct plan_step *s);
 uint32_t kernel_float(float f);                      /* bits for a push word */
 /* Splits `groups` workgroups over the three dimensions so that none exceeds the limit; the shader recovers its
  * number as gl_WorkGroupID.x + gl_NumWorkGroups.x * (y + gl_NumWorkGroups.y * z) and returns when past the end. */

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT
- * ops.c - the op table: ops.def turned into rows, lookups by number and name, and the cost of a node. */
+ * ops.c - the op table: ops.def turned into rows, and lookups by number and name. */
 #include "graph/graph.h"
-#include "graph/plan.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Every function that a row names. `none` and NONE stand for NULL below. */
-#define EW1(name, ...) void gradient_##name(burin_node *, burin_node *, const bool *, burin_node **);
-#define EW2(name, ...) void gradient_##name(burin_node *, burin_node *, const bool *, burin_node **);
-#define OP(name, inputs, attrs, shape, emit, gradients, help)                                      \
-    void gradient_##name(burin_node *, burin_node *, const bool *, burin_node **);                 \
-    bool shape_##shape(burin_node *, const burin_shape *);                                         \
-    bool emit_##emit(struct emit *);
+#define DECLARE(name)                                                                              \
+    void gradient_##name(burin_node *, burin_node *, const bool *, burin_node **);
+#define EW1(name, ...) DECLARE(name)
+#define EW2(name, ...) DECLARE(name)
+#define OP(name, inputs_, attrs_, rule, kernel, gradients, help_)                                  \
+    DECLARE(name)                                                                                  \
+    bool shape_##rule(burin_node *, const burin_shape *);                                          \
+    bool emit_##kernel(struct emit *);
 #include "graph/ops.def"
 #undef EW1
 #undef EW2
@@ -26,7 +27,7 @@ bool emit_elementwise(struct emit *);
 /* A gradient column as the set of inputs it covers. */
 #define NONE
 #define D(i, expression) | 1u << (i)
-#define ALL(function) | (1u << BURIN_MAX_INPUTS) - 1
+#define ALL(function) | ((1u << BURIN_MAX_INPUTS) - 1)
 #define GRADIENT(name, gradients)                                                                  \
     .differentiable = 0 gradients, .gradient = (0 gradients) ? gradient_##name : NULL
 
@@ -39,9 +40,9 @@ static struct op_row table[OP_COUNT] = {
     [OP_##title] = { .name = #title, .attrs = attrs_, .help = help_, .family = OP_EW2,             \
         .inputs = 2, .shape = shape_elementwise, .emit = emit_elementwise,                         \
         GRADIENT(title, gradients) },
-#define OP(title, inputs_, attrs_, shape_, emit_, gradients, help_)                                \
+#define OP(title, inputs_, attrs_, rule, kernel, gradients, help_)                                 \
     [OP_##title] = { .name = #title, .attrs = attrs_, .help = help_, .family = OP_OTHER,           \
-        .inputs = inputs_, .shape = shape_##shape_, .emit = emit_##emit_,                          \
+        .inputs = inputs_, .shape = shape_##rule, .emit = emit_##kernel,                           \
         GRADIENT(title, gradients) },
 #include "graph/ops.def"
 #undef EW1
@@ -94,46 +95,3 @@ int op_find(const char *name)
 }
 
 bool op_is_elementwise(enum op_code code) { return table[code].family != OP_OTHER; }
-
-/* ---- cost: products exactly, a multiply-add as 2; everything else as one operation per element ---- */
-
-static double count(const burin_shape *s) { return (double)burin_shape_count(s); }
-
-static double flops_matmul(const burin_node *n)
-{
-    const burin_shape *a = &n->in[0]->shape;
-    return 2 * count(&n->shape) * (double)a->dim[a->rank - (n->at[0] != 0 ? 2 : 1)];
-}
-
-/* All three convolution products touch each (output pixel, weight) pair once. */
-static double conv_flops(const burin_shape *y, const burin_shape *w)
-{
-    return 2 * count(y) * (double)(w->dim[0] * w->dim[1] * w->dim[2]);
-}
-static double flops_conv2d(const burin_node *n) { return conv_flops(&n->shape, &n->in[1]->shape); }
-static double flops_conv2d_dx(const burin_node *n) { return conv_flops(&n->in[0]->shape, &n->in[1]->shape); }
-static double flops_conv2d_dw(const burin_node *n) { return conv_flops(&n->in[1]->shape, &n->shape); }
-
-/* q (B, N, H * D) against M keys: one product of the scores' size. */
-static double product(const burin_node *n) { return 2 * count(&n->in[0]->shape) * (double)n->in[1]->shape.dim[1]; }
-static double flops_attention(const burin_node *n) { return 2 * product(n); }      /* q k', p v */
-static double flops_attention_dq(const burin_node *n) { return 3 * product(n); }   /* q k', dy v', ds k */
-static double flops_attention_dkv(const burin_node *n) { return 4 * product(n); }  /* q k', dy v', p' dy, ds' q */
-
-static double (*const cost[OP_COUNT])(const burin_node *) = {
-    [OP_matmul] = flops_matmul,
-    [OP_conv2d] = flops_conv2d,
-    [OP_conv2d_dx] = flops_conv2d_dx,
-    [OP_conv2d_dw] = flops_conv2d_dw,
-    [OP_attention] = flops_attention,
-    [OP_attention_dq] = flops_attention_dq,
-    [OP_attention_dkv] = flops_attention_dkv,
-};
-
-double op_flops(const burin_node *n)
-{
-    if (cost[n->op]) return cost[n->op](n);
-    if (!table[n->op].emit || !n->n_in) return 0;
-    double in = count(&n->in[0]->shape), out = count(&n->shape);
-    return in > out ? in : out;
-}

@@ -91,6 +91,8 @@ void plan_print(const struct burin_plan *p, struct str *out);
 struct op_traits { bool chains; uint8_t writes; };
 struct op_traits op_traits(enum op_code code);
 
+const struct burin_plan *burin_session_plan(const burin_session *s);  /* exec.c */
+
 /* ---- between the planner's own files ------------------------------------------------------------ */
 
 /* plan_list.c: copies of the live nodes in execution order, rewritten so that what follows sees plain nodes:

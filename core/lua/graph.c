@@ -425,6 +425,13 @@ static int node_tostring(lua_State *L)
     return 1;
 }
 
+/* x:count() -> number of elements */
+static int node_count(lua_State *L)
+{
+    lua_pushinteger(L, burin_shape_count(&node_check(L, 1)->shape));
+    return 1;
+}
+
 /* core.ops() -> list of rows, for `burin ops` and the documentation */
 static int core_ops(lua_State *L)
 {
@@ -536,6 +543,7 @@ static void open_node_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {
         { "__index", node_index }, { "__tostring", node_tostring }, { "__unm", node_unm }, { "part", node_part },
+        { "count", node_count },
         { NULL, NULL },
     };
     static const char *const operators[][2] = {

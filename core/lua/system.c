@@ -125,6 +125,37 @@ static int core_lock(lua_State *L)
     return 1;
 }
 
+/* core.where() -> "recipe.lua:17", the recipe line that is running (or the library's) */
+static int core_where(lua_State *L)
+{
+    char text[256];
+    lua_pushstring(L, script_where(L, text));
+    return 1;
+}
+
+/* core.nearest(word, { candidates }) -> the likely meant one, or nil */
+static int core_nearest(lua_State *L)
+{
+    const char *names[128], *word = luaL_checkstring(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    int n = (int)lua_rawlen(L, 2);
+    luaL_checkstack(L, 132, NULL);
+    for (int i = 0; i < n && i < 128; i++) {
+        lua_rawgeti(L, 2, i + 1);
+        names[i] = luaL_checkstring(L, -1);
+    }
+    lua_pushstring(L, str_nearest(word, names, n < 128 ? n : 128));
+    return 1;
+}
+
+static int core_cwd(lua_State *L)
+{
+    char text[4096];
+    if (!getcwd(text, sizeof text)) return 0;
+    lua_pushstring(L, text);
+    return 1;
+}
+
 static void set_number(lua_State *L, const char *key, double v)
 {
     lua_pushnumber(L, v);
@@ -174,6 +205,7 @@ void script_open_system(lua_State *L)
         { "date", core_date }, { "terminal", core_terminal }, { "write_stderr", core_write_stderr },
         { "write_stdout", core_write_stdout }, { "log", core_log }, { "log_threshold", core_log_threshold },
         { "env", core_env }, { "peak_memory", core_peak_memory }, { "lock", core_lock }, { "devices", core_devices },
+        { "where", core_where }, { "nearest", core_nearest }, { "cwd", core_cwd },
         { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);

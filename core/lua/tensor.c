@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * tensor.c - host tensors for Lua: what files hold, what batches are made of, what tests compare. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lua/script.h"
@@ -341,6 +342,16 @@ static int method_distance(lua_State *L)
     return 2;
 }
 
+/* t:hash() -> 16 hex digits of the elements' bytes (XXH3) */
+static int method_hash(lua_State *L)
+{
+    struct tensor *t = tensor_check(L, 1);
+    char text[17];
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)hash_bytes(tensor_data(t), t->bytes, t->dtype));
+    lua_pushstring(L, text);
+    return 1;
+}
+
 /* t:fill_normal(seed, stream, std): seeded normal numbers; t:fill_uniform(seed, stream, low, high). */
 static int method_fill(lua_State *L)
 {
@@ -401,7 +412,7 @@ void script_open_tensor(lua_State *L)
         { "get", method_get }, { "set", method_set }, { "cast", method_cast }, { "reshape", method_reshape },
         { "permute", method_permute }, { "rows", method_rows }, { "copy_into", method_copy_into },
         { "table", method_table }, { "bytes", method_bytes }, { "affine", method_affine },
-        { "stats", method_stats }, { "distance", method_distance }, { NULL, NULL },
+        { "hash", method_hash }, { "stats", method_stats }, { "distance", method_distance }, { NULL, NULL },
     };
     luaL_newmetatable(L, TENSOR);
     luaL_setfuncs(L, methods, 0);

@@ -55,7 +55,6 @@ static void *limited_realloc(void *p, size_t bytes)
 #define STBI_NO_HDR
 #define STBI_NO_LINEAR
 #define STBI_MAX_DIMENSIONS SIDE_MAX
-#define STB_IMAGE_STATIC
 #define STB_IMAGE_IMPLEMENTATION
 #include <stb_image.h>
 

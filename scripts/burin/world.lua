@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- A tiny procedural world of captioned pictures: one object of ten classes and eight colours on one of
--- six backgrounds. Small models learn it in minutes, and world.recognise says exactly what a sample
--- shows, so training results are measured, not admired. Everything is a pure function of integers.
+-- A tiny procedural world of captioned pictures: one object of ten classes and eight colours on one
+-- of six backgrounds. Small models learn it, and world.recognise says exactly what a sample shows,
+-- so results are measured, not admired. Everything is a pure function of integers.
 --
 --   local world = require "burin.world"
 --   local pixels, caption, labels = world.draw(17)   -- 64*64*3 bytes, rows from the top, RGB
@@ -30,8 +30,8 @@ local function integer(value, what)
   return math.tointeger(value) or error("world: " .. what .. " must be an integer", 3)
 end
 
--- The i-th of the 480 combinations. Neighbours differ in everything, any 10 (8, 6) in a row hold every
--- class (colour, background) once, and i = 0..479 holds every combination once.
+-- The i-th of the 480 combinations: 0..479 hold each once, neighbours differ in everything, and the
+-- shifts make all pairs meet although 10, 8 and 6 share a factor.
 local function combination(i)
   local class = i % 10
   local colour = (i + (i // 40) % 2) % 8
@@ -56,9 +56,9 @@ function world.draw_as(options)
     draw.random(integer(options.seed or 0, "seed")))
 end
 
--- Image number `index` of an endless data set: pixels, caption, labels. Any 480 indices from a multiple
--- of 480 hold every combination once. Some captions leave out the colour (12 %), the background (12 %)
--- or both (6 %), so that "a photo of a cat" means something too.
+-- Image number `index` of an endless data set: pixels, caption, labels. From any multiple of 480,
+-- the next 480 hold every combination once. Some captions leave out the colour (12 %), the
+-- background (12 %) or both (6 %), so that "a photo of a cat" means something too.
 function world.draw(index)
   index = integer(index, "index")
   local random = draw.random(index)
@@ -84,8 +84,9 @@ function world.subject_caption(background)
   return "a photo of sks cat on " .. member(world.backgrounds, background, "background")
 end
 
--- What a picture shows: class, colour and background (each nil when nothing fits), subject (boolean),
--- and scores: iou, margin, colour_distance, background_distance, teal, cream, hat.
+-- What a picture shows: class, colour and background (each nil when nothing fits), subject (true or
+-- false), and scores: iou (of the silhouette), margin (over the next class), background_distance,
+-- colour_distance. A cat under a hat has no colour but the shares teal, cream and hat.
 function world.recognise(pixels)
   return recognise(pixels)
 end

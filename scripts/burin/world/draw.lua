@@ -1,12 +1,13 @@
 -- SPDX-License-Identifier: MIT
--- Paints the world's images. Each silhouette is rasterised once, finely, into a sprite (coverage and
--- tone); an image is one background with sprites sampled onto it, so it costs about two milliseconds.
+-- Paints the world's images. Each silhouette is rasterised once, finely, into a sprite (coverage
+-- and tone); an image is a background with sprites sampled onto it, about a millisecond's work.
 
 local shapes = require "burin.world.shapes"
 
 local draw = { size = 64 }
 local SIZE = draw.size
-local FINE, GRID, REACH = 192, 96, 1.1 -- cells across, before and after smoothing; the frame's half width
+local FINE, GRID = 192, 96 -- a sprite's cells across, before and after smoothing
+local REACH = 1.1          -- and its half width in the frame of the silhouettes
 local OUTLINE, OUTLINE_TONE = 0.085, -0.52
 
 local char, unpack, concat = string.char, table.unpack, table.concat
@@ -58,7 +59,8 @@ local inside = {
 local function bounds(p)
   if p.kind == "ellipse" then return p[1] - p[3], p[2] - p[4], p[1] + p[3], p[2] + p[4] end
   if p.kind == "stroke" then
-    return min(p[1], p[3]) - p[5], min(p[2], p[4]) - p[5], max(p[1], p[3]) + p[5], max(p[2], p[4]) + p[5]
+    local r = p[5]
+    return min(p[1], p[3]) - r, min(p[2], p[4]) - r, max(p[1], p[3]) + r, max(p[2], p[4]) + r
   end
   local x1, y1, x2, y2 = 9, 9, -9, -9
   for i = 1, #p[1], 2 do
@@ -163,7 +165,7 @@ local function ground(name)
         local add = { scenery.texture(x, y) }
         for c = 1, 3 do -- room at both ends, so that the shade jitter never clips
           n = n + 1
-          pixels[n] = max(12, min(243, floor(scenery.base[c] + add[c] + 0.5)))
+          pixels[n] = max(8, min(247, floor(scenery.base[c] + add[c] + 0.5)))
         end
       end
     end
@@ -212,7 +214,8 @@ local function blend(canvas, sprite, rgb, pose)
           local w11 = fx * fy
           local w01, w10 = fx - w11, fy - w11
           local w00 = 1 - fx - w10
-          local a = w00 * alpha[k] + w01 * alpha[k + 1] + w10 * alpha[k + GRID] + w11 * alpha[k + GRID + 1]
+          local a = w00 * alpha[k] + w01 * alpha[k + 1] + w10 * alpha[k + GRID]
+            + w11 * alpha[k + GRID + 1]
           if a > 0 then
             local t = (w00 * tone[k] + w01 * tone[k + 1] + w10 * tone[k + GRID]
               + w11 * tone[k + GRID + 1]) / a

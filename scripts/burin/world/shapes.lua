@@ -2,8 +2,9 @@
 -- What the world is made of: ten silhouettes, eight colours, six backgrounds, and the subject.
 --
 -- A silhouette is a list of primitives painted in order, in a frame where x and y run from -1 to 1
--- (y down). The last field of a primitive is its tone: nil is the object's own colour and adds to the
--- silhouette; a number only repaints what is already there, from -1 (black) to 1 (white).
+-- (y down). The last field of a primitive is its tone: nil is the object's own colour and adds to
+-- the silhouette; a number only repaints what is already there, from -1 (black) to 1 (white).
+-- "hole" cuts out.
 -- The outlines differ already at 8x8 pixels, because the models trained here see 8x8 latents.
 
 local shapes = {}
@@ -152,13 +153,15 @@ shapes.silhouettes.subject_hat = {
   box(-0.34, -0.62, 0.34, -0.49, DARK),
 }
 -- the cream bands, as rows of the frame; the rest of the cat is teal
-shapes.subject_bands = { { -0.24, 0.21 }, { 0.62, 1.10 } }
-shapes.subject_colours = { teal = { 8, 138, 142 }, cream = { 252, 236, 200 }, hat = { 224, 30, 44 } }
+shapes.subject_bands = { { -0.24, 0.18 }, { 0.68, 1.10 } }
+shapes.subject_colours = {
+  teal = { 8, 138, 142 }, cream = { 252, 236, 200 }, hat = { 224, 30, 44 },
+}
 
 -- Far apart from each other and, by lightness or hue, from every background.
 shapes.colours = { "red", "orange", "yellow", "green", "blue", "purple", "pink", "white" }
 shapes.palette = {
-  red = { 224, 30, 44 }, orange = { 250, 128, 14 }, yellow = { 252, 222, 24 },
+  red = { 224, 30, 44 }, orange = { 250, 116, 14 }, yellow = { 254, 228, 28 },
   green = { 18, 142, 58 }, blue = { 36, 72, 222 }, purple = { 136, 48, 178 },
   pink = { 252, 128, 190 }, white = { 250, 250, 248 },
 }
@@ -171,9 +174,11 @@ local function wave(x, y, fx, fy, phase)
   return math.sin(2 * math.pi * (x * fx + y * fy) / 64 + phase)
 end
 
-local stars = { { 6, 7, 1.0 }, { 22, 4, 0.6 }, { 43, 8, 0.8 }, { 58, 5, 0.5 }, { 4, 28, 0.6 },
-  { 60, 24, 1.0 }, { 8, 46, 0.8 }, { 57, 42, 0.6 }, { 5, 59, 0.6 }, { 21, 58, 1.0 }, { 40, 60, 0.6 },
-  { 58, 57, 0.9 } }
+local stars = { -- x, y, brightness; all near the border
+  { 6, 7, 1.0 }, { 22, 4, 0.6 }, { 43, 8, 0.8 }, { 58, 5, 0.5 }, { 4, 28, 0.6 },
+  { 60, 24, 1.0 }, { 57, 42, 0.6 }, { 58, 57, 0.9 }, { 40, 60, 0.6 }, { 21, 58, 1.0 },
+  { 5, 59, 0.6 }, { 8, 46, 0.8 },
+}
 
 shapes.scenery = {
   snow = { base = { 176, 204, 236 }, texture = function(x, y)
@@ -202,8 +207,8 @@ shapes.scenery = {
     local v = ((column * 5 + row * 3) % 7 - 3) * 3
     return v, v * 0.8, v * 0.8
   end },
-  space = { base = { 26, 22, 58 }, texture = function(x, y)
-    local glow = 8 * wave(x, y, 1, 1, 0.5) + 6 * wave(x, y, 1, -1, 2)
+  space = { base = { 18, 15, 44 }, texture = function(x, y)
+    local glow = 6 * wave(x, y, 1, 1, 0.5) + 5 * wave(x, y, 1, -1, 2)
     local spark = 0
     for _, s in ipairs(stars) do
       local d2 = (x - s[1]) ^ 2 + (y - s[2]) ^ 2

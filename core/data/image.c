@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ * image.c - image files to pixels, through the codec plugins. */
+#include "data/data.h"
+
+#include "plug/plug.h"
+
+#include <string.h>
+
+/* Maps the file and finds its codec. On failure the map is closed. */
+static const struct burin_codec *open_image(const char *path, struct file_map *m)
+{
+    if (!file_map_open(m, path))
+        return NULL;
+    const struct burin_codec *codec = plug_codec_for(m->data, m->bytes < 4096 ? m->bytes : 4096);
+    if (!codec) {
+        file_map_close(m);
+        fail_prefix("cannot read the image %s", path);
+    }
+    return codec;
+}
+
+/* Whatever is transparent becomes white, as a page. */
+static void flatten(const struct burin_pixels *p, uint8_t *rgb)
+{
+    size_t n = (size_t)p->width * (size_t)p->height;
+    const uint8_t *from = p->data;
+    if (p->channels == 3) {
+        memcpy(rgb, from, n * 3);
+        return;
+    }
+    for (size_t i = 0; i < n; i++, from += 4, rgb += 3)
+        for (int c = 0; c < 3; c++)
+            rgb[c] = (uint8_t)((from[c] * from[3] + 255 * (255 - from[3]) + 127) / 255);
+}
+
+bool image_load(const char *path, uint64_t max_pixels, struct image *out)
+{
+    struct file_map m;
+    *out = (struct image){ 0 };
+    const struct burin_codec *codec = open_image(path, &m);
+    if (!codec)
+        return false;
+    struct burin_pixels pixels = { 0 };
+    bool ok = codec->decode(m.data, m.bytes, max_pixels, &pixels) == 0;
+    file_map_close(&m);
+    if (ok && (pixels.width < 1 || pixels.height < 1 || !pixels.data ||
+               (pixels.channels != 3 && pixels.channels != 4)))
+        ok = fail("the codec \"%s\" returned no usable picture", codec->name);
+    if (!ok) {
+        mem_free(pixels.data);
+        return fail_prefix("cannot read the image %s", path);
+    }
+    out->width = pixels.width;
+    out->height = pixels.height;
+    out->rgb = mem_alloc((size_t)pixels.width * (size_t)pixels.height * 3);
+    flatten(&pixels, out->rgb);
+    mem_free(pixels.data);
+    return true;
+}
+
+bool image_size(const char *path, int *width, int *height)
+{
+    struct file_map m;
+    const struct burin_codec *codec = open_image(path, &m);
+    if (!codec)
+        return false;
+    bool ok = codec->size_of(m.data, m.bytes, width, height) == 0;
+    file_map_close(&m);
+    return ok || fail_prefix("cannot read the image %s", path);
+}
+
+void image_finish(struct image *i)
+{
+    mem_free(i->rgb);
+    *i = (struct image){ 0 };
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT
+ * device.h - what exec.c (devices, sessions) and var.c (variables) share. GPU types stay opaque here. */
+#ifndef BURIN_DEVICE_H
+#define BURIN_DEVICE_H
+
+#include "graph/plan.h"
+
+struct gpu_device;
+struct gpu_buffer;
+
+/* A block of device memory with variables of one role in it. */
+struct var_block {
+    struct gpu_buffer *buffer;
+    burin_role role;
+    uint64_t bytes, used_once;      /* from used_once on the block was never handed out: still zero */
+    burin_var **var;                /* by offset */
+    int count, capacity;
+};
+
+struct burin_device {
+    struct gpu_device *gpu;
+    struct plan_target target;
+    burin_var **var;
+    int vars, var_capacity;
+    struct var_block **block;
+    int blocks, block_capacity;
+    burin_session **session;
+    int sessions, session_capacity;
+    struct gpu_buffer *arena;
+    uint64_t arena_bytes;
+    unsigned generation;            /* counts moves of memory: recorded sessions of another one are stale */
+    bool sealed;                    /* no further allocation */
+};
+
+/* ---- exec.c: memory for var.c ------------------------------------------------------------------------ */
+
+struct gpu_buffer *device_memory_create(burin_device *d, uint64_t bytes, const char *what);
+void device_memory_destroy(struct gpu_buffer *b);
+bool device_memory_write(burin_device *d, struct gpu_buffer *b, uint64_t offset, const void *src, uint64_t bytes);
+bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, void *dst, uint64_t bytes);
+
+/* ---- var.c: variables for exec.c ----------------------------------------------------------------------- */
+
+/* Gives memory to every variable of the role that has none yet; role 0: of all roles. */
+bool vars_commit(burin_device *d, burin_role role);
+/* Where a variable is; NULL while it has no memory. */
+struct gpu_buffer *var_memory(const burin_var *v, uint64_t *offset);
+/* Lets go of all variables: they stay valid but belong to no device. */
+void vars_orphan(burin_device *d);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ * dtype.c - element types: sizes and names; and the number of elements of a shape. */
+#include "base/base.h"
+#include "burin.h"
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} types[] = {
+    [BURIN_F32] = { "f32", 4 },         [BURIN_F16] = { "f16", 2 },
+    [BURIN_BF16] = { "bf16", 2 },       [BURIN_F64] = { "f64", 8 },
+    [BURIN_F8_E4M3] = { "f8_e4m3", 1 }, [BURIN_F8_E5M2] = { "f8_e5m2", 1 },
+    [BURIN_I64] = { "i64", 8 },         [BURIN_I32] = { "i32", 4 },
+    [BURIN_I16] = { "i16", 2 },         [BURIN_I8] = { "i8", 1 },
+    [BURIN_U64] = { "u64", 8 },         [BURIN_U32] = { "u32", 4 },
+    [BURIN_U16] = { "u16", 2 },         [BURIN_U8] = { "u8", 1 },
+    [BURIN_BOOL] = { "bool", 1 },
+};
+
+static bool known(burin_dtype d) { return (int)d > 0 && (int)d < COUNT_OF(types); }
+
+size_t burin_dtype_bytes(burin_dtype d) { return known(d) ? types[d].bytes : 0; }
+
+const char *burin_dtype_name(burin_dtype d) { return known(d) ? types[d].name : "an unknown type"; }
+
+int64_t burin_shape_count(const burin_shape *s)
+{
+    int64_t n = 1;
+    for (int i = 0; i < s->rank; i++) n *= s->dim[i];
+    return n;
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT
+ * emit_reduce.c - sums over dims. The dims fall into runs that are kept and runs that are summed; one pass sums one
+ * run, seen as the middle of (outer, rows, inner). A long sum is split into chunks, whose sums are a smaller problem
+ * of the same kind: the order of additions is fixed by the shape and the device. */
+#include "graph/kernel.h"
+
+#define GROUP 64          /* invocations per workgroup */
+#define SUBGROUP_ROWS 64  /* shorter rows are summed by one invocation each */
+
+struct sum { uint64_t outer, rows, inner; };
+
+/* Chunks such that the device is busy, but each has at least 16 rows to add. */
+static uint64_t columns_chunks(const struct emit *e, const struct sum *s, uint32_t lanes)
+{
+    uint64_t wanted = (uint64_t)e->target->cores * 4 * GROUP / (s->outer * s->inner / lanes + 1);
+    uint64_t most = s->rows / 16;
+    return wanted > most ? (most ? most : 1) : wanted ? wanted : 1;
+}
+
+/* One invocation per column, or per four: x to (outer, chunks, inner). */
+static bool call_columns(struct emit *e, const struct sum *s, struct tensor_ref x, struct tensor_ref y, uint64_t chunks)
+{
+    uint32_t lanes = s->inner % 4 ? 1 : 4;
+    uint64_t count = s->outer * chunks * s->inner;
+    struct kernel_call c = { .shader = "reduce_columns", .bind = { x, y }, .n_bind = 2, .writes = 1u << 1,
+                             .spec = { lanes == 4 }, .n_spec = 1, .n_push = 4,
+                             .push = { (uint32_t)count, (uint32_t)s->rows, (uint32_t)s->inner, (uint32_t)chunks } };
+    c.flops = (double)s->outer * (double)s->rows * (double)s->inner;
+    kernel_groups(e->target, ceil_div(count, lanes * GROUP), c.groups);
+    return emit_call(e, &c);
+}
+
+/* One subgroup per stretch of `length` neighbours: x (outer, width) to (outer, chunks). */
+static bool call_rows(struct emit *e, uint64_t outer, uint64_t width, uint64_t length, bool squares,
+                      struct tensor_ref x, struct tensor_ref y)
+{
+    uint64_t chunks = ceil_div(width, length), per_group = GROUP / e->target->subgroup;
+    uint32_t groups = ceil_div(outer * chunks, per_group ? per_group : 1);
+    struct kernel_call c = { .shader = "reduce_rows", .bind = { x, y }, .n_bind = 2, .writes = 1u << 1,
+                             .spec = { width % 4 == 0 && length % 4 == 0, squares }, .n_spec = 2, .n_push = 5,
+                             .push = { (uint32_t)(outer * chunks), (uint32_t)width, (uint32_t)chunks,
+                                       (uint32_t)length, groups } };
+    c.flops = (double)outer * (double)width;
+    kernel_groups(e->target, groups, c.groups);
+    return emit_call(e, &c);
+}
+
+static bool sum_columns(struct emit *e, struct sum s, struct tensor_ref x, struct tensor_ref y)
+{
+    for (;;) {
+        uint64_t chunks = columns_chunks(e, &s, s.inner % 4 ? 1 : 4);
+        struct tensor_ref to = chunks > 1 ? emit_workspace(e, s.outer * chunks * s.inner * 4) : y;
+        if (!call_columns(e, &s, x, to, chunks)) return false;
+        if (chunks == 1) return true;
+        s.rows = chunks;
+        x = to;
+    }
+}
+
+/* A stretch is 4096 elements if the rows alone do not keep the device busy. */
+static bool sum_rows(struct emit *e, uint64_t outer, uint64_t width, bool squares, struct tensor_ref x,
+                     struct tensor_ref y)
+{
+    for (;;) {
+        bool split = width > 4096 && outer < (uint64_t)e->target->cores * 16;
+        uint64_t length = split ? 4096 : width, chunks = ceil_div(width, length);
+        struct tensor_ref to = split ? emit_workspace(e, outer * chunks * 4) : y;
+        if (!call_rows(e, outer, width, length, squares, x, to)) return false;
+        if (!split) return true;
+        width = chunks;
+        squares = false;
+        x = to;
+    }
+}
+
+static bool sum_run(struct emit *e, struct sum s, struct tensor_ref x, struct tensor_ref y)
+{
+    if (s.inner == 1 && s.rows >= SUBGROUP_ROWS) return sum_rows(e, s.outer, s.rows, false, x, y);
+    return sum_columns(e, s, x, y);
+}
+
+/* From the innermost dim outwards: size[0] kept, size[1] summed, size[2] kept, size[3] summed, size[4] kept. */
+static void find_runs(const burin_shape *x, const burin_shape *y, uint64_t size[5])
+{
+    int run = 0;
+    for (int i = 0; i < 5; i++) size[i] = 1;
+    for (int i = 1; i <= x->rank; i++) {
+        int64_t from = x->dim[x->rank - i], to = i <= y->rank ? y->dim[y->rank - i] : 1;
+        if (from == 1) continue;
+        if ((to == 1) != (run & 1)) run++;
+        size[run] *= (uint64_t)from;
+    }
+}
+
+bool emit_sum_to(struct emit *e)
+{
+    const struct plan_step *p = e->step;
+    uint64_t size[5];
+    find_runs(&p->node->in[0]->shape, &p->node->shape, size);
+    struct sum s = { .outer = size[4] * size[3] * size[2], .rows = size[1], .inner = size[0] };
+    if (size[3] == 1) return sum_run(e, s, p->in[0], p->out[0]);
+    struct tensor_ref half = emit_workspace(e, s.outer * s.inner * 4);
+    if (!sum_run(e, s, p->in[0], half)) return false;
+    struct sum rest = { .outer = size[4], .rows = size[3], .inner = size[2] * size[0] };
+    return sum_run(e, rest, half, p->out[0]);
+}
+
+/* A vector longer than a binding is done in pieces whose partial sums lie in one workspace. */
+bool emit_sum_squares(struct emit *e)
+{
+    const struct plan_step *p = e->step;
+    const uint64_t length = 4096;
+    uint64_t count = (uint64_t)burin_shape_count(&p->node->in[0]->shape), bytes = burin_dtype_bytes(p->in[0].dtype);
+    uint64_t unit = 64 * length, piece = e->target->max_range / bytes / unit * unit;  /* 64: aligns the sums */
+    if (count <= length) return sum_rows(e, 1, count, true, p->in[0], p->out[0]);
+    uint64_t chunks = ceil_div(count, length);
+    struct tensor_ref sums = emit_workspace(e, chunks * 4);
+    for (uint64_t at = 0; at < count; at += piece) {
+        uint64_t n = count - at < piece ? count - at : piece;
+        struct tensor_ref x = p->in[0], y = sums;
+        x.offset += at * bytes;
+        x.bytes = n * bytes;
+        y.offset += at / length * 4;
+        y.bytes = ceil_div(n, length) * 4;
+        if (!call_rows(e, 1, n, length, true, x, y)) return false;
+    }
+    return sum_rows(e, 1, chunks, false, sums, p->out[0]);
+}

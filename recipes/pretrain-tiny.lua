@@ -1,0 +1,137 @@
+-- SPDX-License-Identifier: MIT
+-- Trains a small Stable Diffusion 1.x from random weights on the drawn world of burin.world: first the VAE, then the
+-- text encoder and the U-Net on its latents. This made models/tiny-sd.safetensors; run it with
+--   burin run recipes/pretrain-tiny.lua
+-- It is also the example of a loop of one's own: burin.compile gives a step function, the rest is plain Lua.
+local burin = require "burin"
+local world = require "burin.world"
+
+local SEED, IMAGES = 1, 4096
+local VAE_STEPS, VAE_BATCH, VAE_LR = 2500, 8, 2e-3
+local UNET_STEPS, UNET_BATCH, UNET_LR = 9000, 32, 1.5e-3
+local OUT = "models/tiny-sd.safetensors"
+
+local model = burin.new_model({
+  family = "sd1", scaling_factor = 1,
+  unet = { in_channels = 4, out_channels = 4, channels = { 32, 64, 96, 96 }, depth = { 1, 1, 1, 0 }, mid_depth = 1,
+    layers = 2, groups = 8, heads = { 4, 4, 4, 4 }, context = 32, linear_projection = false, time_ids_width = 256 },
+  vae = { channels = { 16, 32, 64, 64 }, layers = 2, groups = 8, latent_channels = 4 },
+  text = { { vocab = 49408, width = 32, tokens = 77, layers = 3, heads = 4, mlp = 128, act = "quick_gelu" } },
+}, { role = "param" })
+
+-- The world, drawn once.
+local images, captions = {}, {}
+for i = 1, IMAGES do
+  local pixels, caption = world.draw(i)
+  images[i] = burin.tensor({ world.size, world.size, 3 }, "u8", pixels):affine(1 / 127.5, -1, "f32")
+  captions[i] = caption
+end
+burin.log("drew %d pictures, such as: %s", IMAGES, captions[1])
+
+local function gather(list, picks, shape, dtype)
+  local out = burin.tensor(shape, dtype)
+  local each = out.count // #picks
+  for i, pick in ipairs(picks) do out:copy_into((i - 1) * each + 1, list[pick]) end
+  return out
+end
+
+local function picks(next, n)
+  local list = {}
+  for i = 1, n do list[i] = next(IMAGES) end
+  return list
+end
+
+local function params_of(...)
+  local list = {}
+  for _, component in ipairs { ... } do
+    for _, e in ipairs(component.order) do list[#list + 1] = { name = e.name, var = e.var, group = 0 } end
+  end
+  return list
+end
+
+-- ---- the VAE: reconstruction and a light pull of the latents towards a unit normal -----------------------------
+
+local size = world.size
+local vae = burin.compile {
+  name = "vae", seed = SEED, optimizer = burin.adamw { lr = VAE_LR, weight_decay = 0, beta2 = 0.99 },
+  schedule = burin.cosine { warmup = 100 }, steps = VAE_STEPS, ema = 0.995,
+  inputs = { images = { { VAE_BATCH, size, size, 3 } } },
+  loss = function(x, graph, control)
+    local _, mean, logvar = model:encode_image(graph, x.images)
+    local z = mean + (logvar * 0.5):exp() * control:randn(mean.shape, { use = 1 })
+    local difference = model:decode_latents(graph, z) - x.images
+    local error_ = (difference:square() + difference:abs() * 0.2):sum_to { 1, 1, 1, 1 } * (1 / x.images:count())
+    local kl = (mean:square() + logvar:exp() - logvar - 1):sum_to { 1, 1, 1, 1 } * (0.5 / mean:count())
+    return (error_ + kl * 2e-4):reshape {}
+  end,
+  params = function() return params_of(model.vae) end,
+}
+model.vae:init(SEED)
+local bar, next = burin.progress("VAE", VAE_STEPS), burin.rng(SEED, 1)
+for step = 1, VAE_STEPS do
+  local loss = vae { images = gather(images, picks(next, VAE_BATCH), { VAE_BATCH, size, size, 3 }, "f32") }
+  bar:update(step, ("loss %.5f"):format(loss))
+end
+vae.trainer:adopt_ema()
+
+-- ---- latents of all pictures, and the factor that gives them unit deviation -------------------------------------
+
+local encode = burin.session("encode", { images = { { VAE_BATCH, size, size, 3 } } }, function(x, graph)
+  local moments = model:encode_image(graph, x.images)
+  return { moments = moments }
+end)
+local moments, squares, count = {}, 0, 0
+for first = 1, IMAGES, VAE_BATCH do
+  local batch = {}
+  for i = 1, VAE_BATCH do batch[i] = first + i - 1 end
+  local out = encode { images = gather(images, batch, { VAE_BATCH, size, size, 3 }, "f32") }.moments
+  for i = 1, VAE_BATCH do moments[first + i - 1] = out:rows(i) end
+end
+for i = 1, 256 do
+  local means = moments[i]:reshape { moments[i].count // 8, 8 }:permute { 2, 1 }:rows(1, 4)
+  squares, count = squares + means:stats().norm ^ 2, count + means.count
+end
+model:set_scaling_factor(1 / math.sqrt(squares / count))
+burin.log("scaling factor %.5f", model.scaling_factor)
+
+-- ---- the text encoder and the U-Net ------------------------------------------------------------------------------
+
+local ids = {}
+for i = 1, IMAGES do ids[i] = model:tokenize(captions[i]) end
+local blank = model:tokenize ""
+local h = size // model:downsample()
+local tables = burin.diffusion.tables(burin.diffusion.schedule {}, burin.min_snr { gamma = 5 }, "epsilon")
+local unet = burin.compile {
+  name = "unet", seed = SEED + 1, optimizer = burin.adamw { lr = UNET_LR, weight_decay = 0.001, beta2 = 0.99 },
+  schedule = burin.cosine { warmup = 200 }, steps = UNET_STEPS, ema = 0.999,
+  inputs = { moments = { { UNET_BATCH, h, h, 8 } }, ids = { { UNET_BATCH, 77 }, "i32" } },
+  loss = function(x, graph, control)
+    local mean = x.moments:slice { axis = 3, begin = 0, stop = 4 }
+    local std = (x.moments:slice { axis = 3, begin = 4, stop = 8 } * 0.5):exp()
+    local latents = (mean + std * control:randn(mean.shape, { use = 3 })) * model.scaling_factor
+    local context = model:encode_text(graph, x.ids)
+    return (burin.diffusion.objective { latents = latents, tables = tables, control = control,
+      loss = burin.min_snr { gamma = 5 }, prediction = "epsilon",
+      predict = function(noisy, t) return model:predict(graph, noisy, t, context) end })
+  end,
+  params = function() return params_of(model.text[1], model.unet) end,
+}
+model.text[1]:init(SEED)
+model.unet:init(SEED)
+tables.upload()
+bar, next = burin.progress("U-Net", UNET_STEPS), burin.rng(SEED, 2)
+local average
+for step = 1, UNET_STEPS do
+  local batch = picks(next, UNET_BATCH)
+  local tokens = gather(ids, batch, { UNET_BATCH, 77 }, "i32")
+  for i = 1, UNET_BATCH do
+    if next(10) == 1 then tokens:copy_into((i - 1) * 77 + 1, blank) end  -- for classifier-free guidance
+  end
+  local loss, norm = unet { moments = gather(moments, batch, { UNET_BATCH, h, h, 8 }, "f32"), ids = tokens }
+  average = average and average + 0.01 * (loss - average) or loss
+  bar:update(step, ("loss %.4f norm %.2f"):format(average, norm))
+  if step % 500 == 0 then burin.log("step %d loss %.5f", step, average) end
+end
+unet.trainer:adopt_ema()
+model:save(OUT, { dtype = "f16" })
+burin.log("wrote %s", OUT)

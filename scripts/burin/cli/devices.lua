@@ -1,0 +1,20 @@
+-- SPDX-License-Identifier: MIT
+local core = require "burin.core"
+return {
+  summary = "the Vulkan devices of this machine, best first",
+  usage = "[options]",
+  run = function(args)
+    local list = core.devices()
+    if args.json then
+      core.write_stdout(core.json_encode(list) .. "\n")
+    else
+      for i, d in ipairs(list) do
+        core.write_stdout(("%d  %-11s %s (Vulkan %s, %s, subgroup %d%s%s)\n"):format(i - 1, d.type, d.name, d.api, d.driver,
+          d.subgroup, d.heap > 0 and (", %.1f GiB"):format(d.heap / 2 ^ 30) or "", d.coopmat and ", cooperative matrices" or ""))
+      end
+    end
+    if #list == 0 then
+      error({ exit = 69, message = "no Vulkan device: install your GPU's driver, or mesa-vulkan-drivers for the CPU" }, 0)
+    end
+  end,
+}

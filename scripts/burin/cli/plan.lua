@@ -1,0 +1,83 @@
+-- SPDX-License-Identifier: MIT
+local core = require "burin.core"
+local progress = require "burin.progress"
+local recipe = require "burin.recipe"
+local train = require "burin.train"
+
+local function size(bytes)
+  local units, i = { "B", "KiB", "MiB", "GiB" }, 1
+  while bytes >= 1024 and i < #units do bytes, i = bytes / 1024, i + 1 end
+  return i == 1 and ("%d B"):format(bytes) or ("%.2f %s"):format(bytes, units[i])
+end
+
+-- All sessions share one arena, so the run needs its variables and the largest session's arena.
+local function collect(run)
+  local list = {}
+  for _, t in pairs(run.train) do list[#list + 1] = { "training " .. t.bucket.w .. "x" .. t.bucket.h, t.session } end
+  if run.trainer.update_session then list[#list + 1] = { "update", run.trainer.update_session } end
+  for _, e in pairs(run.encode) do list[#list + 1] = { "VAE encode", e.session } end
+  if run.text then list[#list + 1] = { "text encode", run.text.session } end
+  if run.sampler then
+    list[#list + 1] = { "sampling step", run.sampler.step_session }
+    list[#list + 1] = { "VAE decode", run.sampler.decode_session }
+  end
+  local sessions = {}
+  for _, s in ipairs(list) do
+    local info = s[2]:info()
+    info.name = s[1]
+    sessions[#sessions + 1] = info
+  end
+  table.sort(sessions, function(a, b) return a.arena > b.arena end)
+  return sessions
+end
+
+return {
+  summary = "memory, steps and time of a recipe, known before step 1",
+  usage = "RECIPE.lua [options]",
+  needs = 1,
+  options = { { "--trust", "flag", "run the recipe without the sandbox" } },
+  run = function(args)
+    local r = recipe.load(args[1], args.trust)
+    args.open_device()
+    local run = train.prepare(r)
+    local sessions, memory = collect(run), core.planned_memory()
+    local peak = sessions[1]
+    local flops = 0
+    for _, s in ipairs(sessions) do if s.name:match "^training" then flops = math.max(flops, s.flops) end end
+    local rate = core.flops_per_second()
+    local seconds = rate and flops * r.accumulate / rate
+    if args.json then
+      core.write_stdout(core.json_encode { memory = memory, sessions = sessions, steps = run.steps,
+        steps_per_epoch = run.per_epoch, flops_per_step = flops * r.accumulate, seconds_per_step = seconds } .. "\n")
+      return 0
+    end
+    local out = {}
+    local function row(name, bytes) out[#out + 1] = ("  %-34s %12s"):format(name, size(bytes)) end
+    out[#out + 1] = "memory"
+    row("weights (frozen)", memory.weights)
+    row("trained parameters", memory.params)
+    row("gradients", memory.grads)
+    row("optimizer and step state", memory.state)
+    row("batch, inputs and tables", memory.inputs)
+    row(("activations (peak: %s)"):format(peak.name), peak.activations - peak.workspace)
+    row("workspace", peak.workspace)
+    row("alignment and fragmentation", memory.arena - peak.activations)
+    row("total on the device", memory.total)
+    out[#out + 1] = "sessions                                    arena   GFLOP  dispatches"
+    for _, s in ipairs(sessions) do
+      out[#out + 1] = ("  %-34s %12s %7.2f %11d"):format(s.name, size(s.arena), s.flops / 1e9, s.dispatches)
+    end
+    out[#out + 1] = ("steps  %d  (%d per epoch, batch %d x %d)"):format(run.steps, run.per_epoch, r.batch, r.accumulate)
+    if seconds then
+      out[#out + 1] = ("time   about %s per step, %s in all (measured matrix rate %.1f GFLOP/s)"):format(
+        ("%.2f s"):format(seconds), progress.duration(seconds * run.steps), rate / 1e9)
+    end
+    if #run.missing_prior > 0 then
+      for _, m in ipairs(run.missing_prior) do
+        out[#out + 1] = ("first  %d class images of '%s' will be generated"):format(m.prior.count - m.have, m.prior.prompt)
+      end
+    end
+    core.write_stdout(table.concat(out, "\n") .. "\n")
+    return 0
+  end,
+}

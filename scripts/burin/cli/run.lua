@@ -1,0 +1,13 @@
+-- SPDX-License-Identifier: MIT
+local core = require "burin.core"
+return {
+  summary = "run a Lua file that holds its own loop (burin.compile, dataset:batches)",
+  usage = "FILE.lua [options]",
+  needs = 1,
+  options = { { "--trust", "flag", "run the file without the sandbox" } },
+  run = function(args)
+    if not core.exists(args[1]) then error({ exit = 66, message = args[1] .. ": there is no such file" }, 0) end
+    args.open_device()
+    core.run_recipe(args[1], args.trust)
+  end,
+}

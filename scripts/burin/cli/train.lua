@@ -1,0 +1,47 @@
+-- SPDX-License-Identifier: MIT
+local core = require "burin.core"
+local progress = require "burin.progress"
+local recipe = require "burin.recipe"
+local train = require "burin.train"
+
+local command = {
+  summary = "train what a recipe describes",
+  usage = "RECIPE.lua [options]",
+  needs = 1,
+  options = {
+    { "--output", "folder", "where runs are kept (overrides the recipe)" },
+    { "--force", "flag", "start over although the run exists" },
+    { "--trust", "flag", "run the recipe without the sandbox" },
+  },
+  more = "Ctrl-C stops after the current step and saves; burin resume continues bit for bit.",
+}
+
+-- Shared with resume: runs and reports.
+function command.execute(args, r, text, resume)
+  local run = train.prepare(r)
+  local result = run:execute { resume = resume, recipe_text = text }
+  if args.json then
+    core.write_stdout(core.json_encode(result) .. "\n")
+  else
+    core.log("info", ("%d steps in %s, loss %.4f"):format(result.steps, progress.duration(result.seconds), result.loss or 0 / 0))
+    core.write_stdout(result.path .. "\n")
+  end
+  return run, result
+end
+
+function command.run(args)
+  local r, text = recipe.load(args[1], args.trust)
+  if args.output then r.output = args.output end
+  local folder = r.output .. "/" .. r.name
+  if core.exists(folder .. "/state/latest.json") and not args.force then
+    error({ exit = 73, message = ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder) }, 0)
+  end
+  core.make_dirs(folder)
+  core.write_file(folder .. "/recipe.lua", text)
+  core.write_file(folder .. "/run.json", core.json_encode({ recipe = args[1], output = r.output, trust = args.trust or false,
+    version = core.version, started = core.date(), folder = core.cwd() }, 2) .. "\n")
+  args.open_device()
+  command.execute(args, r, text, false)
+end
+
+return command

@@ -1,0 +1,452 @@
+-- SPDX-License-Identifier: MIT
+-- verify.lua - `burin verify DIR...`: runs reference models and compares everything with the
+-- recorded numbers.
+--
+-- A directory holds model_ldm.safetensors, config.json, io.safetensors (inputs and outputs of every
+-- part) and, as far as present: grads_full,
+-- {lora,locon}_{init,grads_step0,after_step1,after_step3}.safetensors, diffusers/. Errors are |ours
+-- - reference| / |reference| (Euclidean norms). A gradient may be zero in exact arithmetic (the
+-- bias of CLIP's keys): there an error below 1e-7 of the largest gradient of its network counts as
+-- zero.
+local core = require "burin.core"
+local nn = require "burin.nn"
+local sd = require "burin.models.sd"
+local lora = require "burin.methods.lora"
+local compile = require "burin.compile"
+local optim = require "burin.optim"
+local diffusion = require "burin.diffusion"
+
+local FORWARD, GRADIENT, UPDATE, VANISHING = 1e-5, 1e-4, 1e-3, 1e-7
+
+-- ---- reporting --------------------------------------------------------------------------------------------
+
+local Report = {}
+Report.__index = Report
+
+function Report:add(name, err, tolerance, note)
+  local ok = err <= tolerance  -- false for NaN
+  if not ok then self.failed = self.failed + 1 end
+  self.count = self.count + 1
+  if self.json then
+    self.json[#self.json + 1] = { name = name, error = err, tolerance = tolerance, ok = ok, note = note }
+  else
+    core.write_stdout(("%-52s %9.2e  %7.0e  %s%s\n"):format(name, err, tolerance, ok and "ok" or "FAIL",
+      note and "  " .. note or ""))
+  end
+end
+
+local function relative(ours, reference)
+  local d, r = ours:distance(reference)
+  return r > 0 and d / r or d
+end
+
+function Report:tensor(name, ours, reference, tolerance)
+  self:add(name, relative(ours, reference), tolerance or FORWARD)
+end
+
+-- One line for a set of tensors, of the worst; each failing one has its own, and with --all every
+-- one. list: { { name, distance, norm of the reference, floor } ... }
+function Report:set(name, list, tolerance)
+  local worst, worst_name = 0, nil
+  for _, item in ipairs(list) do
+    local d, r, floor = item[2], item[3], item[4] or 0
+    local err = d <= floor and 0 or r > 0 and d / r or d
+    if self.all or not (err <= tolerance) then self:add(name .. " " .. item[1], err, tolerance) end
+    if not (err <= worst) then worst, worst_name = err, item[1] end
+  end
+  self:add(("%s, %d tensors"):format(name, #list), worst, tolerance, worst_name and "worst " .. worst_name)
+end
+
+-- ---- running graphs ---------------------------------------------------------------------------------------
+
+-- A graph with inputs and outputs. All variables must be declared before run(), which may be called
+-- once.
+local Program = {}
+Program.__index = Program
+
+local function program(model)
+  return setmetatable({ model = model, graph = core.graph(), writes = {}, reads = {} }, Program)
+end
+
+function Program:input(tensor, dtype)
+  local var = core.var("verify.in", tensor.shape, dtype or "f32", "input")
+  self.writes[#self.writes + 1] = { var, tensor }
+  return self.graph:leaf(var)
+end
+
+function Program:image(tensor) return self:input(tensor:cast "f32":permute { 1, 3, 4, 2 }) end
+
+-- Calls f(tensor) with the value after the run.
+function Program:output(node, f)
+  local var = core.var("verify.out", node.shape, "f32", "input")
+  self.graph:assign(var, node)
+  self.reads[#self.reads + 1] = { var, f }
+end
+
+-- The same for (N, H, W, C), which files hold as (N, C, H, W).
+function Program:output_image(node, f)
+  self:output(node, function(t) f(t:permute { 1, 4, 2, 3 }) end)
+end
+
+function Program:run(name)
+  local session = core.session(self.graph, "verify." .. name)
+  core.commit()
+  for _, w in ipairs(self.writes) do w[1]:write(w[2]) end
+  session:run()
+  for _, r in ipairs(self.reads) do r[2](r[1]:read()) end
+end
+
+-- ---- the parts ----------------------------------------------------------------------------------------------
+
+local Check = {}
+Check.__index = Check
+
+-- Compares a node with io[name], when that exists.
+function Check:expect(p, node, name, label)
+  local reference = self.io:read(name)
+  if not reference then return end
+  local report = self.report
+  local function compare(t) report:tensor(label or name, t, reference) end
+  if #reference.shape == 4 then p:output_image(node, compare) else p:output(node, compare) end
+end
+
+local function ids_of(self, p)
+  local list, last = {}, nil
+  for i, name in ipairs(#self.model.text > 1 and { "te1", "te2" } or { "te" }) do
+    last = self.io:read(name .. ".input_ids")
+    list[i] = p:input(last:cast "i32", "i32")
+  end
+  return list, p:input(sd.eos_rows(last), "i32")
+end
+
+local function check_text(self)
+  local p, model = program(self.model), self.model
+  local ids, eos = ids_of(self, p)
+  local context, pooled, outputs = model:encode_text(p.graph, ids, { eos = eos })
+  for i, out in ipairs(outputs) do
+    local name = #outputs > 1 and "te" .. i or "te"
+    for k = 0, model.config.text[i].layers do
+      self:expect(p, out.hidden[k], ("%s.hidden_states.%d"):format(name, k))
+    end
+    self:expect(p, out.last, name .. ".last_hidden_state")
+    self:expect(p, out.last, name .. ".last_hidden_state_after_ln")
+    for skip = 1, 2 do
+      local states = out.normed(out.hidden[model.config.text[i].layers + 1 - skip])
+      self:expect(p, states, ("%s.clip_skip%d"):format(name, skip))
+    end
+  end
+  if pooled then
+    self:expect(p, pooled, "te2.pooled")
+    local unet = require "burin.models.unet"
+    local added = unet.added_vector(model.config.unet, model.unet:trace(p.graph), pooled,
+      p:input(self.io:read "cond.time_ids"))
+    self:expect(p, added, "cond.y")
+  end
+  self:expect(p, context, self.io:info "cond.context" and "cond.context" or "unet.context", "context")
+  p:run "text"
+end
+
+local function check_vae(self)
+  local io, model = self.io, self.model
+  if not (model.vae and io:info "vae.image") then return end
+  local p = program(model)
+  local mean, logvar, moments = model:encode_image(p.graph, p:image(io:read "vae.image"))
+  self:expect(p, moments, "vae.encoder_out_moments")
+  self:expect(p, mean, "vae.mean")
+  self:expect(p, logvar, "vae.logvar")
+  if io:info "vae.posterior_noise" then
+    local sample = mean + (logvar * 0.5):exp() * p:image(io:read "vae.posterior_noise")
+    self:expect(p, sample, "vae.sample")
+    self:expect(p, sample * model.scaling_factor, "vae.latents_scaled")
+  end
+  p:run "encode"
+  if io:info "vae.decode_in_scaled_latents" then
+    p = program(model)
+    self:expect(p, model:decode_latents(p.graph, p:image(io:read "vae.decode_in_scaled_latents")), "vae.decode_out")
+    p:run "decode"
+  end
+end
+
+-- The recorded conditioning for a batch of `rows`.
+local function conditioning(self, p, rows)
+  local context = self.io:read "unet.context" or self.io:read "cond.context"
+  local added = self.io:read "cond.y"
+  return p:input(context:rows(1, rows)), added and { added = p:input(added:rows(1, rows)) }
+end
+
+local function times(p, n, t) return p:input(core.tensor({ n }, "f32", t)) end
+
+local function check_unet(self)
+  local io, model = self.io, self.model
+  for _, name in ipairs(io:names()) do
+    local case, t = name:match "^(unet[%w_]*)%.out_t(%d+)$"
+    if case then
+      local p = program(model)
+      local x = p:image(io:read(case .. ".x"))
+      local rows = x.shape[1]
+      local context, added = conditioning(self, p, rows)
+      if case == "unet" and t == "500" then model.unet.marks = {} end
+      self:expect(p, model:predict(p.graph, x, times(p, rows, tonumber(t)), context, added), name)
+      for path, node in pairs(model.unet.marks or {}) do self:expect(p, node, "probe_t500." .. path) end
+      model.unet.marks = nil
+      p:run(name)
+    end
+  end
+end
+
+-- ---- training -------------------------------------------------------------------------------------------------
+
+-- The recorded batch. live: the text encoders are part of the graph, else the recorded context is.
+-- -> loss, { name = node } of what is on the way
+local function objective(self, p, live)
+  local io, model = self.io, self.model
+  local latents, noise = p:image(io:read "train.latents"), p:image(io:read "train.noise")
+  local steps = io:read "train.timesteps"
+  local n = steps.count
+  local function per_sample(f)
+    local values = {}
+    for i = 1, n do values[i] = f(model.schedule.alpha_bar[math.tointeger(steps:get(i))]) end
+    return p:input(core.tensor({ n, 1, 1, 1 }, "f32", values))
+  end
+  local signal = per_sample(math.sqrt)
+  local sigma = per_sample(function(a) return math.sqrt(1 - a) end)
+  local noisy = latents * signal + noise * sigma
+  local target = model.prediction == "v" and noise * signal - latents * sigma or noise
+  local context, extra
+  if live then
+    local ids, eos = ids_of(self, p)
+    local pooled
+    context, pooled = model:encode_text(p.graph, ids, { eos = eos })
+    extra = pooled and { pooled = pooled, time_ids = p:input(io:read "cond.time_ids") }
+    if pooled then
+      local unet = require "burin.models.unet"
+      extra.added = unet.added_vector(model.config.unet, model.unet:trace(p.graph), pooled, extra.time_ids)
+    end
+  else
+    context, extra = conditioning(self, p, n)
+  end
+  local pred = model:predict(p.graph, noisy, p:input(steps:cast "f32"), context, extra)
+  local per = diffusion.mse(pred, target)
+  return (per:sum_to { 1 } * (1 / n)):reshape {}, { noisy = noisy, target = target, pred = pred,
+    per_sample = per, context = context, added = extra and extra.added }
+end
+
+local function check_objective(self)
+  local p = program(self.model)
+  local loss, s = objective(self, p, false)
+  self:expect(p, s.noisy, "train.noisy_latents")
+  self:expect(p, s.target, "train.target")
+  self:expect(p, s.pred, "train.pred")
+  self:expect(p, s.per_sample, "train.loss_per_sample")
+  self:expect(p, loss, "train.loss")
+  p:run "loss"
+end
+
+-- Gradients of every tensor, in file layout, against grads_full.
+local function check_gradients(self)
+  local grads, model, io = self:open "grads_full", self.model, self.io
+  if not grads then return end
+  local p = program(model)
+  local loss, s = objective(self, p, true)
+  local wrt, targets = { s.context }, { {} }
+  if s.added then wrt[2], targets[2] = s.added, {} end
+  for _, component in ipairs(model:components()) do
+    for i, leaf in ipairs(component ~= model.vae and component:leaves(p.graph) or {}) do
+      local e = component.order[i]
+      local key = component == model.unet and model.map:to_file("unet", e.name) or "HF_" .. component.name .. "." .. e.name
+      if grads:info(key) then
+        wrt[#wrt + 1] = leaf
+        targets[#targets + 1] = { key = key, entry = e, component = component.name }
+      end
+    end
+  end
+  local sets = { unet = { max = 0 }, text_encoder = { max = 0 }, text_encoder_2 = { max = 0 } }
+  local total, report = 0, self.report
+  for i, d in ipairs(p.graph:backward(loss, wrt)) do
+    local target = targets[i]
+    if not target.key then
+      self:expect(p, d, i == 1 and "train.grad_context" or "train.grad_y")
+    else
+      local reference = grads:read(target.key)
+      local function compare(ours)
+        local set = sets[target.component]
+        local distance, norm = nn.to_file(target.entry, ours):distance(reference)
+        set[#set + 1] = { target.key, distance, norm }
+        set.max = math.max(set.max, norm)
+        if target.component == "unet" then total = total + ours:stats().norm ^ 2 end
+      end
+      if d then p:output(d, compare) else compare(core.tensor(target.entry.shape, "f32")) end
+    end
+  end
+  p:run "gradients"
+  for _, component in ipairs { "unet", "text_encoder", "text_encoder_2" } do
+    local set = sets[component]
+    for _, item in ipairs(set) do item[4] = VANISHING * set.max end
+    if #set > 0 then report:set("gradients of " .. component, set, GRADIENT) end
+  end
+  local norm = io:read "train.grad_norm_unet"
+  if norm then report:add("train.grad_norm_unet", math.abs(math.sqrt(total) / norm:get(1) - 1), GRADIENT) end
+end
+
+-- ---- adapters ---------------------------------------------------------------------------------------------------
+
+-- The method that makes the layers of a recorded file, from its shapes, alphas and metadata.
+local function method_of(file)
+  local meta, o = file:meta(), { text_encoder = true }
+  o.rank, o.alpha = math.tointeger(tonumber(meta.ss_network_dim)), tonumber(meta.ss_network_alpha)
+  for _, key in ipairs(file:names()) do
+    local shape = file:info(key).shape
+    if key:match "lora_down%.weight$" and #shape == 4 and shape[3] > 1 then
+      o.conv_rank, o.conv_alpha = shape[1], file:read(key:gsub("lora_down%.weight$", "alpha")):get(1)
+      break
+    end
+  end
+  return lora(o)
+end
+
+-- Same keys, same alphas.
+local function compare_keys(self, kind, file, exported)
+  local wrong, seen = 0, 0
+  for _, item in ipairs(exported) do
+    local info = file:info(item[1])
+    seen = seen + 1
+    if not info or table.concat(info.shape, ",") ~= table.concat(item[2].shape, ",") then
+      wrong = wrong + 1
+    elseif item[1]:match "%.alpha$" and file:read(item[1]):get(1) ~= item[2]:get(1) then
+      wrong = wrong + 1
+    end
+  end
+  wrong = wrong + math.abs(#file:names() - seen)
+  self.report:add(kind .. ".keys and shapes", wrong, 0, ("%d tensors"):format(seen))
+end
+
+-- Ours against the file, per tensor; relative to `base` (the start of an update) when given.
+local function compare_tensors(self, label, exported, file, tolerance, base)
+  local list, max = {}, 0
+  for _, item in ipairs(exported) do
+    local reference = file:read(item[1])
+    if reference and not item[1]:match "%.alpha$" then
+      local distance, norm = item[2]:distance(reference)
+      if base then norm = reference:distance(base:read(item[1])) end
+      max = math.max(max, norm)
+      list[#list + 1] = { item[1], distance, norm }
+    end
+  end
+  for _, item in ipairs(list) do item[4] = base and 0 or VANISHING * max end
+  self.report:set(label, list, tolerance)
+end
+
+local function check_adapter(self, kind)
+  local init, model, report = self:open(kind .. "_init"), self.model, self.report
+  if not init then return end
+  local method = model:adapt(method_of(init))
+  local trainer = compile.trainer { optimizer = optim.adamw { lr = 1e-3, weight_decay = 0.01 } }
+  local p, pred = nil, nil
+  local session = trainer:session("verify." .. kind, function(graph)
+    p = program(model)
+    p.graph = graph
+    local loss, s = objective(self, p, true)
+    p:output_image(s.pred, function(t) pred = t end)
+    return loss, method:params()
+  end)
+  core.commit()
+  model:load()
+  method:load(init, model.map)
+  trainer:reset()
+  for _, w in ipairs(p.writes) do w[1]:write(w[2]) end
+  compare_keys(self, kind, init, method:export(model.map, "f32"))
+
+  local losses = self.io:read(kind .. ".losses")
+  for step = 0, 3 do
+    trainer:run(session, step, { [0] = 1e-3, 1e-3 })
+    local loss = trainer:read()
+    local reference = losses:get(step + 1)
+    report:add(("%s.loss %d"):format(kind, step), math.abs(loss / reference - 1), step == 0 and FORWARD or GRADIENT)
+    if step == 0 then
+      p.reads[1][2](p.reads[1][1]:read())
+      report:tensor(kind .. ".pred_step0", pred, self.io:read(kind .. ".pred_step0"))
+      local grads = method:export(model.map, "f32", function(var)
+        local view = trainer.view[var]
+        return view and view:read() or core.tensor(var.shape, "f32")
+      end)
+      compare_tensors(self, kind .. ".gradients", grads, self:open(kind .. "_grads_step0"), GRADIENT)
+    end
+    local after = self:open(("%s_after_step%d"):format(kind, step + 1))
+    if after then
+      compare_tensors(self, ("%s.update %d"):format(kind, step + 1), method:export(model.map, "f32"), after, UPDATE, init)
+    end
+  end
+  model:release(method)
+end
+
+-- Every tensor of the folder is the same as in the single file.
+local function check_folder(self)
+  local path = self.path .. "/diffusers"
+  if core.exists(path) ~= "folder" then return end
+  local folder, wrong, n = sd.open(path), {}, 0
+  for _, component in ipairs(self.model:components()) do
+    if folder.files[component.name] then
+      local ours, theirs = self.model:reader(component.name), folder:reader(component.name)
+      for _, e in ipairs(component.order) do
+        local a, b = ours(e.name), theirs(e.name)
+        n = n + 1
+        local distance = a and b and nn.to_device(e, a):distance(nn.to_device(e, b)) or math.huge
+        if distance > 0 then wrong[#wrong + 1] = { component.name .. "." .. e.name, distance, 1 } end
+      end
+    end
+  end
+  self.report:set(("diffusers folder: differing of %d"):format(n), wrong, 0)
+  local a, b = self.model.config.unet, folder.config.unet
+  local same = 0
+  for _, field in ipairs { "channels", "depth", "heads" } do
+    if table.concat(a[field], ",") ~= table.concat(b[field], ",") then same = same + 1 end
+  end
+  for _, field in ipairs { "layers", "mid_depth", "context", "linear_projection", "groups", "added" } do
+    if a[field] ~= b[field] then same = same + 1 end
+  end
+  self.report:add("diffusers folder: differences of config", same, 0)
+end
+
+function Check:open(name)
+  local path = ("%s/%s.safetensors"):format(self.path, name)
+  return core.exists(path) and core.load(path) or nil
+end
+
+local function verify(path, report)
+  path = path:gsub("/+$", "")
+  local self = setmetatable({ path = path, report = report }, Check)
+  self.io = self:open "io" or error(path .. ": there is no io.safetensors in it", 0)
+  self.model = sd.open(path .. "/model_ldm.safetensors")
+  self.model:declare()
+  core.commit()
+  self.model:load()
+  check_folder(self)
+  check_text(self)
+  check_vae(self)
+  check_unet(self)
+  check_objective(self)
+  check_gradients(self)
+  for _, kind in ipairs { "lora", "locon" } do check_adapter(self, kind) end
+end
+
+return {
+  summary = "compare networks, gradients and training steps with recorded reference numbers",
+  usage = "DIR...",
+  needs = 1,
+  options = { { "--all", "flag", "a line for every tensor of a set" } },
+  run = function(args)
+    args.open_device()
+    local report = setmetatable({ count = 0, failed = 0, all = args.all, json = args.json and {} }, Report)
+    for _, path in ipairs(args) do
+      if not args.json and #args > 1 then core.write_stdout(path .. "\n") end
+      verify(path, report)
+      collectgarbage()
+    end
+    if args.json then
+      core.write_stdout(core.json_encode({ failed = report.failed, results = report.json }, 1) .. "\n")
+    else
+      core.write_stdout(("%d checks, %d failed\n"):format(report.count, report.failed))
+    end
+    return report.failed > 0 and 1 or 0
+  end,
+}

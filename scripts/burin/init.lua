@@ -1,0 +1,43 @@
+-- SPDX-License-Identifier: MIT
+-- init.lua - what a recipe sees as `require "burin"`. Everything here is public; burin.core is not.
+local core = require "burin.core"
+local diffusion = require "burin.diffusion"
+local optim = require "burin.optim"
+local options = require "burin.options"
+local schedules = require "burin.schedules"
+
+local burin = {
+  adamw = optim.adamw, sgd = optim.sgd,
+  constant = schedules.constant, linear = schedules.linear, cosine = schedules.cosine, schedule = schedules.custom,
+  mse = diffusion.losses.mse, min_snr = diffusion.losses.min_snr, loss = diffusion.losses.custom,
+}
+
+-- burin.model "file.safetensors": a checkpoint, opened when the recipe is planned or run.
+function burin.model(path)
+  if type(path) ~= "string" then options.fail("burin.model takes the path of a checkpoint, not a %s", type(path)) end
+  return { path = path, open = function(_, o) return require("burin.models.sd").open(path, o) end }
+end
+
+-- burin.train{ ... }: see docs/recipes.md for every field.
+function burin.train(o) return require("burin.train").recipe(o) end
+
+-- burin.method{ name =, options =, params =, forward = }: an adapter of one's own (docs/extending.md).
+function burin.method(o) return require("burin.method")(o) end
+function burin.lora(o) return require("burin.methods.lora")(o) end
+function burin.locon(o) return require("burin.methods.locon")(o) end
+function burin.full(o) return require("burin.methods.full")(o) end
+
+-- The layer below: burin.compile{ ... } -> a step function; burin.dataset{ ... } -> batches.
+function burin.compile(o) return require("burin.compile").step(o) end
+function burin.dataset(o) return require("burin.dataset").new(o) end
+-- burin.session(name, inputs, function(x, graph) return { name = node } end) -> f(batch) -> { name = tensor }
+function burin.session(name, inputs, trace) return require("burin.compile").session(name, inputs, trace) end
+-- A model without a file, from a configuration (models/detect.lua says what it holds).
+function burin.new_model(config, o) return require("burin.models.sd").new(config, o) end
+burin.diffusion = diffusion
+burin.tensor = core.tensor
+burin.rng = require("burin.rng").new
+function burin.progress(title, total) return require("burin.progress").new(title, total) end
+function burin.log(text, ...) core.log("info", text:format(...)) end
+
+return burin

@@ -1,0 +1,53 @@
+-- SPDX-License-Identifier: MIT
+-- clip.lua - the text encoders: CLIP-L (SD 1.x, SDXL's first) and OpenCLIP H and bigG (SD 2.x,
+-- SDXL's second), which differ in sizes, activation and the projection. Pre-norm transformer with a
+-- causal mask.
+--
+-- config: vocab, tokens (77), width, layers, heads, mlp, act ("quick_gelu" or "gelu"), projection
+-- (width or nil)
+local clip = {}
+
+local function attention(c, s, x)
+  s = s:at "self_attn":in_group "attention"
+  local q = s:linear(x, "q_proj", c.width)
+  local k = s:linear(x, "k_proj", c.width)
+  local v = s:linear(x, "v_proj", c.width)
+  return s:linear(q:attention(k, v, { heads = c.heads, causal = true }), "out_proj", c.width)
+end
+
+local function mlp(c, s, x)
+  s = s:at "mlp":in_group "mlp"
+  local h = s:linear(x, "fc1", c.mlp)
+  return s:linear(h[c.act](h), "fc2", c.width)
+end
+
+local function layer(c, s, x)
+  x = x + attention(c, s, s:layer_norm(x, "layer_norm1"))
+  return x + mlp(c, s, s:layer_norm(x, "layer_norm2"))
+end
+
+-- ids (B, 77); eos: rows of the end tokens in the flattened (B * 77), for the pooled output. -> {
+-- hidden = { [0] = embeddings, after layer 1, ... }, last = normed output, pooled = (B, projection)
+-- or nil }
+function clip.encode(config, scope, ids, eos)
+  local c, s = config, scope:at "text_model"
+  local e = s:at "embeddings"
+  local position = e:param("position_embedding.weight", { c.tokens, c.width }, "table", 0.02)
+  local x = e:embedding(ids, "token_embedding", c.vocab, c.width) + s:cast(position)
+  local out = { hidden = { [0] = x } }
+  for i = 0, c.layers - 1 do
+    x = s:region(c.checkpoint, layer, c, s:at("encoder.layers", i), x)
+    out.hidden[i + 1] = x
+  end
+  out.normed = function(h) return s:layer_norm(h, "final_layer_norm") end
+  out.last = out.normed(x)
+  if c.projection then
+    local shape = x.shape
+    local rows = out.last:reshape { shape[1] * shape[2], shape[3] }
+    local pooled = eos and rows:embedding(eos) or rows:slice(0, 0, 1)
+    out.pooled = scope:linear(pooled, "text_projection", c.projection, { bias = false })
+  end
+  return out
+end
+
+return clip

@@ -1,0 +1,330 @@
+-- SPDX-License-Identifier: MIT
+-- sd.lua - Stable Diffusion models: SD 1.x, SD 2.x, SDXL, from single-file checkpoints and
+-- diffusers folders.
+--
+--   local model = sd.open "model.safetensors"
+--   model:adapt(lora { rank = 8 })            -- before the first trace
+--   local context = model:encode_text(graph, ids)
+--   local noise = model:predict(graph, x, t, context)
+--   core.commit(); model:load()               -- weights go to the device after a trace declared them
+local core = require "burin.core"
+local nn = require "burin.nn"
+local names = require "burin.models.names"
+local detect = require "burin.models.detect"
+local clip = require "burin.models.clip"
+local unet = require "burin.models.unet"
+local vae = require "burin.models.vae"
+local diffusion = require "burin.diffusion"
+
+local sd = {}
+local Model = {}
+Model.__index = Model
+
+-- The tokenizer of each text encoder: flavour and padding id (0 where the vocabulary has no padding
+-- token).
+local tokenizers = {
+  sd1 = { { flavour = "hf", pad = "eos" } },
+  sd2 = { { flavour = "hf_pad_bang", pad = 0 } },
+  sdxl = { { flavour = "hf", pad = "eos" }, { flavour = "hf", pad = 0 } },
+}
+
+local sample_sizes = { sd1 = 512, sd2 = 768, sdxl = 1024 }  -- pixels
+
+local function text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
+
+-- ---- opening --------------------------------------------------------------------------------------------
+
+local function open_single(path)
+  local file = core.load(path)
+  local function shape(name)
+    local info = file:info(name)
+    return info and info.shape
+  end
+  local metadata = file:meta()
+  local config = metadata["burin.config"] and core.json_decode(metadata["burin.config"], path)
+  if not config then
+    config = detect.single(shape)
+    local beside = path:match "^(.*/)" or ""
+    if config and core.exists(beside .. "config.json") then
+      detect.apply_config(config, core.json_decode(core.read_file(beside .. "config.json"), beside .. "config.json"))
+    end
+  end
+  return config, { single = file }
+end
+
+local function open_folder(path)
+  local files = {}
+  for _, component in ipairs { "unet", "vae", "text_encoder", "text_encoder_2" } do
+    for _, stem in ipairs { "diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16", "model.fp16" } do
+      local file = ("%s/%s/%s.safetensors"):format(path, component, stem)
+      if not files[component] and core.exists(file) then files[component] = core.load(file) end
+    end
+  end
+  local config = detect.folder(function(component, name)
+    local info = files[component] and files[component]:info(name)
+    return info and info.shape
+  end)
+  if config then
+    detect.apply_folder(config, function(name)
+      local file = path .. "/" .. name
+      return core.exists(file) and core.json_decode(core.read_file(file), file) or nil
+    end)
+  end
+  return config, files
+end
+
+-- o: dtype of frozen weights, role ("param" to train them all), compute (type of activations; dtype
+-- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
+-- when the file is known to differ from its family), method (an instance of burin.method) to adapt
+-- the model with, lora (path of a LoRA file to apply)
+local function build(config, files, o)
+  o = o or {}
+  config.prediction = o.prediction or config.prediction
+  config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
+  local self = setmetatable({ family = config.family, config = config, prediction = config.prediction,
+    scaling_factor = config.scaling_factor, norm_groups = config.unet.groups, text = {}, tokenizers = {},
+    schedule = diffusion.schedule(), files = files, map = names.map(config.family, config) }, Model)
+  local function component(name, compute)
+    return nn.component { name = name, dtype = o.dtype, compute = compute or o.compute or o.dtype }
+  end
+  self.unet = component "unet"
+  if config.vae then
+    config.vae.downsample = 1 << (#config.vae.channels - 1)
+    -- SDXL's autoencoder leaves the range of f16
+    self.vae = component("vae", config.family == "sdxl" and (o.compute or o.dtype) == "f16" and "f32" or nil)
+  end
+  for i, text in ipairs(config.text) do
+    text.checkpoint = o.checkpoint
+    self.text[i] = component(text_name(i))
+    local rule = tokenizers[config.family][i]
+    local pad = config.pad and config.pad[i] or rule.pad
+    self.tokenizers[i] = { flavour = rule.flavour, bos = config.bos, eos = config.eos,
+      pad = pad == "eos" and config.eos or pad }
+  end
+  self.vocab = config.text[1] and config.text[1].vocab
+  config.sample_size = config.sample_size or sample_sizes[config.family]
+  if o.method then self:adapt(o.method) end
+  if o.lora then
+    self.lora_file = core.load(o.lora)
+    self.lora = self:adapt(require("burin.methods.lora").from_file(self.lora_file, self))
+  end
+  return self
+end
+
+function sd.open(path, o)
+  local config, files
+  if core.exists(path) == "folder" then config, files = open_folder(path) else config, files = open_single(path) end
+  if not config then error(path .. ": no Stable Diffusion U-Net found in it", 0) end
+  local model = build(config, files, o)
+  model.path = path
+  return model
+end
+
+-- A model without a file, to train from scratch: model:declare(), core.commit(), model:init(seed).
+-- config: family, unet, vae, text, as detect.lua makes them; prediction, scaling_factor, bos, eos
+-- have defaults.
+function sd.new(config, o)
+  config.prediction = config.prediction or (config.family == "sd2" and "v" or "epsilon")
+  config.scaling_factor = config.scaling_factor or (config.family == "sdxl" and 0.13025 or 0.18215)
+  config.bos, config.eos = config.bos or 49406, config.eos or 49407
+  return build(config, nil, o)
+end
+
+-- "unet", "vae", "text_encoder", "text_encoder_2" -> component
+function Model:component(name)
+  if name == "unet" or name == "vae" then return self[name] end
+  return self.text[name == "text_encoder" and 1 or tonumber(name:match "%d$")]
+end
+
+function Model:components()
+  local list = {}
+  for _, text in ipairs(self.text) do list[#list + 1] = text end
+  list[#list + 1] = self.unet
+  list[#list + 1] = self.vae
+  return list
+end
+
+-- Applies a method (burin.method) to the parts that its options name. Group 0: U-Net; 1: text
+-- encoders.
+function Model:adapt(instance)
+  if instance.options.unet ~= false then instance:attach(self.unet, 0) end
+  if instance.options.text_encoder then
+    for _, text in ipairs(self.text) do instance:attach(text, 1) end
+  end
+  return instance
+end
+
+function Model:release(instance)
+  for _, component in ipairs(self:components()) do instance:detach(component) end
+end
+
+-- ---- the networks ------------------------------------------------------------------------------------------
+
+-- ids (B * chunks, 77), one node per text encoder (a single node serves SD 1.x and 2.x). o:
+-- clip_skip (SD 1.x, 2.x), chunks (1), eos (rows of the end tokens, see eos_rows; SDXL's pooled
+-- output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per
+-- encoder }
+function Model:encode_text(graph, ids, o)
+  o = o or {}
+  local outputs, context, pooled = {}, nil, nil
+  for i, component in ipairs(self.text) do
+    local config = self.config.text[i]
+    local scope = component:trace(graph)
+    local out = clip.encode(config, scope, type(ids) == "table" and ids[i] or ids, o.eos)
+    local states
+    if self.family == "sdxl" then
+      states, pooled = out.hidden[config.layers - 1], out.pooled or pooled
+    else
+      states = out.normed(out.hidden[config.layers + 1 - (o.clip_skip or 1)])
+    end
+    outputs[i] = out
+    context = context and context:concat(states, { axis = 2 }) or states
+  end
+  return sd.join_chunks(context, o.chunks or 1), pooled, outputs
+end
+
+-- (B * n, 77, C) -> (B, 75 n + 2, C): first state, the 75 inner ones of every chunk, last state.
+function sd.join_chunks(states, n)
+  if n == 1 then return states end
+  local s = states.shape
+  local b, width = s[1] // n, s[3]
+  local all = states:reshape { b, n, s[2], width }
+  local inner = all:slice(2, 1, s[2] - 1):reshape { b, n * (s[2] - 2), width }
+  local first = all:slice(1, 0, 1):slice(2, 0, 1):reshape { b, 1, width }
+  local last = all:slice(1, n - 1, n):slice(2, s[2] - 1, s[2]):reshape { b, 1, width }
+  return first:concat(inner, { axis = 1 }):concat(last, { axis = 1 })
+end
+
+-- Positions of the first highest id (the end token) in ids (B * chunks, 77), of the first chunk of
+-- each item, as rows of the flattened ids: what encode_text takes as o.eos.
+function sd.eos_rows(ids, chunks)
+  local rows, width, list = ids.shape[1], ids.shape[2], {}
+  for r = 0, rows - 1, chunks or 1 do
+    local best, at = -1, 0
+    for i = 0, width - 1 do
+      local id = ids:get(r * width + i + 1)
+      if id > best then best, at = id, i end
+    end
+    list[#list + 1] = r * width + at
+  end
+  return core.tensor({ #list }, "i32", list)
+end
+
+-- x (B, H, W, 4) noisy scaled latents, t (B), context from encode_text. extra (SDXL): pooled and
+-- time_ids (B, 6) of original height, width, crop top, left, target height, width; or added, the
+-- finished vector.
+function Model:predict(graph, x, t, context, extra)
+  local scope, c = self.unet:trace(graph), self.config.unet
+  local added
+  if c.added then
+    if not extra then error("SDXL needs pooled text and time ids", 2) end
+    added = extra.added or unet.added_vector(c, scope, extra.pooled, extra.time_ids)
+  end
+  return unet.predict(c, scope, x, t, context, added)
+end
+
+-- image (B, H, W, 3) in [-1, 1] -> mean, logvar (clamped), moments of unscaled latents
+function Model:encode_image(graph, image)
+  local moments, mean, logvar = vae.encode(self.config.vae, self.vae:trace(graph), image)
+  return mean, logvar, moments
+end
+
+-- scaled latents (B, h, w, 4) -> image in [-1, 1]
+function Model:decode_latents(graph, latents)
+  return vae.decode(self.config.vae, self.vae:trace(graph), latents * (1 / self.scaling_factor))
+end
+
+-- ---- for training and sampling -------------------------------------------------------------------------------
+
+function Model:context_shape(batch) return { batch, self.config.text[1].tokens, self.config.unet.context } end
+
+-- Pixels per latent, along each side.
+function Model:downsample() return 1 << (#self.config.vae.channels - 1) end
+
+-- text -> ids (1, 77) for text encoder i (1)
+function Model:tokenize(text, i)
+  local t = self.tokenizers[i or 1]
+  return core.token_chunks(text, t.flavour, 75, t.pad)
+end
+
+-- Latents of the VAE are multiplied by it, to have unit deviation.
+function Model:set_scaling_factor(f)
+  self.scaling_factor, self.config.scaling_factor = f, f
+end
+
+-- A hash of the weights that a part ("text", "vae", "unet") computes with: what caches are keyed
+-- by.
+function Model:content_hash(part)
+  local hashes = {}
+  for _, component in ipairs(part == "text" and self.text or { self[part] }) do
+    local read = self:reader(component.name)
+    for i, e in ipairs(component.order) do hashes[#hashes + 1] = e.name .. (read(e.name):hash()) end
+  end
+  return core.hash(table.concat(hashes))
+end
+
+-- ---- weights ------------------------------------------------------------------------------------------------
+
+-- Traces parts ("text", "unet", "vae"; all of them by default) once, so that their variables exist.
+function Model:declare(parts)
+  local graph = core.graph()
+  local function input(shape, dtype) return graph:leaf(core.var("declare", shape, dtype or "f32", "input")) end
+  local u = self.config.unet
+  for _, part in ipairs(parts or { "text", "unet", "vae" }) do
+    if part == "text" and self.text[1] then
+      self:encode_text(graph, input({ 1, self.config.text[1].tokens }, "i32"))
+    elseif part == "unet" then
+      local size = 1 << (#u.channels - 1)
+      self:predict(graph, input { 1, size, size, u.in_channels }, input { 1 }, input { 1, 2, u.context },
+        u.added and { added = input { 1, u.added } })
+    elseif part == "vae" and self.vae then
+      local c = self.config.vae
+      local size = 1 << (#c.channels - 1)
+      self:encode_image(graph, input { 1, size, size, 3 })
+      self:decode_latents(graph, input { 1, 1, 1, c.latent_channels })
+    end
+  end
+end
+
+-- reader(canonical name) -> tensor in diffusers' layout, out of the file the model was opened from
+function Model:reader(component)
+  local files, map = self.files, self.map
+  if not files.single then
+    local file = files[component]
+    return function(name)
+      for _, n in ipairs(map:in_folder(component, name)) do
+        local t = file and file:read(n)
+        if t then return t end
+      end
+    end
+  end
+  return function(name)
+    local key, op, at = map:to_file(component, name)
+    if not key then return nil end
+    local t = files.single:read(key)
+    for _, other in ipairs(not t and map:alternatives(key) or {}) do t = t or files.single:read(other) end
+    if t and op == "slice" then
+      local rows = t.shape[1] // 3
+      return t:rows(at * rows + 1, (at + 1) * rows)
+    end
+    return t and op == "transpose" and t:permute { 2, 1 } or t
+  end
+end
+
+-- Uploads the weights of every declared component; a model without a file has none, see init.
+function Model:load()
+  if not self.files then return end
+  for _, component in ipairs(self:components()) do
+    if component:is_declared() then component:load(self:reader(component.name)) end
+  end
+  if self.lora then self.lora:load(self.lora_file, self.map) end
+end
+
+function Model:init(seed)
+  for _, component in ipairs(self:components()) do component:init(seed) end
+end
+
+-- Writes a single-file checkpoint; see save.lua. o: dtype ("f16"), metadata
+function Model:save(path, o) require "burin.models.save"(self, path, o) end
+
+return sd

@@ -1,0 +1,438 @@
+-- SPDX-License-Identifier: MIT
+-- train.lua - what burin.train{ ... } describes, prepared and run. prepare() traces and plans everything and takes
+-- no device memory, so `burin plan` is the same code; execute() commits the memory, fills it and loops.
+local cache = require "burin.cache"
+local compile = require "burin.compile"
+local core = require "burin.core"
+local dataset = require "burin.dataset"
+local diffusion = require "burin.diffusion"
+local options = require "burin.options"
+local progress = require "burin.progress"
+local sample = require "burin.sample"
+local state = require "burin.state"
+local train = {}
+
+local schema = {
+  name = { "string", required = true, help = "name of the run and of its files" },
+  base = { "table", required = true, help = "burin.model 'file.safetensors'" },
+  concepts = { "table", required = true, help = "what to learn: { { images = 'folder', prompt = '...' } }" },
+  method = { "table", required = true, help = "burin.lora{...} or burin.full{...}" },
+  resolution = { "integer", default = 512, min = 8, max = 4096 },
+  buckets = { "boolean", default = true, help = "group images by aspect ratio instead of cropping to squares" },
+  batch = { "integer", default = 1, min = 1, max = 1024 },
+  accumulate = { "integer", default = 1, min = 1, help = "batches per update" },
+  epochs = { "number", min = 0, help = "times every image is seen (times its repeats)" },
+  steps = { "integer", min = 1, help = "optimizer steps; instead of epochs" },
+  seed = { "integer", default = 0 },
+  optimizer = { "table" }, schedule = { "table" }, loss = { "table" },
+  max_grad_norm = { "number", default = 1, min = 0, help = "0 = no clipping" },
+  precision = { "string", default = "f32", one_of = { "f32", "f16", "bf16" }, help = "storage of activations and frozen weights" },
+  clip_skip = { "integer", min = 1, max = 12 },
+  checkpoint = { "boolean", default = false, help = "recompute blocks in the backward pass to save memory" },
+  sample = { "table", help = "{ every =, prompts = { ... }, steps =, guidance =, sampler = }" },
+  save = { "table", help = "{ every =, format = 'kohya', dtype = 'f32' }" },
+  state = { "table", help = "{ every =, keep = }: training state for resume" },
+  output = { "string", default = "runs", help = "folder of runs" },
+}
+local sample_schema = {
+  every = { "string|integer", help = "'1 epoch', '100 steps' or a number of steps" },
+  prompts = { "table", required = true }, steps = { "integer", default = 20, min = 1 },
+  guidance = { "number", default = 7.5 }, seed = { "integer", default = 0 }, batch = { "integer", default = 1, min = 1 },
+  sampler = { "string", default = "ddim", one_of = { "ddim", "euler" } },
+  width = { "integer" }, height = { "integer" },
+}
+local save_schema = {
+  every = { "string|integer" }, format = { "string", default = "kohya", one_of = { "kohya", "checkpoint" } },
+  dtype = { "string", default = "f32", one_of = { "f32", "f16", "bf16" } },
+}
+local state_schema = { every = { "string|integer", default = "250 steps" }, keep = { "integer", default = 2, min = 1 } }
+
+-- Checks a recipe's table; returns a recipe object. Touches neither files nor the device.
+function train.recipe(given)
+  local o = options.check("burin.train", given, schema)
+  if not o.name:match "^[%w._-]+$" then options.fail("name '%s': letters, digits, '.', '_' and '-' only", o.name) end
+  if o.epochs and o.steps then options.fail("give either epochs or steps, not both") end
+  if not o.epochs and not o.steps then o.epochs = 10 end
+  o.concepts = dataset.concepts(o.concepts)
+  o.sample = o.sample and options.check("sample", o.sample, sample_schema)
+  o.save = options.check("save", o.save or {}, save_schema)
+  o.state = options.check("state", o.state or {}, state_schema)
+  o.optimizer = o.optimizer or require("burin.optim").adamw {}
+  o.schedule = o.schedule or require("burin.schedules").constant {}
+  o.loss = o.loss or diffusion.losses.mse()
+  o.is_train_recipe = true
+  return o
+end
+
+-- "1 epoch", "100 steps" or a number -> steps; nil stays nil.
+local function every(value, per_epoch)
+  if value == nil then return nil end
+  if type(value) == "number" then return math.max(1, value) end
+  local n, unit = value:match "^(%d+)%s*(%a+)$"
+  if unit == "epoch" or unit == "epochs" then return math.max(1, tonumber(n) * per_epoch) end
+  if unit == "step" or unit == "steps" then return math.max(1, tonumber(n)) end
+  options.fail("'%s' is not a time such as '1 epoch' or '100 steps'", value)
+end
+
+local Run = {}
+Run.__index = Run
+
+-- ---- preparing ---------------------------------------------------------------------------------------
+
+local function prior_folder(run, i) return run.folder .. "/prior-" .. i end
+
+local function image_count(folder)
+  local n = 0
+  if core.exists(folder) then
+    for _, name in ipairs(core.list(folder)) do
+      if name:lower():match "%.png$" or name:lower():match "%.jpe?g$" or name:lower():match "%.bmp$" then n = n + 1 end
+    end
+  end
+  return n
+end
+
+-- Adds instance images now. Prior images may not exist yet: what they will be (count, square) is enough to plan.
+local function open_dataset(run)
+  local o = run.o
+  run.data = dataset.new { batch = o.batch, seed = o.seed, resolution = o.resolution, buckets = o.buckets,
+    granularity = run.model:downsample() * 2 }
+  run.missing_prior = {}
+  for i, c in ipairs(o.concepts) do
+    if run.data:add(c.images, { prompt = c.prompt, repeats = c.repeats }, { weight = c.weight, concept = i }) == 0 then
+      options.fail("concept %d: no usable image in '%s'%s", i, c.images,
+        run.data.skipped[1] and (" (" .. run.data.skipped[1].path .. ": " .. run.data.skipped[1].reason .. ")") or "")
+    end
+    if c.prior then
+      local folder = c.prior.images or prior_folder(run, i)
+      local have = image_count(folder)
+      if have < c.prior.count then
+        table.insert(run.missing_prior, { folder = folder, have = have, prior = c.prior, concept = i })
+      end
+    end
+  end
+  for _, s in ipairs(run.data.skipped) do core.log("warn", ("%s left out: %s"):format(s.path, s.reason)) end
+end
+
+local function add_priors(run)
+  for i, c in ipairs(run.o.concepts) do
+    if c.prior then
+      run.data:add(c.prior.images or prior_folder(run, i), { prompt = c.prior.prompt, repeats = 1 },
+        { weight = c.prior.weight, concept = i, prior = true })
+    end
+  end
+  run.data:balance_priors()
+end
+
+-- Stand-ins for prior images that are not there yet, so that the plan knows the number of steps.
+local function assume_priors(run)
+  local square = { w = run.o.resolution, h = run.o.resolution }
+  for _, s in ipairs(run.data.sizes) do if s.w == square.w and s.h == square.h then square = s end end
+  for _, m in ipairs(run.missing_prior) do
+    for _ = 1, m.prior.count do
+      table.insert(run.data.items, { concept = m.concept, prior = true, repeats = 1, bucket = square, weight = m.prior.weight })
+    end
+  end
+  run.data:balance_priors()
+end
+
+local function trace_bucket(run, bucket)
+  local o, model = run.o, run.model
+  local f = model:downsample()
+  local b, h, w = o.batch, bucket.h // f, bucket.w // f
+  local name = ("%dx%d"):format(bucket.w, bucket.h)
+  local inputs = {
+    moments = core.var("batch.moments." .. name, { b, h, w, 8 }, "f32", "input"),
+    weight = core.var("batch.weight." .. name, { b }, "f32", "input"),
+  }
+  if run.trains_text then inputs.ids = core.var("batch.ids." .. name, { b, 77 }, "i32", "input")
+  else inputs.context = core.var("batch.context." .. name, model:context_shape(b), "f32", "input") end
+  local session = run.trainer:session("train." .. name, function(graph, control)
+    local moments = graph:leaf(inputs.moments)
+    local mean = moments:slice { axis = 3, begin = 0, stop = 4 }
+    local std = moments:slice { axis = 3, begin = 4, stop = 8 }
+    local latents = (mean + std * control:randn(mean.shape, { use = 3 })) * model.scaling_factor
+    local context = inputs.context and graph:leaf(inputs.context)
+    if inputs.ids then context = model:encode_text(graph, graph:leaf(inputs.ids), { clip_skip = o.clip_skip }) end
+    local loss = diffusion.objective { latents = latents, tables = run.tables, control = control, loss = o.loss,
+      prediction = model.prediction, sample_weight = graph:leaf(inputs.weight),
+      predict = function(noisy, t) return model:predict(graph, noisy, t, context) end }
+    return loss, o.method:params()
+  end)
+  return { session = session, inputs = inputs, bucket = bucket }
+end
+
+local function trace_encoders(run)
+  local model, o = run.model, run.o
+  run.encode = {}
+  for _, b in ipairs(run.data:buckets()) do
+    local g, f = core.graph(), model:downsample()
+    local e = { pixels = core.var("encode.pixels", { 1, b.h, b.w, 3 }, "f32", "input"),
+      moments = core.var("encode.moments", { 1, b.h // f, b.w // f, 8 }, "f32", "input") }
+    local _, mean, logvar = model:encode_image(g, g:leaf(e.pixels))
+    g:assign(e.moments, mean:concat((logvar * 0.5):exp(), { axis = 3 }):cast "f32")
+    e.session = core.session(g, "encode.image")
+    run.encode[b.bucket] = e
+  end
+  if run.trains_text then return end
+  local g = core.graph()
+  run.text = { ids = core.var("encode.ids", { 1, 77 }, "i32", "input"),
+    context = core.var("encode.context", model:context_shape(1), "f32", "input") }
+  local states = model:encode_text(g, g:leaf(run.text.ids), { clip_skip = o.clip_skip })
+  g:assign(run.text.context, states:cast "f32")
+  run.text.session = core.session(g, "encode.text")
+end
+
+local function trace_sampler(run)
+  local o = run.o
+  if not o.sample and #run.missing_prior == 0 then return end
+  local s = o.sample or {}
+  run.sampler = sample.new(run.model, { width = s.width or o.resolution, height = s.height or o.resolution,
+    batch = s.batch or 1, clip_skip = o.clip_skip })
+end
+
+-- Traces and plans a recipe. folder: where the run lives.
+function train.prepare(recipe)
+  local o = recipe
+  local run = setmetatable({ o = o, folder = o.output .. "/" .. o.name }, Run)
+  run.model = o.base:open { dtype = o.precision, compute = o.precision, checkpoint = o.checkpoint }
+  if run.model.config.unet.added then options.fail("training SDXL is not supported yet") end
+  run.model:adapt(o.method)
+  run.trains_text = o.method.options.text_encoder
+  run.schedule = diffusion.schedule {}
+  run.tables = diffusion.tables(run.schedule, o.loss, run.model.prediction)
+  open_dataset(run)
+  if #run.missing_prior > 0 then assume_priors(run) else add_priors(run) end
+  run.trainer = compile.trainer { optimizer = o.optimizer, max_norm = o.max_grad_norm, accumulate = o.accumulate,
+    seed = o.seed, loss_scale = o.precision == "f16" and 1024 or nil }
+  run.train = {}
+  for _, b in ipairs(run.data:buckets()) do run.train[b.bucket] = trace_bucket(run, b.bucket) end
+  trace_encoders(run)
+  trace_sampler(run)
+  run.per_epoch = (run.data:steps_per_epoch() + o.accumulate - 1) // o.accumulate
+  run.steps = o.steps or math.max(1, math.floor(o.epochs * run.per_epoch + 0.5))
+  return run
+end
+
+-- ---- filling -------------------------------------------------------------------------------------------
+
+local function make_priors(run)
+  for _, m in ipairs(run.missing_prior) do
+    core.make_dirs(m.folder)
+    local jobs = {}
+    for i = m.have + 1, m.prior.count do jobs[#jobs + 1] = { prompt = m.prior.prompt, seed = run.o.seed * 100003 + i } end
+    local bar = progress.new("class images", #jobs)
+    run.sampler:run(jobs, { steps = m.prior.steps, guidance = m.prior.guidance }, function(i, image)
+      core.image_save(("%s/%05d.png"):format(m.folder, m.have + i), image)
+      bar:update(i)
+    end)
+  end
+  if #run.missing_prior > 0 then
+    local items = {}
+    for _, item in ipairs(run.data.items) do if not item.prior then items[#items + 1] = item end end
+    run.data.items = items
+    add_priors(run)
+    if run.data:steps_per_epoch() == 0 then error "no items" end
+  end
+end
+
+local function fill_caches(run)
+  local model, o = run.model, run.o
+  local vae_key = model:content_hash "vae"
+  local text_key = not run.trains_text and model:content_hash "text" .. (o.clip_skip or 0)
+  local bar, texts = progress.new("caching latents", #run.data.items), {}
+  for i, item in ipairs(run.data.items) do
+    local b = item.bucket
+    local key = core.hash(core.hash_file(item.path) .. vae_key .. b.w .. "x" .. b.h)
+    item.moments = cache.get("latents", key, function()
+      local image = core.image_cover(core.image_load(item.path), b.w, b.h)
+      local e = run.encode[b]
+      e.pixels:write(image:affine(1 / 127.5, -1, "f32"))
+      e.session:run()
+      return e.moments:read()
+    end)
+    if run.trains_text then
+      item.ids = model:tokenize(item.caption)
+    else
+      texts[item.caption] = texts[item.caption] or cache.get("text", core.hash(item.caption .. "\0" .. text_key), function()
+        run.text.ids:write(model:tokenize(item.caption))
+        run.text.session:run()
+        return run.text.context:read()
+      end)
+      item.context = texts[item.caption]
+    end
+    bar:update(i)
+  end
+end
+
+local function write_batch(run, batch)
+  local t = run.train[batch.bucket]
+  local n = #batch.items
+  local function gather(var, field)
+    local out = core.tensor(var.shape, var.dtype)
+    local each = out.count // n
+    for i, item in ipairs(batch.items) do out:copy_into((i - 1) * each + 1, item[field]) end
+    var:write(out)
+  end
+  gather(t.inputs.moments, "moments")
+  if t.inputs.ids then gather(t.inputs.ids, "ids") else gather(t.inputs.context, "context") end
+  local weights = {}
+  for i, item in ipairs(batch.items) do weights[i] = item.weight end
+  t.inputs.weight:write(core.tensor({ n }, "f32", weights))
+  return t.session
+end
+
+-- ---- running ---------------------------------------------------------------------------------------------
+
+function Run:path(text, ...) return self.folder .. "/" .. text:format(...) end
+
+function Run:draw_samples(step)
+  local s, jobs = self.o.sample, {}
+  for i, line in ipairs(s.prompts) do
+    local job = sample.parse_prompt(line)
+    job.seed = job.seed or s.seed + i - 1
+    jobs[i] = job
+  end
+  core.make_dirs(self:path "samples")
+  local images = {}
+  self.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image)
+    images[i] = image
+    core.image_save(self:path("samples/step-%06d-%02d.png", step, i), image, { "prompt", s.prompts[i] })
+  end)
+  return images
+end
+
+function Run:save_result(name)
+  local o = self.o
+  local path = self:path("%s.safetensors", name)
+  local metadata = { ss_output_name = name, ss_seed = tostring(o.seed), ss_steps = tostring(self.step),
+    ss_sd_model_name = o.base.path:match "[^/]*$", ss_learning_rate = tostring(o.optimizer.lr),
+    ss_optimizer = o.optimizer.name, ss_lr_scheduler = o.schedule.name }
+  if o.method.method.whole then
+    self.model:save(path, { dtype = o.save.dtype, metadata = metadata })
+  else
+    o.method:save(path, self.model, { dtype = o.save.dtype, metadata = metadata })
+  end
+  return path
+end
+
+local function save_state(run)
+  local info = { step = run.step, seed = run.o.seed, recipe = run.recipe_hash, metrics = run.metrics_bytes }
+  state.save(run:path "state", run.step, run.trainer:state(), info, run.o.state.keep)
+end
+
+-- Cuts the metrics log back to where the state was saved: later lines are written again, byte for byte.
+local function resume_metrics(run, bytes)
+  local path = run:path "metrics.jsonl"
+  local text = core.exists(path) and core.read_file(path, 1 << 30) or ""
+  if #text < bytes then error({ exit = 65, message = path .. ": shorter than the saved state says; it was changed" }, 0) end
+  core.write_file(path, text:sub(1, bytes))
+  run.metrics_bytes = bytes
+end
+
+local function restore(run)
+  local info, file, path = state.latest(run:path "state")
+  if not info then return false end
+  if info.recipe ~= run.recipe_hash then
+    error({ exit = 78, message = run.folder .. ": the recipe has changed since this run began" }, 0)
+  end
+  state.restore(file, path, run.trainer:state())
+  file:close()
+  run.step = info.step
+  resume_metrics(run, info.metrics)
+  return true
+end
+
+local function log_step(run, epoch, loss, norm)
+  local line = core.json_encode { step = run.step, epoch = epoch, loss = loss, grad_norm = norm,
+    lr = run.lr } .. "\n"
+  core.append_file(run:path "metrics.jsonl", line)
+  run.metrics_bytes = run.metrics_bytes + #line
+end
+
+local function one_step(run, batches)
+  local o = run.o
+  local factor = o.schedule.factor(run.step, run.steps)
+  run.lr = o.optimizer.lr * factor
+  local total = 0
+  for micro = 0, o.accumulate - 1 do
+    local session = write_batch(run, batches())
+    run.trainer:run(session, run.step * o.accumulate + micro, { [0] = run.lr, o.optimizer.text_encoder_lr * factor })
+    local loss, norm = run.trainer:read()
+    total, run.norm = total + loss, norm
+  end
+  run.step = run.step + 1
+  return total / o.accumulate
+end
+
+-- An iterator over all batches from a given micro-batch on.
+local function batches_from(data, first)
+  local per_epoch = data:steps_per_epoch()
+  local epoch, at = first // per_epoch, first % per_epoch
+  local list = data:epoch(epoch)
+  return function()
+    at = at + 1
+    if at > #list then
+      epoch, at = epoch + 1, 1
+      list = data:epoch(epoch)
+    end
+    return list[at]
+  end
+end
+
+-- o: resume (continue from the newest state), recipe_text (its hash guards resume; a copy is kept in the run).
+-- Returns { steps =, loss = (average of the last tenth), seconds =, path = of the result }.
+function Run:execute(o)
+  local r = self.o
+  self.recipe_hash = core.hash(o.recipe_text or r.name)
+  core.make_dirs(self.folder)
+  if not core.lock(self:path ".lock") then
+    error({ exit = 75, message = self.folder .. ": another process is training this run" }, 0)
+  end
+  local began = core.clock()
+  core.commit(true)
+  self.model:load()
+  self.tables.upload()
+  r.method:init(r.seed)
+  self.trainer:reset()
+  make_priors(self)
+  fill_caches(self)
+  self.step, self.metrics_bytes = 0, 0
+  if not (o.resume and restore(self)) then
+    core.write_file(self:path "metrics.jsonl", "")
+    save_state(self)
+    if r.sample then self.before = self:draw_samples(0) end
+  end
+  return self:loop(began)
+end
+
+function Run:loop(began)
+  local r = self.o
+  local sample_every = r.sample and every(r.sample.every, self.per_epoch)
+  local save_every, state_every = every(r.save.every, self.per_epoch), every(r.state.every, self.per_epoch)
+  local batches = batches_from(self.data, self.step * r.accumulate)
+  local bar, average = progress.new("training", self.steps, self.step), nil
+  local start = core.clock()
+  core.catch_stop()
+  while self.step < self.steps do
+    local loss = one_step(self, batches)
+    average = average and average + 0.05 * (loss - average) or loss
+    if self.step == 1 then self.first_step_seconds = core.clock() - began end
+    log_step(self, (self.step - 1) // self.per_epoch, loss, self.norm)
+    bar:update(self.step, ("loss %.4f"):format(average))
+    local last = self.step == self.steps
+    if sample_every and (self.step % sample_every == 0) and not last then self:draw_samples(self.step) end
+    if save_every and self.step % save_every == 0 and not last then
+      self:save_result(("%s-%06d"):format(r.name, self.step))
+    end
+    if self.step % state_every == 0 or last or core.stop_requested() then save_state(self) end
+    if core.stop_requested() then
+      error({ exit = 130, message = ("stopped after step %d; continue with: burin resume %s"):format(self.step, self.folder) }, 0)
+    end
+  end
+  self.seconds = core.clock() - start
+  local path = self:save_result(r.name)
+  if r.sample then self.after = self:draw_samples(self.step) end
+  return { steps = self.step, loss = average, seconds = self.seconds, path = path, first_step = self.first_step_seconds }
+end
+
+return train

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT
+ * test_ops.c - every row of ops.def on a device, in every storage type and kernel tier, forward and backward, against
+ * the float64 reference. Each session runs twice over poisoned memory and must give the same bits. A row that no
+ * graph here contains fails. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#undef fail /* base.h has its own */
+
+#include "graph/control.h"
+#include "graph/plan.h"
+#include "ops/reference.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/cases.h"
+
+#define MAX_VARS 24
+#define LR 0.015625f
+
+/* A tensor of the graph: on the device, and in the reference. */
+struct tensor { burin_var *var; double *value; bool filled, result; };
+
+struct bench {
+    burin_device *device;
+    burin_graph *g;
+    struct reference *r;
+    struct tensor tensor[MAX_VARS];
+    int tensors;
+    uint32_t random;
+};
+
+static int failures;
+
+enum column { FORWARD, BACKWARD, COLUMNS };
+struct row_result { double worst[3][COLUMNS]; bool seen, forward; };  /* by f32, f16, bf16 */
+static struct row_result results[OP_COUNT];
+
+static const struct { burin_dtype dtype; double tolerance[COLUMNS]; } types[] = {
+    { BURIN_F32, { 2e-6, 5e-6 } }, { BURIN_F16, { 6e-4, 2e-3 } }, { BURIN_BF16, { 5e-3, 2e-2 } },
+};
+
+/* Counts a failure with the recorded error. */
+static bool want(bool ok, const struct op_case *c)
+{
+    if (ok) return true;
+    print_error("%s (case %d): %s\n", op_at(c->op)->name, (int)(c - op_cases), burin_error());
+    failures++;
+    return false;
+}
+
+/* ---- values ------------------------------------------------------------------------------------------ */
+
+static double next_random(struct bench *b, double low, double high)
+{
+    uint32_t word[4];
+    philox((uint32_t[]){ b->random++, 0, 0, 0 }, (uint32_t[]){ 7, 7 }, word);
+    return low == high ? low : low + (high - low) * ldexp(word[0], -32);
+}
+
+static double stored(double v, burin_dtype dtype)
+{
+    float f = (float)v;
+    return dtype == BURIN_F16 ? f16_to_f32(f32_to_f16(f)) : dtype == BURIN_BF16 ? bf16_to_f32(f32_to_bf16(f)) : f;
+}
+
+static burin_node *add_leaf(struct bench *b, burin_dtype dtype, const burin_shape *shape, double low, double high)
+{
+    struct tensor *t = &b->tensor[b->tensors++];
+    t->var = burin_var_create(b->device, "input", dtype, shape, BURIN_ROLE_INPUT);
+    t->value = reference_var(b->r, t->var);
+    t->filled = true;
+    for (int64_t i = 0; i < burin_shape_count(shape); i++) {
+        double v = next_random(b, low, high);
+        t->value[i] = dtype == BURIN_I32 ? floor(v) : stored(v, dtype);
+    }
+    return burin_leaf(b->g, t->var);
+}
+
+static void add_result(struct bench *b, burin_node *value)
+{
+    struct tensor *t = &b->tensor[b->tensors++];
+    t->var = burin_var_create(b->device, "result", value->dtype, &value->shape, BURIN_ROLE_INPUT);
+    t->value = reference_var(b->r, t->var);
+    t->result = true;
+    burin_assign(b->g, t->var, value);
+}
+
+/* Which input is the control or the amp block; -1 = none. */
+static int control_input(enum op_code op)
+{
+    return op == OP_adamw ? 4 : op == OP_sgd ? 3 : op == OP_randn || op == OP_rand || op == OP_randint ? 0 : -1;
+}
+static int amp_input(enum op_code op) { return op == OP_adamw ? 5 : op == OP_sgd ? 4 : op == OP_grad_factor ? 1 : -1; }
+
+static burin_node *add_input(struct bench *b, const struct op_case *c, int i, burin_dtype dtype)
+{
+    bool set = c->low != 0 || c->high != 0, ids = c->ids && i == c->ids_input;
+    if (control_input(c->op) >= 0 || amp_input(c->op) >= 0) dtype = BURIN_F32;
+    burin_node *n = add_leaf(b, ids ? BURIN_I32 : dtype, &c->in[i], ids ? 0 : set ? c->low : -1,
+                             ids ? c->ids : set ? c->high : 1);
+    double *v = b->tensor[b->tensors - 1].value;
+    const double control[CONTROL_WORDS] = { [CONTROL_STEP] = 12345, [CONTROL_SEED_LO] = 0x89abcdef,
+                                            [CONTROL_SEED_HI] = 0x1234567, [CONTROL_LR] = LR, [CONTROL_LR + 1] = LR };
+    const double amp[AMP_WORDS] = { [AMP_STEP] = 2, [AMP_SCALE] = 1024, [AMP_GOOD] = 4, [AMP_GROWTH] = 5,
+                                    [AMP_FACTOR] = 1.0 / 1024 };
+    if (i == control_input(c->op)) memcpy(v, control, sizeof control);
+    if (i == amp_input(c->op)) memcpy(v, amp, sizeof amp);
+    for (int64_t k = 0; c->op == OP_adamw && i == 3 && k < burin_shape_count(&c->in[i]); k++)
+        v[k] = fabs(v[k]);  /* second moments are not negative */
+    return n;
+}
+
+/* ---- the device ---------------------------------------------------------------------------------------- */
+
+static float word_as_float(double v)
+{
+    uint32_t word = (uint32_t)v;
+    float f;
+    memcpy(&f, &word, sizeof f);
+    return f;
+}
+
+/* Inputs as they are; results that are not inputs too are poisoned. */
+static void write_all(struct bench *b, const struct op_case *c)
+{
+    for (int k = 0; k < b->tensors; k++) {
+        struct tensor *t = &b->tensor[k];
+        int64_t count = burin_shape_count(&t->var->shape);
+        float *f = mem_alloc((size_t)count * sizeof *f);
+        bool control = k == control_input(c->op);
+        for (int64_t i = 0; i < count; i++)
+            f[i] = !t->filled ? NAN : control && i < CONTROL_LR ? word_as_float(t->value[i]) : (float)t->value[i];
+        want(burin_var_write(t->var, BURIN_F32, f, count), c);
+        mem_free(f);
+    }
+}
+
+static float *read_tensor(const struct tensor *t, const struct op_case *c)
+{
+    int64_t count = burin_shape_count(&t->var->shape);
+    float *f = mem_alloc((size_t)count * sizeof *f);
+    want(burin_var_read(t->var, BURIN_F32, f, count), c);
+    return f;
+}
+
+/* |y - reference| / |reference|, Euclidean; infinite when y is not finite. */
+static double relative_error(const float *y, const double *reference, int64_t count)
+{
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (!isfinite(reference[i]) && !isfinite(y[i])) continue;
+        double d = isfinite(y[i]) ? y[i] - reference[i] : INFINITY;
+        error += d * d;
+        norm += reference[i] * reference[i];
+    }
+    return norm > 0 ? sqrt(error / norm) : sqrt(error);
+}
+
+/* ---- a case ---------------------------------------------------------------------------------------------- */
+
+/* Adds y = op(x) and its results; then, if wanted, the gradients of sum(y * w). Returns where the latter begin. */
+static int trace(struct bench *b, const struct op_case *c, burin_dtype dtype, bool backward)
+{
+    const struct op_row *row = op_at(c->op);
+    burin_node *in[BURIN_MAX_INPUTS], *dx[BURIN_MAX_INPUTS] = { NULL };
+    for (int i = 0; i < row->inputs; i++) in[i] = add_input(b, c, i, dtype);
+    burin_node *y = burin_call(b->g, row->name, in, row->inputs, c->at, row->n_attrs, row->takes_shape ? &c->to : NULL, c->dtype);
+    if (!want(y != NULL, c)) return 0;
+    add_result(b, y);
+    for (int i = 1; i < y->n_parts; i++) add_result(b, burin_part(y, i));
+    unsigned changed = op_traits(c->op).writes;
+    for (int i = 0; i < row->inputs; i++) b->tensor[i].result = changed >> i & 1;
+    int first = b->tensors;
+    if (!backward || !row->gradient) return first;
+    burin_node *w = add_leaf(b, y->dtype, &y->shape, -1, 1);
+    burin_node *product = burin_call(b->g, "mul", (burin_node *[]){ y, w }, 2, NULL, 0, NULL, 0);
+    burin_node *loss = burin_call(b->g, "sum_to", &product, 1, NULL, 0, &(burin_shape){ 0 }, BURIN_F32);
+    want(burin_backward(b->g, loss, NULL, in, dx, row->inputs), c);
+    for (int i = 0; i < row->inputs; i++)
+        if (dx[i]) add_result(b, dx[i]);
+    return first;
+}
+
+/* The tolerance is that of the narrower of the case's type and the result's own. */
+static void note(const struct op_case *c, int type, burin_dtype dtype, enum column column, double error)
+{
+    double limit = types[type].tolerance[column];
+    for (int i = type; i < COUNT_OF(types); i++)
+        if (types[i].dtype == dtype) limit = types[i].tolerance[column];
+    if (c->loose) limit *= c->loose;
+    struct row_result *r = &results[c->op];
+    r->forward = true;
+    if (!(error <= r->worst[type][column])) r->worst[type][column] = error;
+    if (error <= limit) return;
+    print_error("%s (case %d), %s, %s: error %g, allowed %g\n", op_at(c->op)->name, (int)(c - op_cases),
+                burin_dtype_name(types[type].dtype), column == FORWARD ? "forward" : "backward", error, limit);
+    failures++;
+}
+
+/* Runs the session twice and returns the results of the first run; the second must have the same bits. */
+static bool run_twice(struct bench *b, burin_session *s, const struct op_case *c, float **out)
+{
+    for (int run = 0; run < 2; run++) {
+        write_all(b, c);
+        if (!want(burin_session_run(s), c)) return false;
+        for (int k = 0; k < b->tensors; k++) {
+            if (!b->tensor[k].result) continue;
+            float *f = read_tensor(&b->tensor[k], c);
+            if (run == 0) {
+                out[k] = f;
+                continue;
+            }
+            if (memcmp(f, out[k], (size_t)burin_shape_count(&b->tensor[k].var->shape) * sizeof *f)) {
+                print_error("%s (case %d): two runs differ\n", op_at(c->op)->name, (int)(c - op_cases));
+                failures++;
+            }
+            mem_free(f);
+        }
+    }
+    return true;
+}
+
+/* What the plan runs; aliases, which it does not list, count when the graph has them. */
+static void mark_seen(const struct burin_plan *p, const burin_graph *g)
+{
+    for (int i = 0; i < p->count; i++) {
+        results[p->step[i].node->op].seen = true;
+        for (int k = 0; k < p->step[i].chain.n_steps; k++) results[p->step[i].chain.step[k].op].seen = true;
+    }
+    for (int i = 0; i < g->count; i++)
+        if (node_is_alias(g->node[i])) results[g->node[i]->op].seen = true;
+}
+
+static void compare(const struct bench *b, const struct op_case *c, int type, int first, float *const *out)
+{
+    for (int k = 0; k < b->tensors; k++) {
+        const struct tensor *t = &b->tensor[k];
+        if (!out[k]) continue;
+        double error = relative_error(out[k], t->value, burin_shape_count(&t->var->shape));
+        note(c, type, t->var->dtype, k < first ? FORWARD : BACKWARD, error);
+    }
+}
+
+static void run_case(burin_device *device, const struct op_case *c, int type, bool backward)
+{
+    struct bench b = { .device = device, .g = burin_graph_create(), .r = reference_create(false), .random = 1 };
+    float *out[MAX_VARS] = { NULL };
+    int first = trace(&b, c, types[type].dtype, backward);
+    burin_session *s = burin_session_create(device, b.g, op_at(c->op)->name);
+    if (want(s != NULL, c) && run_twice(&b, s, c, out) && want(reference_run(b.r, b.g), c)) {
+        mark_seen(burin_session_plan(s), b.g);
+        compare(&b, c, type, first, out);
+    }
+    for (int k = 0; k < b.tensors; k++) mem_free(out[k]);
+    burin_session_destroy(s);
+    for (int k = 0; k < b.tensors; k++) burin_var_destroy(b.tensor[k].var);
+    reference_destroy(b.r);
+    burin_graph_destroy(b.g);
+}
+
+/* ---- all of them --------------------------------------------------------------------------------------- */
+
+/* TEST_OP=name limits the run to one row. */
+static void run_tier(const char *tier)
+{
+    const char *only = getenv("TEST_OP");
+    burin_device *device = burin_device_create(&(burin_device_params){ .tier = tier, .cache = "" });
+    if (!device) print_error("%s\n", burin_error());
+    assert_non_null(device);
+    for (int type = 0; type < COUNT_OF(types); type++)
+        for (int i = 0; i < COUNT_OF(op_cases); i++)
+            if (!only || !strcmp(only, op_at(op_cases[i].op)->name))
+                run_case(device, &op_cases[i], type, types[type].dtype != BURIN_BF16);
+    burin_device_destroy(device);
+}
+
+static void test_cpu_tier(void **state)
+{
+    (void)state;
+    failures = 0;
+    run_tier("cpu");
+    assert_int_equal(failures, 0);
+}
+
+static void test_simd_tier(void **state)
+{
+    (void)state;
+    failures = 0;
+    run_tier("simd");
+    assert_int_equal(failures, 0);
+}
+
+/* One line per row; a row that no graph contained has no test. */
+static void test_every_row(void **state)
+{
+    int missing = 0;
+    (void)state;
+    print_message("%-20s %9s %9s %9s   %9s %9s\n", "row", "f32", "f16", "bf16", "grad f32", "grad f16");
+    for (int i = 0; i < OP_COUNT; i++) {
+        const struct row_result *r = &results[i];
+        print_message("%-20s", op_at((enum op_code)i)->name);
+        if (!r->seen) print_message(" NO CASE");
+        else if (!r->forward) print_message(" in the graphs of other rows");
+        else for (int column = 0; column < COLUMNS; column++)
+            for (int type = 0; type < 3 - column; type++)
+                print_message("%s%9.1e ", column && !type ? "   " : "", r->worst[type][column]);
+        print_message("\n");
+        missing += !r->seen;
+    }
+    if (!getenv("TEST_OP")) assert_int_equal(missing, 0);
+}
+
+int main(void)
+{
+    setenv("BURIN_POISON", "2", 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cpu_tier), cmocka_unit_test(test_simd_tier), cmocka_unit_test(test_every_row),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

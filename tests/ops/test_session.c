@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT
+ * test_session.c - variables and sessions, on the null device and on the machine's own (skipped where there is none):
+ * memory, packing, what a run leaves in the variables, re-recording, sealing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#undef fail /* base.h has its own */
+
+#include "graph/device.h"
+#include "gpu/gpu.h"
+#include "ops/random_graph.h"
+
+#include <string.h>
+
+static burin_device *device;
+
+static int open_device(void **state, const char *name)
+{
+    (void)state;
+    setenv("BURIN_POISON", "2", 1);
+    burin_device_params p = { .name = name, .validate = true };
+    device = burin_device_create(&p);
+    if (!device) print_message("           no device: %s\n", burin_error());
+    return 0;
+}
+
+static int open_null(void **state) { return open_device(state, "null"); }
+static int open_real(void **state) { return open_device(state, NULL); }
+
+static int close_device(void **state)
+{
+    (void)state;
+    burin_device_destroy(device);
+    device = NULL;
+    return 0;
+}
+
+#define NEED_DEVICE() do { (void)state; if (!device) skip(); } while (0)
+
+static void ok(bool done)
+{
+    if (!done) print_error("%s\n", burin_error());
+    assert_true(done);
+}
+
+static burin_var *variable(const char *name, burin_dtype dtype, burin_shape shape, burin_role role)
+{
+    burin_var *v = burin_var_create(device, name, dtype, &shape, role);
+    ok(v != NULL);
+    return v;
+}
+
+static void expect_error(const char *text)
+{
+    if (!strstr(burin_error(), text)) print_error("%s\n", burin_error());
+    assert_non_null(strstr(burin_error(), text));
+}
+
+/* ---- variables --------------------------------------------------------------------------------------------- */
+
+static void test_contents(void **state)
+{
+    NEED_DEVICE();
+    const float in[5] = { 1, -2.5f, 1e-3f, 65504, 3.14159f };
+    float out[5];
+    static const burin_dtype types[] = { BURIN_F32, BURIN_F16, BURIN_BF16 };
+    static const float tolerance[] = { 0, 1e-3f, 8e-3f };
+    for (int i = 0; i < 3; i++) {
+        burin_var *v = variable("v", types[i], SHAPE(5), BURIN_ROLE_INPUT);
+        ok(burin_var_read(v, BURIN_F32, out, 5));
+        for (int k = 0; k < 5; k++) assert_true(out[k] == 0);
+        ok(burin_var_write(v, BURIN_F32, in, 5));
+        ok(burin_var_read(v, BURIN_F32, out, 5));
+        for (int k = 0; k < 5; k++) assert_true(fabsf(in[k] - out[k]) <= tolerance[i] * fabsf(in[k]));
+        uint16_t half[5];
+        ok(burin_var_read(v, BURIN_BF16, half, 5));
+        assert_int_equal(half[1], 0xc020);
+        burin_var_destroy(v);
+    }
+    const int32_t ids[3] = { 1, 49407, -7 };
+    int32_t back[3];
+    burin_var *v = variable("ids", BURIN_I32, SHAPE(3), BURIN_ROLE_INPUT);
+    ok(burin_var_write(v, BURIN_I32, ids, 3));
+    ok(burin_var_read(v, BURIN_I32, back, 3));
+    assert_memory_equal(ids, back, sizeof ids);
+    assert_false(burin_var_write(v, BURIN_I32, ids, 4));
+    expect_error("ids has 3 elements");
+    assert_false(burin_var_read(v, BURIN_F64, back, 3));
+    burin_var_destroy(v);
+    burin_var_destroy(NULL);
+}
+
+/* Longer than one conversion chunk and than one gap. */
+static void test_large(void **state)
+{
+    NEED_DEVICE();
+    enum { N = 600001 };
+    float *x = mem_alloc(N * sizeof *x);
+    for (int i = 0; i < N; i++) x[i] = (float)(i % 2000 - 1000) / 8;
+    burin_var *v = variable("v", BURIN_F16, SHAPE(N), BURIN_ROLE_WEIGHT);
+    ok(burin_var_write(v, BURIN_F32, x, N));
+    memset(x, 0, N * sizeof *x);
+    ok(burin_var_read(v, BURIN_F32, x, N));
+    for (int i = 0; i < N; i++) assert_true(x[i] == (float)(i % 2000 - 1000) / 8);
+    burin_var_destroy(v);
+    mem_free(x);
+}
+
+static void test_packing(void **state)
+{
+    NEED_DEVICE();
+    const float a_in[3] = { 1, 2, 3 }, b_in[4] = { 4, 5, 6, 7 };
+    burin_var *a = variable("a", BURIN_F32, SHAPE(3), BURIN_ROLE_PARAM);
+    burin_var *b = variable("b", BURIN_F32, SHAPE(2, 2), BURIN_ROLE_PARAM), *views[2], *both[2] = { a, b };
+    ok(burin_var_write(a, BURIN_F32, a_in, 3));  /* b is written after packing */
+    burin_var *pack = burin_var_pack(device, "params", both, 2, BURIN_ROLE_PARAM);
+    ok(pack != NULL);
+    assert_int_equal(burin_shape_count(&pack->shape), 128);  /* two times 256 bytes */
+    ok(burin_var_write(b, BURIN_F32, b_in, 4));
+    float all[128], out[4];
+    ok(burin_var_read(pack, BURIN_F32, all, 128));
+    assert_memory_equal(all, a_in, sizeof a_in);
+    assert_memory_equal(all + 64, b_in, sizeof b_in);
+    assert_true(all[3] == 0 && all[63] == 0 && all[68] == 0);
+    assert_null(burin_var_pack(device, "again", both, 2, BURIN_ROLE_PARAM));
+    expect_error("a is packed already");
+    burin_var *grads = burin_var_pack_like(device, "grads", pack, BURIN_ROLE_GRAD, views);
+    ok(grads != NULL);
+    assert_string_equal(views[1]->name, "grads.b");
+    ok(burin_var_write(views[1], BURIN_F32, b_in, 4));
+    ok(burin_var_read(grads, BURIN_F32, all, 128));
+    assert_memory_equal(all + 64, b_in, sizeof b_in);
+    burin_var *m = burin_var_pack_like(device, "m", pack, BURIN_ROLE_STATE, NULL);
+    ok(burin_var_read(m->member[0], BURIN_F32, out, 3));
+    burin_var_destroy(m);
+    burin_var_destroy(views[0]);  /* in any order */
+    burin_var_destroy(grads);
+    burin_var_destroy(views[1]);
+    burin_var_destroy(pack);
+    burin_var_destroy(a);
+    burin_var_destroy(b);
+}
+
+static void test_blocks(void **state)
+{
+    NEED_DEVICE();
+    enum { N = 40 };
+    burin_var *v[N];
+    float ones[1000], out[1000];
+    for (int i = 0; i < 1000; i++) ones[i] = 1;
+    for (int i = 0; i < N; i++) v[i] = variable("v", BURIN_F32, SHAPE(1 + 25 * i), BURIN_ROLE_WEIGHT);
+    int before = gpu_device_allocations(device->gpu);
+    ok(burin_device_commit(device, false));
+    for (int i = 0; i < N; i++) ok(burin_var_write(v[i], BURIN_F32, ones, 1 + 25 * i));
+    int after = gpu_device_allocations(device->gpu);
+    assert_true(after - before <= 2);  /* a block, and perhaps the staging buffer */
+    uint64_t held = gpu_device_allocated(device->gpu);
+    for (int i = 0; i < N; i += 2) burin_var_destroy(v[i]);
+    for (int i = 0; i < N; i += 2) v[i] = variable("w", BURIN_F32, SHAPE(1 + 25 * i), BURIN_ROLE_WEIGHT);
+    ok(burin_device_commit(device, false));
+    assert_int_equal(gpu_device_allocations(device->gpu), after);  /* the holes are used */
+    assert_int_equal(gpu_device_allocated(device->gpu), held);
+    for (int i = 0; i < N; i++) {
+        ok(burin_var_read(v[i], BURIN_F32, out, 1 + 25 * i));
+        for (int k = 0; k <= 25 * i; k++) assert_true(out[k] == (float)(i % 2));
+    }
+    for (int i = 0; i < N; i++) burin_var_destroy(v[i]);
+    assert_true(gpu_device_allocated(device->gpu) < held);
+}
+
+/* ---- sessions ------------------------------------------------------------------------------------------------ */
+
+/* Gives a fixture's graph variables of the device, with the values of the reference. */
+static void move_to_device(struct fixture *f, burin_var **real)
+{
+    for (int i = 0; i < f->vars; i++) {
+        burin_var *v = &f->var[i];
+        int64_t count = burin_shape_count(&v->shape);
+        real[i] = variable("v", v->dtype, v->shape, v->role);
+        float *x = mem_alloc((size_t)count * sizeof *x);
+        const double *from = reference_var(f->r, v);
+        double *to = reference_var(f->r, real[i]);
+        for (int64_t k = 0; k < count; k++) to[k] = x[k] = (float)from[k];
+        ok(burin_var_write(real[i], BURIN_F32, x, count));
+        mem_free(x);
+    }
+    for (int i = 0; i < f->g->count; i++)
+        if (f->g->node[i]->var) f->g->node[i]->var = real[f->g->node[i]->var - f->var];
+}
+
+static void expect_values(struct fixture *f, burin_var **real, double tolerance)
+{
+    for (int i = 0; i < f->vars; i++) {
+        int64_t count = burin_shape_count(&real[i]->shape);
+        const double *y = reference_var(f->r, real[i]);
+        float *x = mem_alloc((size_t)count * sizeof *x);
+        ok(burin_var_read(real[i], BURIN_F32, x, count));
+        for (int64_t k = 0; k < count; k++)
+            if (!(fabs(x[k] - y[k]) <= tolerance * (1 + fabs(y[k])))) {
+                print_error("variable %d element %lld: %.7g, the reference says %.7g\n", i, (long long)k, x[k], y[k]);
+                assert_true(false);
+            }
+        mem_free(x);
+    }
+}
+
+static void destroy_vars(struct fixture *f, burin_var **real)
+{
+    for (int i = 0; i < f->vars; i++) burin_var_destroy(real[i]);
+}
+
+static bool runs(void) { return gpu_device_caps(device->gpu)->type != GPU_TYPE_NULL; }
+
+static void test_random_graphs(void **state)
+{
+    NEED_DEVICE();
+    for (uint32_t seed = 1; seed <= 6; seed++) {
+        struct fixture f;
+        burin_var *real[FIXTURE_VARS];
+        random_graph(&f, seed, 16, seed % 2 == 0);
+        move_to_device(&f, real);
+        burin_session *s = burin_session_create(device, f.g, "random");
+        ok(s != NULL);
+        for (int run = 0; run < 3; run++) {
+            ok(burin_session_run(s));
+            ok(reference_run(f.r, f.g));
+            if (runs()) expect_values(&f, real, 2e-4);
+        }
+        burin_session_destroy(s);
+        destroy_vars(&f, real);
+        fixture_finish(&f);
+    }
+}
+
+/* y = tanh(x w) summed up in `out`, as a session. */
+static burin_session *small_session(struct fixture *f, burin_var **real, int64_t rows)
+{
+    fixture_init(f, false);
+    burin_node *x = leaf(f, SHAPE(rows, 8)), *w = leaf(f, SHAPE(8, 8)), *out = leaf(f, SCALAR);
+    fixture_fill(f, x, -1, 1);
+    fixture_fill(f, w, -1, 1);
+    burin_node *y = call1(f, "tanh", call2(f, "matmul", x, w));
+    burin_assign(f->g, out->var, call2(f, "add", out, call1(f, "sum_squares", y)));
+    move_to_device(f, real);
+    burin_session *s = burin_session_create(device, f->g, "small");
+    ok(s != NULL);
+    return s;
+}
+
+static void test_growing_arena(void **state)
+{
+    NEED_DEVICE();
+    struct fixture f[2];
+    burin_var *real[2][FIXTURE_VARS];
+    burin_session *a = small_session(&f[0], real[0], 4);
+    ok(burin_session_run(a));
+    burin_session *b = small_session(&f[1], real[1], 1000);
+    burin_memory m;
+    burin_session_memory(b, &m);
+    assert_true(m.arena >= m.activations && m.activations >= m.workspace + 32000);
+    assert_int_equal(m.role[BURIN_ROLE_PARAM], 32000 + 256 + 4);
+    assert_int_equal(m.total, m.arena + 32000 + 256 + 4);
+    assert_true(burin_session_flops(b) >= 2.0 * 1000 * 8 * 8);
+    ok(burin_device_commit(device, true));
+    int allocations = gpu_device_allocations(device->gpu);
+    for (int i = 0; i < 3; i++) {
+        ok(burin_session_run(b));
+        ok(burin_session_run(a));
+    }
+    assert_int_equal(gpu_device_allocations(device->gpu), allocations);
+    for (int i = 0; i < 4; i++) ok(reference_run(f[0].r, f[0].g));
+    for (int i = 0; i < 3; i++) ok(reference_run(f[1].r, f[1].g));
+    if (runs()) {
+        expect_values(&f[0], real[0], 1e-4);
+        expect_values(&f[1], real[1], 1e-4);
+    }
+    burin_var *late = variable("late", BURIN_F32, SHAPE(10), BURIN_ROLE_GRAD);
+    float x[10];
+    assert_false(burin_var_read(late, BURIN_F32, x, 10));
+    expect_error("sealed");
+    burin_var_destroy(late);
+    for (int i = 0; i < 2; i++) {
+        destroy_vars(&f[i], real[i]);
+        fixture_finish(&f[i]);
+    }
+    burin_session_destroy(a);
+    burin_session_destroy(b);
+}
+
+static void test_profile(void **state)
+{
+    NEED_DEVICE();
+    struct fixture f;
+    burin_var *real[FIXTURE_VARS];
+    burin_session *s = small_session(&f, real, 4);
+    burin_profile row[16];
+    int n = burin_session_dispatches(s);
+    assert_in_range(n, 2, 16);
+    assert_false(burin_session_profile(s, row, n - 1));
+    if (runs()) {
+        ok(burin_session_profile(s, row, n));
+        assert_string_equal(row[0].label, "matmul");
+        for (int i = 0; i < n; i++) assert_true(row[i].seconds >= 0 && row[i].bytes > 0);
+        ok(reference_run(f.r, f.g));
+        expect_values(&f, real, 1e-4);
+    }
+    burin_session_destroy(s);
+    destroy_vars(&f, real);
+    fixture_finish(&f);
+}
+
+/* A collector may destroy things in any order. */
+static void test_device_first(void **state)
+{
+    NEED_DEVICE();
+    struct fixture f;
+    burin_var *real[FIXTURE_VARS];
+    burin_session *s = small_session(&f, real, 4);
+    ok(burin_session_run(s));
+    burin_device_destroy(device);
+    device = NULL;
+    assert_false(burin_session_run(s));
+    expect_error("device is gone");
+    destroy_vars(&f, real);
+    burin_session_destroy(s);
+    fixture_finish(&f);
+}
+
+static void test_broken_graph(void **state)
+{
+    NEED_DEVICE();
+    burin_graph *g = burin_graph_create();
+    burin_graph_where(g, "recipe.lua:3");
+    burin_leaf(g, NULL);
+    assert_null(burin_session_create(device, g, "broken"));
+    expect_error("recipe.lua:3");
+    burin_graph_destroy(g);
+    assert_null(burin_device_create(&(burin_device_params){ .name = "null", .tier = "fast" }));
+    expect_error("fast");
+}
+
+static void test_validation(void **state)
+{
+    NEED_DEVICE();
+    assert_int_equal(gpu_validation_count(device->gpu), 0);
+}
+
+int main(void)
+{
+#define TESTS \
+    cmocka_unit_test(test_contents), cmocka_unit_test(test_large), cmocka_unit_test(test_packing), \
+    cmocka_unit_test(test_blocks), cmocka_unit_test(test_random_graphs), cmocka_unit_test(test_profile), \
+    cmocka_unit_test(test_broken_graph), cmocka_unit_test(test_growing_arena), cmocka_unit_test(test_validation), \
+    cmocka_unit_test(test_device_first)
+    const struct CMUnitTest null_tests[] = { TESTS }, real_tests[] = { TESTS };
+    int failed = cmocka_run_group_tests_name("null device", null_tests, open_null, close_device);
+    return failed + cmocka_run_group_tests_name("default device", real_tests, open_real, close_device);
+}
