@@ -78,15 +78,16 @@ typedef enum burin_role {
     BURIN_ROLE_COUNT
 } burin_role;
 
-/* Declares a tensor; no device memory is taken until burin_device_commit or its first use.
- * parent non-NULL places it inside that variable at `offset` elements (a view: same dtype). */
+/* Declares a tensor; no device memory is taken until burin_device_commit or the first use of a variable
+ * of its role, so declare all before writing any. New memory is zero. */
 burin_var *burin_var_create(burin_device *device, const char *name, burin_dtype dtype,
                             const burin_shape *shape, burin_role role);
-/* Packs variables of one dtype one after the other (256-byte aligned) into one new flat variable. */
+/* Packs variables of one dtype one after the other (256-byte aligned) into one new flat variable; they
+ * keep their contents and stay the caller's. Without its pack a member has no contents any more. */
 burin_var *burin_var_pack(burin_device *device, const char *name, burin_var **vars, int n,
                           burin_role role);
-/* Same shapes and packing as `like` (a packed variable), for gradients and optimizer state.
- * views, when not NULL, receives one view per packed member. */
+/* Same shapes and packing as `like` (a packed variable), for gradients and optimizer state. views, when
+ * not NULL, receives one view per packed member, named "<name>.<member>", for the caller to destroy. */
 burin_var *burin_var_pack_like(burin_device *device, const char *name, const burin_var *like,
                                burin_role role, burin_var **views);
 void burin_var_destroy(burin_var *var);  /* gives its memory back to the device */
@@ -148,5 +149,8 @@ bool burin_session_profile(burin_session *session, burin_profile *rows, int n);
 /* Allocates the variables and an arena for the largest session so far. After it, with `sealed`, any
  * further device allocation is an error. */
 bool burin_device_commit(burin_device *device, bool sealed);
+/* The plan so far: all declared variables by role, each once however many views it has, and the arena that the
+ * largest session needs. What burin_device_commit then takes. */
+void burin_device_memory(const burin_device *device, burin_memory *out);
 
 #endif

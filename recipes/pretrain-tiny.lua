@@ -87,7 +87,7 @@ for first = 1, IMAGES, VAE_BATCH do
   local out = encode { images = gather(images, batch, { VAE_BATCH, size, size, 3 }, "f32") }.moments
   for i = 1, VAE_BATCH do moments[first + i - 1] = out:rows(i) end
 end
-for i = 1, 256 do
+for i = 1, math.min(256, IMAGES) do
   local means = moments[i]:reshape { moments[i].count // 8, 8 }:permute { 2, 1 }:rows(1, 4)
   squares, count = squares + means:stats().norm ^ 2, count + means.count
 end

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * caption.c - caption files. Encodings are told apart by their byte order mark or by being valid UTF-8;
- * nothing is guessed, because a wrong guess would train on garbage in silence. */
+ * caption.c - caption files. Encodings are told apart by their byte order mark or by being valid
+ * UTF-8; nothing is guessed, because a wrong guess would train on garbage in silence. */
 #include "data/data.h"
 #include "data/text.h"
 
@@ -57,7 +57,8 @@ static const char *guess(const struct str *s)
     if (zeros_even || zeros_odd)
         return zeros_odd > s->len / 4 ? "UTF-16 (little-endian) without its mark" :
                zeros_even > s->len / 4 ? "UTF-16 (big-endian) without its mark" : "binary data";
-    return pairs > 1 && high > pairs + pairs / 2 ? "GBK, Big5 or Shift-JIS" : "Windows-1252 or Latin-1";
+    return pairs > 1 && high > pairs + pairs / 2 ? "GBK, Big5 or Shift-JIS"
+                                                 : "Windows-1252 or Latin-1";
 }
 
 /* First line, without white space at its end. */
@@ -80,7 +81,8 @@ static bool decode(const struct str *raw, struct str *out)
     } else {
         size_t mark = starts(raw, "\xef\xbb\xbf", 3) ? 3 : 0;
         struct text t = { 0 };
-        bool ok = text_decode(&t, raw->data + mark, raw->len - mark) && !memchr(raw->data, 0, raw->len);
+        bool ok =
+            text_decode(&t, raw->data + mark, raw->len - mark) && !memchr(raw->data, 0, raw->len);
         text_finish(&t);
         if (!ok)
             return fail("it is not UTF-8 but looks like %s; save it as UTF-8", guess(raw));

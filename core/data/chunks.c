@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * chunks.c - token ids in rows of 77 for a text encoder, plain and with A1111's weights. The rows are
- * those of sd-scripts, so that a model trained here reads prompts as one trained there. */
+ * chunks.c - token ids in rows of 77 for a text encoder, plain and with A1111's weights. The rows
+ * are those of sd-scripts, so that a model trained here reads prompts as one trained there. */
 #include "data/data.h"
 
 #include <stdlib.h>
@@ -45,11 +45,12 @@ static void rows(const int32_t *ids, const double *weights, int n, int max_token
 static bool check_length(int max_tokens)
 {
     return (max_tokens > 0 && max_tokens % TOKENS == 0) ||
-           fail("max_tokens is %d, but a multiple of %d was expected (75, 150 or 225)", max_tokens, TOKENS);
+           fail("max_tokens is %d, but a multiple of %d was expected (75, 150 or 225)", max_tokens,
+                TOKENS);
 }
 
-bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour flavour, int max_tokens,
-                      int32_t pad, int32_t *out)
+bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour flavour,
+                      int max_tokens, int32_t pad, int32_t *out)
 {
     int32_t *ids;
     if (!check_length(max_tokens))
@@ -62,7 +63,7 @@ bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour fla
     return true;
 }
 
-/* ---- weights --------------------------------------------------------------------------------------- */
+/* ---- weights ------------------------------------------------------------------------------- */
 
 struct part { struct str text; double weight; };
 struct parts { struct part *part; int n, capacity; };
@@ -171,8 +172,9 @@ bool tokenizer_chunks_weighted(const char *text, size_t bytes, enum tokenizer_fl
     bool ok = true;
     for (int i = 0; i < p.n; i++) {
         int32_t *part = NULL;
-        int k = ok && n < max_tokens ? tokenizer_encode(p.part[i].text.data, p.part[i].text.len, flavour,
-                                                        &part) : 0;
+        int k = ok && n < max_tokens
+                    ? tokenizer_encode(p.part[i].text.data, p.part[i].text.len, flavour, &part)
+                    : 0;
         ok = ok && k >= 0;
         for (int j = 0; j < k && n < max_tokens; j++, n++) {
             ids[n] = part[j];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * clean.c - repairs broken text the way the ftfy library does for prompts (the text encoders were trained
- * behind it): HTML references, UTF-8 that was read as Windows-1252 ("mojibake"), ligatures, full-width
- * forms, curly quotes, line ends, terminal escapes, control characters, and Unicode normal form C.
+ * clean.c - repairs broken text the way the ftfy library does for prompts (the text encoders were
+ * trained behind it): HTML references, UTF-8 that was read as Windows-1252 ("mojibake"), ligatures,
+ * full-width forms, curly quotes, line ends, terminal escapes, control characters, and Unicode
+ * normal form C.
  *
  * Where ftfy judges by a large table of suspicious pairs whether text is mojibake, the rule here is
  * smaller and errs towards leaving text alone; see is_plausible. */
@@ -21,7 +22,7 @@ static const int32_t high_half[32] = {
 
 int32_t windows_1252(int byte) { return high_half[byte - 0x80]; }
 
-/* ---- mojibake ---------------------------------------------------------------------------------- */
+/* ---- mojibake ------------------------------------------------------------------------------ */
 
 /* The byte that reads as c in Windows-1252 or Latin-1, -1 when none does. */
 static int byte_of(int32_t c)
@@ -38,8 +39,10 @@ static int byte_of(int32_t c)
 static int sequence(const int32_t *c, size_t n, int32_t *decoded)
 {
     uint8_t bytes[4];
-    int lead = byte_of(c[0]), length = lead < 0xc2 || lead > 0xf4 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    if (!length || n < (size_t)length)
+    int lead = byte_of(c[0]), length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (lead < 0xc2 || lead > 0xf4)
+        return 0;
+    if (n < (size_t)length)
         return 0;
     for (int i = 0; i < length; i++) {
         int b = byte_of(c[i]);
@@ -50,8 +53,8 @@ static int sequence(const int32_t *c, size_t n, int32_t *decoded)
     return utf8proc_iterate(bytes, length, decoded) == length ? length : 0;
 }
 
-/* Characters that hardly ever follow a capital accented letter in real text. Quotes, dashes, currency,
- * trade marks and letters may ("CAFÉ®", "PŘÍŠTÍ"). */
+/* Characters that hardly ever follow a capital accented letter in real text. Quotes, dashes,
+ * currency, trade marks and letters may ("CAFÉ®", "PŘÍŠTÍ"). */
 static bool is_odd_after_letter(int32_t c)
 {
     static const int32_t odd[] = { 0x2c6, 0x2dc, 0x2030, 0x2020, 0x2021, 0x201e, 0x201a, 0xa4, 0xa6,
@@ -65,9 +68,9 @@ static bool is_odd_after_letter(int32_t c)
     return false;
 }
 
-/* Is the sequence at c damage rather than what its author meant? Three and four characters that happen
- * to be valid UTF-8 are; pairs when they begin with the letters that Latin text turns into, when the
- * second one is odd, or when another pair follows or precedes (as in Cyrillic). */
+/* Is the sequence at c damage rather than what its author meant? Three and four characters that
+ * happen to be valid UTF-8 are; pairs when they begin with the letters that Latin text turns into,
+ * when the second one is odd, or when another pair follows or precedes (as in Cyrillic). */
 static bool is_plausible(const int32_t *c, size_t n, int length, bool after_another)
 {
     int32_t next;
@@ -95,7 +98,7 @@ static bool fix_mojibake(struct text *t)
     return changed;
 }
 
-/* ---- one character at a time --------------------------------------------------------------------- */
+/* ---- one character at a time --------------------------------------------------------------- */
 
 /* What c becomes: up to three characters. Returns how many, 0 to remove it. */
 static int replace(int32_t c, int32_t to[4])
@@ -127,8 +130,8 @@ static int replace(int32_t c, int32_t to[4])
     }
     if (c >= 0xff01 && c <= 0xffef) {  /* full-width and half-width forms */
         int boundary = 0;
-        utf8proc_ssize_t n = utf8proc_decompose_char(c, to, 4, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE |
-                                                     UTF8PROC_COMPAT, &boundary);
+        utf8proc_ssize_t n = utf8proc_decompose_char(
+            c, to, 4, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT, &boundary);
         return n < 1 || n > 4 ? 1 : (int)n;
     }
     if (c >= 0x80 && c <= 0x9f)
@@ -140,8 +143,8 @@ static int replace(int32_t c, int32_t to[4])
 
 static bool is_control(int32_t c)
 {
-    return c <= 8 || c == 0xb || (c >= 0xe && c <= 0x1f) || c == 0x7f || (c >= 0x206a && c <= 0x206f) ||
-           c == 0xfeff || (c >= 0xfff9 && c <= 0xfffc);
+    return c <= 8 || c == 0xb || (c >= 0xe && c <= 0x1f) || c == 0x7f ||
+           (c >= 0x206a && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffc);
 }
 
 /* The length of a terminal's color or cursor command (ESC [ 1;31 m) at c, 0 when there is none. */
@@ -187,8 +190,8 @@ static void compose(struct text *t)
     struct str utf8 = { 0 };
     text_encode(t->c, t->n, &utf8);
     uint8_t *composed = NULL;
-    utf8proc_ssize_t n = utf8proc_map((const uint8_t *)utf8.data, (utf8proc_ssize_t)utf8.len, &composed,
-                                      UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    utf8proc_ssize_t n = utf8proc_map((const uint8_t *)utf8.data, (utf8proc_ssize_t)utf8.len,
+                                      &composed, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     if (n >= 0) {
         t->n = 0;
         text_decode(t, (const char *)composed, (size_t)n);
@@ -197,7 +200,7 @@ static void compose(struct text *t)
     free(composed);
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------------------------- */
 
 static bool same(const struct text *a, const struct text *b)
 {

@@ -5,7 +5,7 @@
 
 #include "base/base.h"
 
-/* ---- images (image.c, resize.c, png.c) ----------------------------------------------------------- */
+/* ---- images (image.c, resize.c, png.c) ----------------------------------------------------- */
 
 struct image { int width, height; uint8_t *rgb; };   /* 8-bit RGB, rows top to bottom; zero = empty */
 
@@ -18,7 +18,7 @@ bool image_cover(const struct image *in, int width, int height, struct image *ou
 bool image_save_png(const char *path, const struct image *in, const char *const *text);  /* key, value, ..., NULL */
 void image_finish(struct image *i);
 
-/* ---- text (tokenizer.c, clean.c) ------------------------------------------------------------------- */
+/* ---- text (tokenizer.c, clean.c) ----------------------------------------------------------- */
 
 /* CLIP's byte-pair tokenizer. One table for the process, unpacked from the binary on first use. */
 enum tokenizer_flavour {
@@ -39,7 +39,7 @@ bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour fla
 bool tokenizer_chunks_weighted(const char *text, size_t bytes, enum tokenizer_flavour flavour,
                                int max_tokens, int32_t pad, int32_t *out, float *weights);
 
-/* ---- captions (caption.c) --------------------------------------------------------------------------- */
+/* ---- captions (caption.c) ------------------------------------------------------------------ */
 
 /* Reads a caption file: UTF-8 (BOM dropped) or UTF-16 with BOM, CR LF normalised, first line only; anything
  * else is an error naming the encoding it looks like. Caller frees. */

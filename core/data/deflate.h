@@ -6,8 +6,8 @@
 #include "base/base.h"
 #include "base/embed.h"
 
-/* Unpacks an embedded .gz file (embed_data). The caller frees; *n bytes and a NUL. Aborts when the file
- * is missing or damaged: it is part of the program. */
+/* Unpacks an embedded .gz file (embed_data). The caller frees; *n bytes and a NUL. Aborts when the
+ * file is missing or damaged: it is part of the program. */
 char *deflate_unpack_embedded(const char *name, size_t *n);
 /* A zlib stream of the bytes; the same bytes give the same stream. The caller frees it with
  * deflate_free. NULL when n does not fit an int. */

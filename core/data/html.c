@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * html.c - HTML character references. The table of names is data/html_entities.txt.gz: one line per name
+ * html.c - HTML character references. The table of names is data/html_entities.txt.gz: one line per
+ * name
  * ("eacute;", "eacute"), a tab, the characters as UTF-8 in hexadecimal; sorted byte-wise. */
 #include "data/deflate.h"
 #include "data/text.h"
@@ -20,7 +21,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void load(void)
 {
     size_t bytes;
-    char *text = deflate_unpack_embedded("html_entities.txt.gz", &bytes);  /* kept: names point into it */
+    char *text =
+        deflate_unpack_embedded("html_entities.txt.gz", &bytes); /* kept: names point into it */
     for (char *line = text; *line;) {
         char *tab = strchr(line, '\t'), *end = strchr(line, '\n');
         if (!tab || !end || tab > end)
@@ -41,7 +43,10 @@ static void load(void)
     }
 }
 
-static int by_name(const void *key, const void *row) { return strcmp(key, ((const struct entity *)row)->name); }
+static int by_name(const void *key, const void *row)
+{
+    return strcmp(key, ((const struct entity *)row)->name);
+}
 
 static const struct entity *find(const char *name)
 {
@@ -49,15 +54,16 @@ static const struct entity *find(const char *name)
     return bsearch(name, entities, (size_t)n_entities, sizeof *entities, by_name);
 }
 
-/* What HTML says a numeric reference means: 0x80..0x9f as Windows-1252; nothing (0) for non-characters. */
+/* What HTML says a numeric reference means: 0x80..0x9f as Windows-1252; nothing (0) for
+ * non-characters. */
 static int32_t numeric(uint32_t v)
 {
     if (v == 0 || v > 0x10ffff || (v >= 0xd800 && v <= 0xdfff))
         return 0xfffd;
     if (v >= 0x80 && v <= 0x9f)
         return windows_1252((int)v);
-    bool none = v <= 8 || v == 11 || (v >= 14 && v <= 31) || v == 127 || (v >= 0xfdd0 && v <= 0xfdef) ||
-                (v & 0xfffe) == 0xfffe;
+    bool none = v <= 8 || v == 11 || (v >= 14 && v <= 31) || v == 127 ||
+                (v >= 0xfdd0 && v <= 0xfdef) || (v & 0xfffe) == 0xfffe;
     return none ? 0 : (int32_t)v;
 }
 

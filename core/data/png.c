@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * png.c - writes PNG files: 8-bit RGB, a filter chosen for each row, text chunks. The same picture gives
- * the same bytes, and the file appears whole or not at all. */
+ * png.c - writes PNG files: 8-bit RGB, a filter chosen for each row, text chunks. The same picture
+ * gives the same bytes, and the file appears whole or not at all. */
 #include "data/data.h"
 #include "data/deflate.h"
 
@@ -52,8 +52,10 @@ static void filter_row(int kind, const uint8_t *row, const uint8_t *above, size_
     }
 }
 
-/* The filter whose residues are smallest as signed numbers: the usual heuristic. `to` takes n + 1 bytes. */
-static void best_filter(const uint8_t *row, const uint8_t *above, size_t n, uint8_t *to, uint8_t *scratch)
+/* The filter whose residues are smallest as signed numbers: the usual heuristic. `to` takes n + 1
+ * bytes. */
+static void best_filter(const uint8_t *row, const uint8_t *above, size_t n, uint8_t *to,
+                        uint8_t *scratch)
 {
     uint64_t best = UINT64_MAX;
     for (int kind = 0; kind < 5; kind++) {
@@ -82,7 +84,8 @@ static bool write_pixels(struct file_out *f, const struct image *in)
     mem_free(filtered);
     mem_free(scratch);
     if (!packed)
-        return fail("an image of %d x %d pixels is too large for a PNG file", in->width, in->height);
+        return fail("an image of %d x %d pixels is too large for a PNG file", in->width,
+                    in->height);
     write_chunk(f, "IDAT", packed, (size_t)packed_bytes);
     deflate_free(packed);
     return true;
@@ -101,7 +104,9 @@ static bool write_text(struct file_out *f, const char *key, const char *value)
 {
     size_t n = strlen(key);
     if (n < 1 || n > 79 || !is_ascii(key) || strchr(key, '\n'))
-        return fail("\"%s\" cannot be the keyword of a PNG text: 1 to 79 ASCII characters are expected", key);
+        return fail(
+            "\"%s\" cannot be the keyword of a PNG text: 1 to 79 ASCII characters are expected",
+            key);
     struct str s = { 0 };
     bool plain = is_ascii(value);
     str_add_bytes(&s, key, n + 1);

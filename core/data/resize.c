@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * resize.c - scaling to cover a size, then cropping around the centre. Per axis: the exact average of the
- * covered area when shrinking, Lanczos with three lobes when enlarging. Sizes as in kohya's scripts
- * (x * scale + 0.5), so that crops agree to the pixel. Only the part that survives the crop is computed. */
+ * resize.c - scaling to cover a size, then cropping around the centre. Per axis: the exact average
+ * of the covered area when shrinking, Lanczos with three lobes when enlarging. Sizes as in kohya's
+ * scripts (x * scale + 0.5), so that crops agree to the pixel. Only the part that survives the crop
+ * is computed. */
 #include "data/data.h"
 
 #include <math.h>
@@ -83,8 +84,8 @@ static void scale(const struct image *in, const struct axis *across, const struc
                   struct image *out)
 {
     size_t n = (size_t)out->width * 3;
-    /* Each source row is scaled across once, when it is first needed; a ring keeps as many of these rows
-     * as one output row can need. */
+    /* Each source row is scaled across once, when it is first needed; a ring keeps as many of these
+     * rows as one output row can need. */
     int widest = 1;
     for (int y = 0; y < out->height; y++)
         widest = down->tap[y].n > widest ? down->tap[y].n : widest;
@@ -115,8 +116,8 @@ bool image_cover(const struct image *in, int width, int height, struct image *ou
 {
     *out = (struct image){ 0 };
     if (in->width < 1 || in->height < 1 || !in->rgb || width < 1 || height < 1)
-        return fail("cannot scale an image of %d x %d pixels to %d x %d", in->width, in->height, width,
-                    height);
+        return fail("cannot scale an image of %d x %d pixels to %d x %d", in->width, in->height,
+                    width, height);
     double sx = (double)width / in->width, sy = (double)height / in->height, s = sx > sy ? sx : sy;
     int64_t w = (int64_t)(in->width * s + 0.5), h = (int64_t)(in->height * s + 0.5);
     w = w < width ? width : w;

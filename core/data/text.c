@@ -28,7 +28,8 @@ bool text_decode(struct text *t, const char *utf8, size_t bytes)
         int32_t c;
         utf8proc_ssize_t n = utf8proc_iterate(at, end - at, &c);
         if (n <= 0)
-            return fail("the text is not valid UTF-8 at byte %zu", (size_t)(at - (const uint8_t *)utf8));
+            return fail("the text is not valid UTF-8 at byte %zu",
+                        (size_t)(at - (const uint8_t *)utf8));
         text_add(t, c);
         at += n;
     }
@@ -49,13 +50,13 @@ void text_finish(struct text *t)
     *t = (struct text){ 0 };
 }
 
-/* ---- classes ------------------------------------------------------------------------------------- */
+/* ---- classes ------------------------------------------------------------------------------- */
 
 bool text_is_space(int32_t c)
 {
     return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-           c == 0x3000;
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
 }
 
 bool text_is_letter(int32_t c)
@@ -92,7 +93,7 @@ void text_squeeze(struct text *t)
     t->n = out;
 }
 
-/* ---- lower case ------------------------------------------------------------------------------------ */
+/* ---- lower case ---------------------------------------------------------------------------- */
 
 static bool is_cased(int32_t c)
 {
@@ -116,7 +117,8 @@ static bool is_case_ignorable(int32_t c)
     }
 }
 
-/* A capital sigma at the end of a word becomes the final form: a cased letter before, none after. */
+/* A capital sigma at the end of a word becomes the final form: a cased letter before, none after.
+ */
 static bool is_final_sigma(const int32_t *c, size_t n, size_t at)
 {
     size_t before = at, after = at + 1;

@@ -9,7 +9,8 @@ struct text { int32_t *c; size_t n, cap; };            /* zero = empty */
 
 void text_add(struct text *t, int32_t c);
 void text_add_text(struct text *t, const int32_t *c, size_t n);
-bool text_decode(struct text *t, const char *utf8, size_t bytes);   /* appends; false on invalid UTF-8 */
+bool text_decode(struct text *t, const char *utf8,
+                 size_t bytes); /* appends; false on invalid UTF-8 */
 void text_encode(const int32_t *c, size_t n, struct str *out);      /* appends */
 void text_finish(struct text *t);
 
@@ -24,7 +25,7 @@ void text_clean(struct text *t);
 
 /* html.c: character references. */
 void html_unescape_strict(struct text *t);  /* only "&name;" and "&#n;", as ftfy does */
-void html_unescape(struct text *t);         /* as browsers do: also without ";", longest known name */
+void html_unescape(struct text *t); /* as browsers do: also without ";", longest known name */
 
 int32_t windows_1252(int byte);             /* clean.c: 0x80..0x9f -> code point */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * tokenizer.c - CLIP's byte-pair tokenizer. The vocabulary file lists merges in order of rank; ids are
- * 256 bytes, the same 256 ending a word, one per merge, and the two marks. */
+ * tokenizer.c - CLIP's byte-pair tokenizer. The vocabulary file lists merges in order of rank; ids
+ * are 256 bytes, the same 256 ending a word, one per merge, and the two marks. */
 #include "data/data.h"
 #include "data/deflate.h"
 #include "data/text.h"
@@ -13,12 +13,19 @@
 #define EOS 49407
 #define TEXT_MAX (1u << 20)     /* far beyond any caption; keeps hostile ones from taking minutes */
 
-/* ---- the table ----------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------- */
 
-#define SLOTS (1u << 17)        /* of both hash tables; a power of two, more than twice the entries */
+#define SLOTS (1u << 17) /* of both hash tables; a power of two, more than twice the entries */
 
-struct symbol { const char *text; uint32_t bytes; int32_t id; };  /* text as in the file, "</w>" included */
-struct pair { uint32_t key; int32_t rank; };  /* key: left id << 16 | right id; rank -1 = free slot */
+struct symbol {
+    const char *text;
+    uint32_t bytes;
+    int32_t id;
+}; /* text as in the file, "</w>" included */
+struct pair {
+    uint32_t key;
+    int32_t rank;
+}; /* key: left id << 16 | right id; rank -1 = free slot */
 
 static struct pair *pairs;
 static int32_t id_of_byte[256];
@@ -43,15 +50,20 @@ static struct pair *pair_slot(uint32_t key)
     }
 }
 
-static void add_symbol(struct symbol *symbols, struct arena *a, const char *text, size_t n, int32_t id)
+static void add_symbol(struct symbol *symbols, struct arena *a, const char *text, size_t n,
+                       int32_t id)
 {
     char *own = arena_alloc(a, n + 1);
     memcpy(own, text, n);
     *symbol_slot(symbols, own, n) = (struct symbol){ own, (uint32_t)n, id };
 }
 
-/* The vocabulary writes bytes as printable characters: themselves where they are, else U+0100 onwards. */
-static bool is_printable(int b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174; }
+/* The vocabulary writes bytes as printable characters: themselves where they are, else U+0100
+ * onwards. */
+static bool is_printable(int b)
+{
+    return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+}
 
 static void add_bytes(struct symbol *symbols, struct arena *a)
 {
@@ -112,7 +124,7 @@ static void load(void)
     mem_free(file);
 }
 
-/* ---- a word -------------------------------------------------------------------------------------- */
+/* ---- a word -------------------------------------------------------------------------------- */
 
 struct ids { int32_t *id; int n, capacity; };
 
@@ -164,7 +176,7 @@ static void add_word(struct ids *out, const int32_t *c, size_t n)
     str_finish(&utf8);
 }
 
-/* ---- words --------------------------------------------------------------------------------------- */
+/* ---- words --------------------------------------------------------------------------------- */
 
 static size_t starts_with(const int32_t *c, size_t n, const char *word)
 {
@@ -193,7 +205,10 @@ static size_t contraction_at(const int32_t *c, size_t n)
     return 0;
 }
 
-static bool is_other(int32_t c) { return !text_is_space(c) && !text_is_letter(c) && !text_is_number(c); }
+static bool is_other(int32_t c)
+{
+    return !text_is_space(c) && !text_is_letter(c) && !text_is_number(c);
+}
 
 static size_t word_at(const int32_t *c, size_t n)
 {
@@ -208,7 +223,8 @@ static size_t word_at(const int32_t *c, size_t n)
     return k;
 }
 
-static void encode_segment(const int32_t *c, size_t n, enum tokenizer_flavour flavour, struct ids *out)
+static void encode_segment(const int32_t *c, size_t n, enum tokenizer_flavour flavour,
+                           struct ids *out)
 {
     struct text t = { 0 };
     text_add_text(&t, c, n);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * device.h - what exec.c (devices, sessions) and var.c (variables) share. GPU types stay opaque here. */
+ * device.h - what exec.c (devices, sessions) and var.c (variables) share. GPU types stay opaque
+ * here. */
 #ifndef BURIN_DEVICE_H
 #define BURIN_DEVICE_H
 
@@ -12,8 +13,8 @@ struct gpu_buffer;
 struct var_block {
     struct gpu_buffer *buffer;
     burin_role role;
-    uint64_t bytes, used_once;      /* from used_once on the block was never handed out: still zero */
-    burin_var **var;                /* by offset */
+    uint64_t bytes, used_once; /* from used_once on the block was never handed out: still zero */
+    burin_var **var;           /* by offset */
     int count, capacity;
 };
 
@@ -28,18 +29,20 @@ struct burin_device {
     int sessions, session_capacity;
     struct gpu_buffer *arena;
     uint64_t arena_bytes;
-    unsigned generation;            /* counts moves of memory: recorded sessions of another one are stale */
-    bool sealed;                    /* no further allocation */
+    unsigned generation; /* counts moves of memory: recorded sessions of another one are stale */
+    bool sealed;         /* no further allocation */
 };
 
-/* ---- exec.c: memory for var.c ------------------------------------------------------------------------ */
+/* ---- exec.c: memory for var.c ------------------------------------------------------------- */
 
 struct gpu_buffer *device_memory_create(burin_device *d, uint64_t bytes, const char *what);
 void device_memory_destroy(struct gpu_buffer *b);
-bool device_memory_write(burin_device *d, struct gpu_buffer *b, uint64_t offset, const void *src, uint64_t bytes);
-bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, void *dst, uint64_t bytes);
+bool device_memory_write(burin_device *d, struct gpu_buffer *b, uint64_t offset, const void *src,
+                         uint64_t bytes);
+bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, void *dst,
+                        uint64_t bytes);
 
-/* ---- var.c: variables for exec.c ----------------------------------------------------------------------- */
+/* ---- var.c: variables for exec.c ---------------------------------------------------------- */
 
 /* Gives memory to every variable of the role that has none yet; role 0: of all roles. */
 bool vars_commit(burin_device *d, burin_role role);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * emit.c - what every emit function uses: completes a kernel call with types and chain, scratch memory, grids. */
+ * emit.c - what every emit function uses: completes a kernel call with types and chain, scratch
+ * memory, grids. */
 #include "graph/kernel.h"
 
 #include <string.h>
@@ -35,7 +36,8 @@ struct tensor_ref emit_workspace(struct emit *e, uint64_t bytes)
     return w;
 }
 
-/* How the shader reads an extra input (chain.glsl): 1 same shape, 2 per channel, 3 scalar, 4 general. */
+/* How the shader reads an extra input (chain.glsl): 1 same shape, 2 per channel, 3 scalar, 4
+ * general. */
 static uint32_t chain_mode(const struct chain_read *r, uint64_t count)
 {
     if (r->row == count) return 1;
@@ -82,8 +84,8 @@ bool emit_call(struct emit *e, struct kernel_call *call)
     bool chain = call->chained && e->step->chain.n_steps;
     if (call->n_spec > COUNT_OF(call->spec) || call->n_push > COUNT_OF(call->push) ||
         call->n_bind > (chain ? KERNEL_CHAIN_BINDING : COUNT_OF(call->bind)))
-        panic("%s: a call with %d bindings, %d constants, %d push words", call->shader, call->n_bind, call->n_spec,
-              call->n_push);
+        panic("%s: a call with %d bindings, %d constants, %d push words", call->shader,
+              call->n_bind, call->n_spec, call->n_push);
     memcpy(&call->constant[KERNEL_SPEC_OWN], call->spec, (size_t)call->n_spec * sizeof *call->spec);
     call->n_constants = KERNEL_SPEC_OWN + call->n_spec;
     memcpy(call->word, call->push, (size_t)call->n_push * sizeof *call->push);

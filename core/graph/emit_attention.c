@@ -104,12 +104,12 @@ bool emit_attention_dq(struct emit *e)
 {
     struct attention a = attention_of(e->step);
     struct kernel_call c = backward_call(e, false);
-    return emit_tiles(e, &c, &a, a.n, 160, 3);
+    return emit_tiles(e, &c, &a, a.n, 240, 3);
 }
 
 bool emit_attention_dkv(struct emit *e)
 {
     struct attention a = attention_of(e->step);
     struct kernel_call c = backward_call(e, true);
-    return emit_tiles(e, &c, &a, a.m, 160, 4);
+    return emit_tiles(e, &c, &a, a.m, 240, 4);
 }

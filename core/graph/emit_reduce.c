@@ -9,24 +9,29 @@
 
 struct sum { uint64_t outer, rows, inner; };
 
-/* Chunks such that the device is busy, but each has at least 16 rows to add. */
-static uint64_t columns_chunks(const struct emit *e, const struct sum *s, uint32_t lanes)
+/* Columns that one invocation sums: long reads of a row are what memory likes. */
+static uint32_t columns_each(const struct sum *s) { return s->inner % 16 == 0 ? 16 : s->inner % 4 == 0 ? 4 : 1; }
+
+/* Rows per chunk such that the device is busy, but each chunk has at least 16 rows to add. Few are not split. */
+static uint64_t columns_length(const struct emit *e, const struct sum *s)
 {
-    uint64_t wanted = (uint64_t)e->target->cores * 4 * GROUP / (s->outer * s->inner / lanes + 1);
-    uint64_t most = s->rows / 16;
-    return wanted > most ? (most ? most : 1) : wanted ? wanted : 1;
+    if (s->rows <= 64) return s->rows;
+    uint64_t chunks = (uint64_t)e->target->cores * 4 * GROUP * columns_each(s) / (s->outer * s->inner);
+    uint64_t length = ceil_div(s->rows, chunks ? chunks : 1);
+    return length < 16 ? 16 : length;
 }
 
-/* One invocation per column, or per four: x to (outer, chunks, inner). */
-static bool call_columns(struct emit *e, const struct sum *s, struct tensor_ref x, struct tensor_ref y, uint64_t chunks)
+/* One invocation per columns_each columns: x to (outer, chunks, inner). */
+static bool call_columns(struct emit *e, const struct sum *s, struct tensor_ref x, struct tensor_ref y, uint64_t length)
 {
-    uint32_t lanes = s->inner % 4 ? 1 : 4;
+    uint32_t each = columns_each(s), chunks = ceil_div(s->rows, length);
     uint64_t count = s->outer * chunks * s->inner;
     struct kernel_call c = { .shader = "reduce_columns", .bind = { x, y }, .n_bind = 2, .writes = 1u << 1,
-                             .spec = { lanes == 4 }, .n_spec = 1, .n_push = 4,
-                             .push = { (uint32_t)count, (uint32_t)s->rows, (uint32_t)s->inner, (uint32_t)chunks } };
+                             .spec = { each / 4 }, .n_spec = 1, .n_push = 5,
+                             .push = { (uint32_t)count, (uint32_t)s->rows, (uint32_t)s->inner, chunks,
+                                       (uint32_t)length } };
     c.flops = (double)s->outer * (double)s->rows * (double)s->inner;
-    kernel_groups(e->target, ceil_div(count, lanes * GROUP), c.groups);
+    kernel_groups(e->target, ceil_div(count, each * GROUP), c.groups);
     return emit_call(e, &c);
 }
 
@@ -48,9 +53,9 @@ static bool call_rows(struct emit *e, uint64_t outer, uint64_t width, uint64_t l
 static bool sum_columns(struct emit *e, struct sum s, struct tensor_ref x, struct tensor_ref y)
 {
     for (;;) {
-        uint64_t chunks = columns_chunks(e, &s, s.inner % 4 ? 1 : 4);
+        uint64_t length = columns_length(e, &s), chunks = ceil_div(s.rows, length);
         struct tensor_ref to = chunks > 1 ? emit_workspace(e, s.outer * chunks * s.inner * 4) : y;
-        if (!call_columns(e, &s, x, to, chunks)) return false;
+        if (!call_columns(e, &s, x, to, length)) return false;
         if (chunks == 1) return true;
         s.rows = chunks;
         x = to;

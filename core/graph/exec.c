@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * exec.c - devices and sessions: a plan meets memory and is recorded as a program. The only file of this folder
- * that sees gpu/. */
+ * exec.c - devices and sessions: a plan meets memory and is recorded as a program. The only file of
+ * this folder that sees gpu/. */
 #include "graph/device.h"
 #include "graph/kernel.h"
 
@@ -13,15 +13,15 @@
 #define ALIGNMENT 256
 
 struct burin_session {
-    burin_device *device;           /* NULL once it is gone */
+    burin_device *device; /* NULL once it is gone */
     char *name;
     struct burin_plan *plan;
-    struct gpu_program *program;    /* NULL = not recorded */
-    unsigned generation;            /* of the device's memory when it was */
-    burin_profile *row;             /* one per dispatch, seconds unset */
+    struct gpu_program *program; /* NULL = not recorded */
+    unsigned generation;         /* of the device's memory when it was */
+    burin_profile *row;          /* one per dispatch, seconds unset */
 };
 
-/* ---- devices ----------------------------------------------------------------------------------------------------- */
+/* ---- devices ------------------------------------------------------------------------------ */
 
 /* Workgroups that run at once, roughly: enough for a choice between tilings. */
 static uint32_t guess_cores(const struct gpu_caps *c)
@@ -40,9 +40,13 @@ static bool fill_target(struct plan_target *t, const struct gpu_caps *c, const c
         return fail("there is no kernel tier '%s'; choose cpu or simd", tier);
     if (tier) cpu = !strcmp(tier, "cpu");
     *t = (struct plan_target){
-        .tier = cpu ? TIER_CPU : TIER_SIMD, .subgroup = c->subgroup, .cores = guess_cores(c),
-        .alignment = c->alignment > ALIGNMENT ? c->alignment : ALIGNMENT, .max_range = c->max_range,
-        .max_groups = c->max_groups[0], .max_shared = c->max_shared,
+        .tier = cpu ? TIER_CPU : TIER_SIMD,
+        .subgroup = c->subgroup,
+        .cores = guess_cores(c),
+        .alignment = c->alignment > ALIGNMENT ? c->alignment : ALIGNMENT,
+        .max_range = c->max_range,
+        .max_groups = c->max_groups[0],
+        .max_shared = c->max_shared,
     };
     for (int i = 1; i < 3; i++)
         if (t->max_groups > c->max_groups[i]) t->max_groups = c->max_groups[i];
@@ -53,7 +57,9 @@ burin_device *burin_device_create(const burin_device_params *params)
 {
     const burin_device_params none = { 0 };
     if (!params) params = &none;
-    struct gpu_device_params p = { .name = params->name, .validate = params->validate, .cache = params->cache };
+    struct gpu_device_params p = { .name = params->name,
+                                   .validate = params->validate,
+                                   .cache = params->cache };
     struct gpu_device *gpu = gpu_device_create(&p);
     if (!gpu) return NULL;
     burin_device *d = mem_alloc(sizeof *d);
@@ -87,24 +93,27 @@ void burin_device_destroy(burin_device *d)
     mem_free(d);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------- */
 
 struct gpu_buffer *device_memory_create(burin_device *d, uint64_t bytes, const char *what)
 {
     if (!d->sealed) return gpu_buffer_create(d->gpu, bytes, what);
-    fail("%s of %.1f MiB are asked for, but the device's memory is sealed: all must be declared before it is committed",
+    fail("%s of %.1f MiB are asked for, but the device's memory is sealed: all must be declared "
+         "before it is committed",
          what, (double)bytes / 1048576);
     return NULL;
 }
 
 void device_memory_destroy(struct gpu_buffer *b) { gpu_buffer_destroy(b); }
 
-bool device_memory_write(burin_device *d, struct gpu_buffer *b, uint64_t offset, const void *src, uint64_t bytes)
+bool device_memory_write(burin_device *d, struct gpu_buffer *b, uint64_t offset, const void *src,
+                         uint64_t bytes)
 {
     return gpu_write(d->gpu, (struct gpu_span){ b, offset, bytes }, src);
 }
 
-bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, void *dst, uint64_t bytes)
+bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, void *dst,
+                        uint64_t bytes)
 {
     return gpu_read(d->gpu, (struct gpu_span){ b, offset, bytes }, dst);
 }
@@ -116,7 +125,7 @@ static bool grow_arena(burin_device *d)
         if (d->session[i]->plan->arena_bytes > bytes) bytes = d->session[i]->plan->arena_bytes;
     if (bytes <= d->arena_bytes) return true;
     if (!gpu_wait(d->gpu)) return false;
-    if (!d->sealed) {  /* the old one first: both may not fit */
+    if (!d->sealed) { /* the old one first: both may not fit */
         gpu_buffer_destroy(d->arena);
         d->arena = NULL;
         d->arena_bytes = 0;
@@ -136,7 +145,27 @@ bool burin_device_commit(burin_device *d, bool sealed)
     return true;
 }
 
-/* ---- sessions ------------------------------------------------------------------------------------------------------- */
+void burin_device_memory(const burin_device *d, burin_memory *out)
+{
+    *out = (burin_memory){ 0 };
+    for (int i = 0; i < d->vars; i++) {
+        const burin_var *v = d->var[i];
+        if (v->parent) continue;
+        uint64_t bytes = (v->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        out->role[v->role] += bytes;
+        out->total += bytes;
+    }
+    for (int i = 0; i < d->sessions; i++) {
+        const struct burin_plan *p = d->session[i]->plan;
+        if (i && p->arena_bytes <= out->arena) continue;
+        out->activations = p->peak_bytes;
+        out->workspace = p->peak_workspace;
+        out->arena = p->arena_bytes;
+    }
+    out->total += out->arena;
+}
+
+/* ---- sessions ----------------------------------------------------------------------------- */
 
 burin_session *burin_session_create(burin_device *d, burin_graph *g, const char *name)
 {
@@ -171,7 +200,9 @@ int burin_session_dispatches(const burin_session *s) { return s->plan->calls; }
 void burin_session_memory(const burin_session *s, burin_memory *out)
 {
     const struct burin_plan *p = s->plan;
-    *out = (burin_memory){ .activations = p->peak_bytes, .workspace = p->peak_workspace, .arena = p->arena_bytes };
+    *out = (burin_memory){ .activations = p->peak_bytes,
+                           .workspace = p->peak_workspace,
+                           .arena = p->arena_bytes };
     const burin_var **root = mem_alloc((size_t)(p->n_vars + 1) * sizeof *root);
     int roots = 0;
     for (int i = 0; i < p->n_vars; i++) {
@@ -188,7 +219,7 @@ void burin_session_memory(const burin_session *s, burin_memory *out)
     mem_free(root);
 }
 
-/* ---- recording ------------------------------------------------------------------------------------------------------- */
+/* ---- recording ---------------------------------------------------------------------------- */
 
 static bool resolve(const burin_session *s, const struct tensor_ref *t, struct gpu_span *out)
 {
@@ -202,7 +233,9 @@ static bool resolve(const burin_session *s, const struct tensor_ref *t, struct g
 static bool record_call(struct emit *e, const struct kernel_call *call)
 {
     burin_session *s = e->user;
-    struct gpu_dispatch dispatch = { .n_bind = GPU_MAX_BINDINGS, .writes = call->writes, .flops = call->flops,
+    struct gpu_dispatch dispatch = { .n_bind = GPU_MAX_BINDINGS,
+                                     .writes = call->writes,
+                                     .flops = call->flops,
                                      .push_bytes = 4 * (uint32_t)call->n_words,
                                      .label = op_at((enum op_code)e->step->node->op)->name };
     double bytes = 0;
@@ -210,19 +243,21 @@ static bool record_call(struct emit *e, const struct kernel_call *call)
         if (call->bind[i].bytes && !resolve(s, &call->bind[i], &dispatch.bind[i])) return false;
         bytes += (double)call->bind[i].bytes;
     }
-    for (int i = 0; i < GPU_MAX_BINDINGS; i++)  /* what the kernel declares but does not use must still be valid */
+    for (int i = 0; i < GPU_MAX_BINDINGS;
+         i++) /* what the kernel declares but does not use must still be valid */
         if (!dispatch.bind[i].buffer) dispatch.bind[i] = dispatch.bind[0];
     memcpy(dispatch.push, call->word, dispatch.push_bytes);
     memcpy(dispatch.groups, call->groups, sizeof dispatch.groups);
-    dispatch.kernel = gpu_kernel_get(s->device->gpu, call->shader, call->constant, call->n_constants);
+    dispatch.kernel =
+        gpu_kernel_get(s->device->gpu, call->shader, call->constant, call->n_constants);
     if (!dispatch.kernel) return false;
-    s->row[gpu_program_count(s->program)] = (burin_profile){ .label = dispatch.label, .flops = call->flops,
-                                                             .bytes = bytes };
+    s->row[gpu_program_count(s->program)] =
+        (burin_profile){ .label = dispatch.label, .flops = call->flops, .bytes = bytes };
     return gpu_program_dispatch(s->program, &dispatch);
 }
 
-/* BURIN_POISON=1 fills the arena with NaN (of all three types) before a run, 2 also each result before its step:
- * whatever reads memory that was never written shows. */
+/* BURIN_POISON=1 fills the arena with NaN (of all three types) before a run, 2 also each result
+ * before its step: whatever reads memory that was never written shows. */
 #define POISON 0x7fff7fffu
 
 static int poison_level(void)
@@ -289,14 +324,12 @@ static bool prepare(burin_session *s)
 {
     if (!s->device) return fail("session %s: its device is gone", s->name);
     if (s->program && s->generation == s->device->generation) return true;
-    if (!has_memory(s) && !burin_device_commit(s->device, false)) return fail_prefix("session %s", s->name);
+    if (!has_memory(s) && !burin_device_commit(s->device, false))
+        return fail_prefix("session %s", s->name);
     return record(s);
 }
 
-bool burin_session_run(burin_session *s)
-{
-    return prepare(s) && gpu_program_submit(s->program);
-}
+bool burin_session_run(burin_session *s) { return prepare(s) && gpu_program_submit(s->program); }
 
 bool burin_session_profile(burin_session *s, burin_profile *out, int n)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * fuse.c - elementwise nodes ride on the kernel that makes one of their operands, so that the value between them is
- * never stored. A unit is a head (a kernel with a chain, or an elementwise run of its own) and its riders; it runs
- * at the place of its last node, when all else that the chain reads is there. */
+ * fuse.c - elementwise nodes ride on the kernel that makes one of their operands, so that the value
+ * between them is never stored. A unit is a head (a kernel with a chain, or an elementwise run of
+ * its own) and its riders; it runs at the place of its last node, when all else that the chain
+ * reads is there. */
 #include "graph/plan.h"
 
 #include <limits.h>
@@ -13,19 +14,22 @@ struct op_traits op_traits(enum op_code code)
         [OP_matmul] = { .chains = true },
         [OP_conv2d] = { .chains = true },
         [OP_conv2d_dx] = { .chains = true },
-        [OP_group_norm] = { .chains = true },
-        [OP_layer_norm] = { .chains = true },
-        [OP_grad_factor] = { .writes = 1u << 1 },                      /* amp */
-        [OP_adamw] = { .writes = 1u << 0 | 1u << 2 | 1u << 3 },        /* p, m, v */
-        [OP_sgd] = { .writes = 1u << 0 | 1u << 2 },                    /* p, m */
+        [OP_group_norm] = { .chains = true, .cheap = true },
+        [OP_layer_norm] = { .chains = true, .cheap = true },
+        [OP_geglu] = { .cheap = true },
+        [OP_grad_factor] = { .writes = 1u << 1 },               /* amp */
+        [OP_adamw] = { .writes = 1u << 0 | 1u << 2 | 1u << 3 }, /* p, m, v */
+        [OP_sgd] = { .writes = 1u << 0 | 1u << 2 },             /* p, m */
     };
-    return traits[code];
+    return op_is_elementwise(code) ? (struct op_traits){ .chains = true, .cheap = true }
+                                   : traits[code];
 }
 
-/* ---- how an input is read ---------------------------------------------------------------------- */
+/* ---- how an input is read ----------------------------------------------------------------- */
 
-/* From the innermost dim outwards the result's dims fall into runs that the operand has and runs that it repeats:
- * size[0] had, size[1] repeated, size[2] had, size[3] repeated. A fifth run does not fit {row, div, mod}. */
+/* From the innermost dim outwards the result's dims fall into runs that the operand has and runs
+ * that it repeats: size[0] had, size[1] repeated, size[2] had, size[3] repeated. A fifth run does
+ * not fit {row, div, mod}. */
 bool chain_read_of(const burin_shape *s, const burin_shape *to, struct chain_read *read)
 {
     uint64_t size[4] = { 1, 1, 1, 1 };
@@ -37,14 +41,15 @@ bool chain_read_of(const burin_shape *s, const burin_shape *to, struct chain_rea
         if (run > 3) return false;
         size[run] *= (uint64_t)wanted;
     }
-    *read = (struct chain_read){ .row = (uint32_t)size[0], .div = (uint32_t)(size[0] * size[1]),
+    *read = (struct chain_read){ .row = (uint32_t)size[0],
+                                 .div = (uint32_t)(size[0] * size[1]),
                                  .mod = (uint32_t)size[2] };
     return true;
 }
 
 static bool reads_all(const struct chain_read *r, int64_t count) { return r->row == count; }
 
-/* ---- chains as values --------------------------------------------------------------------------- */
+/* ---- chains as values --------------------------------------------------------------------- */
 
 #define NO_REGISTER -1
 
@@ -59,7 +64,8 @@ static int chain_input(struct chain *c, burin_node *x, const struct chain_read *
 {
     if (c->own && reads_all(read, count) && same_value(c->own, x)) return 0;
     for (int i = 0; i < c->n_inputs; i++)
-        if (same_value(c->input[i], x) && !memcmp(&c->read[i], read, sizeof *read)) return CHAIN_INPUT + i;
+        if (same_value(c->input[i], x) && !memcmp(&c->read[i], read, sizeof *read))
+            return CHAIN_INPUT + i;
     if (c->n_inputs == CHAIN_INPUTS) return NO_REGISTER;
     c->input[c->n_inputs] = x;
     c->read[c->n_inputs] = *read;
@@ -78,7 +84,8 @@ static int chain_immediate(struct chain *c, float v)
 static bool chain_step(struct chain *c, int op, int a, int b, float p, float q, int n_attrs)
 {
     if (c->n_steps == CHAIN_STEPS || a == NO_REGISTER || b == NO_REGISTER) return false;
-    int at_p = n_attrs > 0 ? chain_immediate(c, p) : 0, at_q = n_attrs > 1 ? chain_immediate(c, q) : 0;
+    int at_p = n_attrs > 0 ? chain_immediate(c, p) : 0,
+        at_q = n_attrs > 1 ? chain_immediate(c, q) : 0;
     if (at_p == NO_REGISTER || at_q == NO_REGISTER) return false;
     c->step[c->n_steps].op = (uint8_t)op;
     c->step[c->n_steps].a = (uint8_t)a;
@@ -91,7 +98,8 @@ static bool chain_step(struct chain *c, int op, int a, int b, float p, float q, 
 
 static bool node_step(struct chain *c, const burin_node *n, int a, int b)
 {
-    return chain_step(c, n->op, a, b, (float)n->at[0], (float)n->at[1], op_at((enum op_code)n->op)->n_attrs);
+    return chain_step(c, n->op, a, b, (float)n->at[0], (float)n->at[1],
+                      op_at((enum op_code)n->op)->n_attrs);
 }
 
 /* Appends an elementwise run b to c; returns the register of b's result. */
@@ -105,23 +113,24 @@ static int chain_merge(struct chain *c, const struct chain *b, int64_t count)
     for (int i = 0; i < b->n_steps; i++) {
         enum op_code op = (enum op_code)b->step[i].op;
         if (!chain_step(c, op, map[b->step[i].a], map[b->step[i].b], b->immediate[b->step[i].p],
-                        b->immediate[b->step[i].q], op_at(op)->n_attrs)) return NO_REGISTER;
+                        b->immediate[b->step[i].q], op_at(op)->n_attrs))
+            return NO_REGISTER;
     }
     return c->n_steps;
 }
 
-/* ---- units -------------------------------------------------------------------------------------- */
+/* ---- units -------------------------------------------------------------------------------- */
 
 #define NOBODY -1
 #define MANY -2
 
 struct fuser {
     const struct plan_list *list;
-    int *reader;                /* by node: the one node that reads output 0, or NOBODY, or MANY */
-    int *part_reader;           /* by node: first reader of a further output */
-    int *first;                 /* by result: first node of its unit */
-    int *ride;                  /* while deciding: a node nearer to the head */
-    struct chain *chain;        /* by result */
+    int *reader;         /* by node: the one node that reads output 0, or NOBODY, or MANY */
+    int *part_reader;    /* by node: first reader of a further output */
+    int *first;          /* by result: first node of its unit */
+    int *ride;           /* while deciding: a node nearer to the head */
+    struct chain *chain; /* by result */
 };
 
 static int head_of(const struct fuser *f, int i)
@@ -141,13 +150,16 @@ static void find_readers(struct fuser *f)
         if (node_is_alias(n)) continue;
         for (int k = 0; k < n->n_in; k++) {
             int part, o = (int)node_owner(n->in[k], &part)->index;
-            if (part) f->part_reader[o] = f->part_reader[o] < i ? f->part_reader[o] : i;
-            else f->reader[o] = f->reader[o] == NOBODY || f->reader[o] == i ? i : MANY;
+            if (part)
+                f->part_reader[o] = f->part_reader[o] < i ? f->part_reader[o] : i;
+            else
+                f->reader[o] = f->reader[o] == NOBODY || f->reader[o] == i ? i : MANY;
         }
     }
 }
 
-/* The unit that input k of node i could prolong: its result, read by i alone and as a whole. -1 = none. */
+/* The unit that input k of node i could prolong: its result, read by i alone and as a whole. -1 =
+ * none. */
 static int unit_before(const struct fuser *f, int i, int k)
 {
     const burin_node *n = f->list->node[i];
@@ -156,12 +168,12 @@ static int unit_before(const struct fuser *f, int i, int k)
     if (part || o->op == OP_cast || f->reader[o->index] != i) return -1;
     if (burin_shape_count(&n->in[k]->shape) != burin_shape_count(&n->shape)) return -1;
     const burin_node *head = f->list->node[head_of(f, (int)o->index)];
-    bool elementwise = op_is_elementwise((enum op_code)head->op);
-    if (!elementwise && !op_traits((enum op_code)head->op).chains) return -1;
-    return f->part_reader[head->index] > i ? (int)o->index : -1;
+    bool chains = op_traits((enum op_code)head->op).chains;
+    return chains && f->part_reader[head->index] > i ? (int)o->index : -1;
 }
 
-/* Whether a variable that the unit of result u reads is changed before node i, where it would run now. */
+/* Whether a variable that the unit of result u reads is changed before node i, where it would run
+ * now. */
 static bool too_late(const struct fuser *f, int u, int i)
 {
     const struct chain *c = &f->chain[u];
@@ -170,7 +182,8 @@ static bool too_late(const struct fuser *f, int u, int i)
     for (int k = 0; k < n + c->n_inputs; k++) {
         burin_node *in = k >= n ? c->input[k - n] : c->own ? c->own : head->in[k];
         const burin_node *owner = node_owner(in, &part);
-        if (owner->op == OP_leaf && plan_list_written(f->list, owner->var, f->first[u], i)) return true;
+        if (owner->op == OP_leaf && plan_list_written(f->list, owner->var, f->first[u], i))
+            return true;
     }
     return false;
 }
@@ -181,8 +194,9 @@ static void join(struct fuser *f, int u, int i)
     if (f->first[u] < f->first[i]) f->first[i] = f->first[u];
 }
 
-/* Lets node i ride on unit u through its input k. The other operand: a value that the unit already holds, an
- * elementwise run of its own that only i reads and that is computed along, or one more input. */
+/* Lets node i ride on unit u through its input k. The other operand: a value that the unit already
+ * holds, an elementwise run of its own that only i reads and that is computed along, or one more
+ * input. */
 static bool ride_on(struct fuser *f, int i, int k, int u)
 {
     burin_node *n = f->list->node[i];
@@ -225,7 +239,8 @@ static void start_run(struct fuser *f, int i)
     c->own = n->in[k];
     if (n->n_in == 2) {
         struct chain_read read;
-        if (!chain_read_of(&n->in[1 - k]->shape, &n->shape, &read)) panic("an operand that no chain reads");
+        if (!chain_read_of(&n->in[1 - k]->shape, &n->shape, &read))
+            panic("an operand that no chain reads");
         other = chain_input(c, n->in[1 - k], &read, count);
     }
     node_step(c, n, k == 0 ? 0 : other, k == 0 ? other : 0);
@@ -233,7 +248,8 @@ static void start_run(struct fuser *f, int i)
 
 static bool is_run(const struct fuser *f, int u) { return f->chain[u].own != NULL; }
 
-/* A cast is the type in which its producer stores; nothing rides on it, since the rounding would be lost. */
+/* A cast is the type in which its producer stores; nothing rides on it, since the rounding would be
+ * lost. */
 static void fuse_cast(struct fuser *f, int i)
 {
     int u = unit_before(f, i, 0);
@@ -258,7 +274,8 @@ static void fuse_elementwise(struct fuser *f, int i)
     start_run(f, i);
 }
 
-void fuse_decide(const struct plan_list *l, const struct plan_options *options, int *ride, struct chain *chain)
+void fuse_decide(const struct plan_list *l, const struct plan_options *options, int *ride,
+                 struct chain *chain)
 {
     size_t n = (size_t)l->count + 1;
     struct fuser f = { .list = l, .ride = ride, .chain = chain };
@@ -272,8 +289,10 @@ void fuse_decide(const struct plan_list *l, const struct plan_options *options, 
         f.ride[i] = f.first[i] = i;
         memset(&chain[i], 0, sizeof chain[i]);
         if (op_is_elementwise(op)) {
-            if (fusion) fuse_elementwise(&f, i);
-            else start_run(&f, i);
+            if (fusion)
+                fuse_elementwise(&f, i);
+            else
+                start_run(&f, i);
         } else if (op == OP_cast && fusion) {
             fuse_cast(&f, i);
         }

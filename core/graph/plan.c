@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * plan.c - from the list of nodes to steps with addresses: units become steps, values get lifetimes, a value that is
- * assigned is made in its variable's memory where that is safe, an elementwise result takes over a dying operand's. */
-#include "graph/kernel.h"
+ * plan.c - from the list of nodes to steps with addresses: units become steps, values get
+ * lifetimes, a value that is assigned is made in its variable's memory where that is safe, an
+ * elementwise result takes over a dying operand's. */
+#include "graph/plan.h"
 
 #include <string.h>
 
@@ -9,17 +10,17 @@
 
 /* One output of one step. */
 struct value {
-    int def, last;              /* step that makes it, last step that reads it */
-    int block;                  /* its memory in the arena; several values may follow each other in one block */
-    burin_var *var;             /* or the variable it is made in */
+    int def, last;  /* step that makes it, last step that reads it */
+    int block;      /* its memory in the arena; several values may follow each other in one block */
+    burin_var *var; /* or the variable it is made in */
     uint64_t bytes;
 };
 
 /* What a step reads and makes, beside its plan_step. */
 struct work {
-    int in[BURIN_MAX_INPUTS], extra[CHAIN_INPUTS], out[BURIN_MAX_PARTS];  /* values */
-    int node;                   /* the result's place in the list */
-    bool elided;                /* an assign whose value is made in place */
+    int in[BURIN_MAX_INPUTS], extra[CHAIN_INPUTS], out[BURIN_MAX_PARTS]; /* values */
+    int node;    /* the result's place in the list */
+    bool elided; /* an assign whose value is made in place */
 };
 
 /* A touch of a variable's memory. */
@@ -28,7 +29,7 @@ struct access {
     uint64_t begin, end;
     int step;
     bool write;
-    bool by_index;              /* read at the index of the element that the step writes */
+    bool by_index; /* read at the index of the element that the step writes */
 };
 
 struct planner {
@@ -40,16 +41,16 @@ struct planner {
     struct plan_step *step;
     struct work *work;
     int steps;
-    int *value_at;              /* by node and part: value, or NO_VALUE */
+    int *value_at; /* by node and part: value, or NO_VALUE */
     struct value *value;
     int values, value_capacity;
     struct access *access;
     int accesses, access_capacity;
-    struct plan_block *block;   /* one per value, then one per workspace */
+    struct plan_block *block; /* one per value, then one per workspace */
     int blocks, block_capacity;
 };
 
-/* ---- steps --------------------------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------------------------- */
 
 static uint64_t shape_bytes(const burin_shape *s, burin_dtype d)
 {
@@ -58,7 +59,9 @@ static uint64_t shape_bytes(const burin_shape *s, burin_dtype d)
 
 static struct tensor_ref ref_of(burin_var *var, const burin_shape *shape, burin_dtype dtype)
 {
-    return (struct tensor_ref){ .var = var, .bytes = shape_bytes(shape, dtype), .dtype = dtype, .shape = *shape };
+    return (struct tensor_ref){
+        .var = var, .bytes = shape_bytes(shape, dtype), .dtype = dtype, .shape = *shape
+    };
 }
 
 static void touch(struct planner *p, const burin_var *v, int step, bool write, bool by_index)
@@ -66,11 +69,14 @@ static void touch(struct planner *p, const burin_var *v, int step, bool write, b
     uint64_t begin;
     const burin_var *root = var_root(v, &begin);
     p->access = array_reserve(p->access, p->accesses, &p->access_capacity, sizeof *p->access);
-    p->access[p->accesses++] = (struct access){ root, begin, begin + v->bytes, step, write, by_index };
+    p->access[p->accesses++] =
+        (struct access){ root, begin, begin + v->bytes, step, write, by_index };
 }
 
-/* Fills the reference through which step s reads x; returns the value, or NO_VALUE for a variable. */
-static int read_value(struct planner *p, int s, burin_node *x, struct tensor_ref *ref, bool by_index)
+/* Fills the reference through which step s reads x; returns the value, or NO_VALUE for a variable.
+ */
+static int read_value(struct planner *p, int s, burin_node *x, struct tensor_ref *ref,
+                      bool by_index)
 {
     int part;
     burin_node *owner = node_owner(x, &part);
@@ -80,7 +86,8 @@ static int read_value(struct planner *p, int s, burin_node *x, struct tensor_ref
         return NO_VALUE;
     }
     int v = p->value_at[(int)owner->index * BURIN_MAX_PARTS + part];
-    if (v == NO_VALUE) panic("step %d (%s) reads a value that nothing has made", s, op_at(x->op)->name);
+    if (v == NO_VALUE)
+        panic("step %d (%s) reads a value that nothing has made", s, op_at(x->op)->name);
     p->value[v].last = s;
     return v;
 }
@@ -90,7 +97,8 @@ static int make_value(struct planner *p, int s, uint32_t node, int part, struct 
 {
     *ref = ref_of(NULL, shape, dtype);
     p->value = array_reserve(p->value, p->values, &p->value_capacity, sizeof *p->value);
-    p->value[p->values] = (struct value){ .def = s, .last = s, .block = p->values, .bytes = ref->bytes };
+    p->value[p->values] =
+        (struct value){ .def = s, .last = s, .block = p->values, .bytes = ref->bytes };
     p->value_at[(int)node * BURIN_MAX_PARTS + part] = p->values;
     return p->values++;
 }
@@ -105,7 +113,7 @@ static bool fill_step(struct planner *p, burin_node *head, burin_node *result)
     int s = p->steps++;
     struct plan_step *t = &p->step[s];
     struct work *w = &p->work[s];
-    memset(w, 0xff, sizeof *w);  /* NO_VALUE everywhere */
+    memset(w, 0xff, sizeof *w); /* NO_VALUE everywhere */
     w->node = (int)result->index;
     w->elided = false;
     t->node = head;
@@ -115,12 +123,15 @@ static bool fill_step(struct planner *p, burin_node *head, burin_node *result)
     if (t->chain.own)
         w->in[0] = read_value(p, s, t->chain.own, &t->in[0], true);
     else
-        for (int k = 0; k < head->n_in; k++) w->in[k] = read_value(p, s, head->in[k], &t->in[k], false);
+        for (int k = 0; k < head->n_in; k++)
+            w->in[k] = read_value(p, s, head->in[k], &t->in[k], false);
     for (int i = 0; i < t->chain.n_inputs; i++)
         w->extra[i] = read_value(p, s, t->chain.input[i], &t->extra[i], extra_by_index(t, i));
     for (int i = 0; i < head->n_in; i++) {
         if (!(op_traits((enum op_code)head->op).writes >> i & 1)) continue;
-        if (!t->in[i].var) return fail("%s: input %d is changed, so it must be a variable", op_at(head->op)->name, i);
+        if (!t->in[i].var)
+            return fail("%s: input %d is changed, so it must be a variable", op_at(head->op)->name,
+                        i);
         touch(p, t->in[i].var, s, true, false);
     }
     if (head->op == OP_assign) {
@@ -130,7 +141,8 @@ static bool fill_step(struct planner *p, burin_node *head, burin_node *result)
     }
     w->out[0] = make_value(p, s, result->index, 0, &t->out[0], &result->shape, result->dtype);
     for (int k = 1; k < head->n_parts; k++)
-        w->out[k] = make_value(p, s, head->index, k, &t->out[k], &head->part[k], head->part_dtype[k]);
+        w->out[k] =
+            make_value(p, s, head->index, k, &t->out[k], &head->part[k], head->part_dtype[k]);
     return true;
 }
 
@@ -144,28 +156,31 @@ static bool fill_steps(struct planner *p)
     for (int i = 0; ok && i < n; i++) {
         burin_node *head = p->list.node[p->ride[i]];
         if (last[p->ride[i]] != i || node_is_alias(head)) continue;
-        ok = fill_step(p, head, p->list.node[i]) ||
-             (head->where && fail_prefix("%s", head->where));
+        ok = fill_step(p, head, p->list.node[i]) || (head->where && fail_prefix("%s", head->where));
     }
     mem_free(last);
     return ok;
 }
 
-/* ---- assigned values made in place ---------------------------------------------------------------- */
+/* ---- assigned values made in place -------------------------------------------------------- */
 
-/* The value v may be made in the memory of `var` at its own step already, instead of being copied there at `assign`:
- * nobody in between reads what was there before (the making step itself only element by element), and nobody
- * overwrites it while the value is still read. */
-static bool can_make_in(const struct planner *p, const struct value *v, const burin_var *var, int assign)
+/* The value v may be made in the memory of `var` at its own step already, instead of being copied
+ * there at `assign`: nobody in between reads what was there before (the making step itself only
+ * element by element), and nobody overwrites it while the value is still read. */
+static bool can_make_in(const struct planner *p, const struct value *v, const burin_var *var,
+                        int assign)
 {
     uint64_t begin;
     const burin_var *root = var_root(var, &begin);
     uint64_t end = begin + var->bytes;
     for (int i = 0; i < p->accesses; i++) {
         const struct access *a = &p->access[i];
-        if (a->root != root || a->end <= begin || a->begin >= end || a->step < v->def || a->step == assign) continue;
+        if (a->root != root || a->end <= begin || a->begin >= end || a->step < v->def ||
+            a->step == assign)
+            continue;
         if (a->step > assign && (!a->write || a->step > v->last)) continue;
-        bool same_place = a->step == v->def && !a->write && a->by_index && a->begin == begin && a->end == end;
+        bool same_place =
+            a->step == v->def && !a->write && a->by_index && a->begin == begin && a->end == end;
         if (!same_place) return false;
     }
     return true;
@@ -186,7 +201,26 @@ static void elide_copies(struct planner *p)
     }
 }
 
-/* ---- memory --------------------------------------------------------------------------------------- */
+/* Steps get their final numbers. */
+static void drop_elided(struct planner *p)
+{
+    int n = 0, *now = mem_alloc((size_t)(p->steps + 1) * sizeof *now);
+    for (int s = 0; s < p->steps; s++) {
+        now[s] = n;
+        if (p->work[s].elided) continue;
+        p->step[n] = p->step[s];
+        p->work[n++] = p->work[s];
+    }
+    for (int i = 0; i < p->values; i++) {
+        p->value[i].def = now[p->value[i].def];
+        p->value[i].last = now[p->value[i].last];
+    }
+    p->plan->step = p->step;
+    p->plan->count = p->steps = n;
+    mem_free(now);
+}
+
+/* ---- memory ------------------------------------------------------------------------------- */
 
 /* Values that step s reads at the index it writes, and nowhere else; -1 when slot i is none. */
 static int dying_operand(const struct planner *p, int s, int i)
@@ -194,11 +228,14 @@ static int dying_operand(const struct planner *p, int s, int i)
     const struct plan_step *t = &p->step[s];
     const struct work *w = &p->work[s];
     int v;
-    if (i == 0) v = t->chain.own ? w->in[0] : NO_VALUE;
-    else v = i <= t->chain.n_inputs && extra_by_index(t, i - 1) ? w->extra[i - 1] : NO_VALUE;
+    if (i == 0)
+        v = t->chain.own ? w->in[0] : NO_VALUE;
+    else
+        v = i <= t->chain.n_inputs && extra_by_index(t, i - 1) ? w->extra[i - 1] : NO_VALUE;
     if (v == NO_VALUE || p->value[v].last != s || p->value[v].var) return NO_VALUE;
     const struct tensor_ref *ref = i == 0 ? &t->in[0] : &t->extra[i - 1];
-    if (ref->dtype != t->out[0].dtype && burin_dtype_bytes(ref->dtype) != burin_dtype_bytes(t->out[0].dtype))
+    if (ref->dtype != t->out[0].dtype &&
+        burin_dtype_bytes(ref->dtype) != burin_dtype_bytes(t->out[0].dtype))
         return NO_VALUE;
     for (int k = 0; !t->chain.own && k < t->node->n_in; k++)
         if (w->in[k] == v) return NO_VALUE;
@@ -233,8 +270,10 @@ static void make_blocks(struct planner *p)
         const struct value *v = &p->value[i];
         if (v->var) continue;
         struct plan_block *b = &p->block[v->block];
-        if (!b->bytes) *b = (struct plan_block){ .first = v->def, .last = v->last, .bytes = v->bytes };
-        else if (b->last < v->last) b->last = v->last;
+        if (!b->bytes)
+            *b = (struct plan_block){ .first = v->def, .last = v->last, .bytes = v->bytes };
+        else if (b->last < v->last)
+            b->last = v->last;
     }
     for (int s = 0; s < p->steps; s++)
         if (p->step[s].workspace.bytes) add_block(p, s, s, p->step[s].workspace.bytes);
@@ -286,62 +325,7 @@ static void assign_addresses(struct planner *p)
     }
 }
 
-/* ---- what kernels will ask for --------------------------------------------------------------------- */
-
-struct rehearsal {
-    struct burin_plan *plan;
-    const struct plan_target *target;
-    bool chained;
-};
-
-static bool rehearse_call(struct emit *e, const struct kernel_call *call)
-{
-    struct rehearsal *r = e->user;
-    for (int i = 0; i < call->n_bind; i++) {
-        const struct tensor_ref *b = &call->bind[i];
-        char text[64];
-        if (b->bytes <= r->target->max_range) continue;
-        return fail("a tensor %s%s%s of %.1f MiB is more than the %.1f MiB that this device can bind at once",
-                    shape_text(&b->shape, text), b->var ? " of variable " : "", b->var ? b->var->name : "",
-                    (double)b->bytes / 1048576, (double)r->target->max_range / 1048576);
-    }
-    r->plan->calls++;
-    r->plan->flops += call->flops;
-    r->chained |= call->chained;
-    return true;
-}
-
-/* Runs every emit function once without a device: scratch, work and limits are known before anything is allocated. */
-static bool rehearse(struct planner *p)
-{
-    for (int s = 0; s < p->steps; s++) {
-        struct plan_step *t = &p->step[s];
-        if (p->work[s].elided) continue;
-        struct rehearsal r = { p->plan, p->target, false };
-        struct emit e = { .step = t, .target = p->target, .call = rehearse_call, .user = &r };
-        const struct op_row *row = op_at((enum op_code)t->node->op);
-        bool ok = row->emit(&e);
-        if (ok && t->chain.n_steps && !r.chained) ok = fail("the kernel has dropped its chain");
-        if (!ok) {
-            fail_prefix("%s", row->name);
-            if (t->node->where) fail_prefix("%s", t->node->where);
-            return false;
-        }
-        t->workspace.bytes = e.workspace_used;
-    }
-    return true;
-}
-
-/* ---- all together ------------------------------------------------------------------------------------ */
-
-static void drop_elided(struct planner *p)
-{
-    int n = 0;
-    for (int s = 0; s < p->steps; s++)
-        if (!p->work[s].elided) p->step[n++] = p->step[s];
-    p->plan->step = p->step;
-    p->plan->count = n;
-}
+/* ---- all together ------------------------------------------------------------------------- */
 
 static void collect_vars(struct planner *p)
 {
@@ -369,15 +353,16 @@ static bool make(struct planner *p, const burin_graph *g, const struct plan_opti
     fuse_decide(&p->list, options, p->ride, p->chain);
     if (!fill_steps(p)) return false;
     elide_copies(p);
-    reuse_in_place(p);
-    if (!rehearse(p)) return false;
-    assign_addresses(p);
     drop_elided(p);
+    reuse_in_place(p);
+    if (!plan_rehearse(p->plan, p->target)) return false;
+    assign_addresses(p);
     collect_vars(p);
     return true;
 }
 
-struct burin_plan *plan_make(burin_graph *g, const struct plan_target *target, const struct plan_options *options)
+struct burin_plan *plan_make(burin_graph *g, const struct plan_target *target,
+                             const struct plan_options *options)
 {
     if (g->error) {
         fail("%s", g->error);
@@ -405,34 +390,4 @@ void plan_destroy(struct burin_plan *p)
     if (!p) return;
     arena_finish(&p->arena);
     mem_free(p);
-}
-
-/* ---- printing ---------------------------------------------------------------------------------------- */
-
-static void print_ref(const struct tensor_ref *r, struct str *out)
-{
-    char text[64];
-    str_addf(out, " %s%s@", burin_dtype_name(r->dtype), shape_text(&r->shape, text));
-    if (r->var) str_add(out, r->var->name);
-    else str_addf(out, "%llu", (unsigned long long)r->offset);
-}
-
-void plan_print(const struct burin_plan *p, struct str *out)
-{
-    for (int s = 0; s < p->count; s++) {
-        const struct plan_step *t = &p->step[s];
-        str_addf(out, "%4d %s", s, op_at((enum op_code)t->node->op)->name);
-        for (int i = t->chain.own ? 1 : 0; i < t->chain.n_steps; i++)
-            str_addf(out, "+%s", op_at((enum op_code)t->chain.step[i].op)->name);
-        for (int i = 0; i < BURIN_MAX_PARTS; i++)
-            if (t->out[i].bytes) print_ref(&t->out[i], out);
-        str_add(out, " <-");
-        for (int i = 0; i < BURIN_MAX_INPUTS; i++)
-            if (t->in[i].bytes) print_ref(&t->in[i], out);
-        for (int i = 0; i < t->chain.n_inputs; i++) print_ref(&t->extra[i], out);
-        if (t->workspace.bytes) str_addf(out, " scratch %llu", (unsigned long long)t->workspace.bytes);
-        if (t->recomputed) str_add(out, " again");
-        if (t->node->where) str_addf(out, "  %s", t->node->where);
-        str_add(out, "\n");
-    }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * plan_list.c - the live nodes as a list in execution order, copied and rewritten so that fusion and planning see
- * plain nodes only: recomputation, for one, is nothing but further copies of some nodes. */
+ * plan_list.c - the live nodes as a list in execution order, copied and rewritten so that fusion
+ * and planning see plain nodes only: recomputation, for one, is nothing but further copies of some
+ * nodes. */
 #include "graph/plan.h"
 
 #include <string.h>
@@ -12,7 +13,7 @@ bool node_changes_variables(const burin_node *n)
     return n->op == OP_assign || op_traits((enum op_code)n->op).writes != 0;
 }
 
-/* ---- variables that share memory -------------------------------------------------------------- */
+/* ---- variables that share memory ---------------------------------------------------------- */
 
 const burin_var *var_root(const burin_var *v, uint64_t *offset)
 {
@@ -23,7 +24,8 @@ const burin_var *var_root(const burin_var *v, uint64_t *offset)
 bool var_overlaps(const burin_var *a, const burin_var *b)
 {
     uint64_t at_a, at_b;
-    return var_root(a, &at_a) == var_root(b, &at_b) && at_a < at_b + b->bytes && at_b < at_a + a->bytes;
+    return var_root(a, &at_a) == var_root(b, &at_b) && at_a < at_b + b->bytes &&
+           at_b < at_a + a->bytes;
 }
 
 static bool changes(const burin_node *n, const burin_var *v)
@@ -41,22 +43,25 @@ static bool changes(const burin_node *n, const burin_var *v)
 bool plan_list_written(const struct plan_list *l, const burin_var *v, int from, int to)
 {
     int low = 0, high = l->writers;
-    while (low < high) {  /* first writer after `from` */
+    while (low < high) { /* first writer after `from` */
         int middle = (low + high) / 2;
-        if (l->writer[middle] > from) high = middle;
-        else low = middle + 1;
+        if (l->writer[middle] > from)
+            high = middle;
+        else
+            low = middle + 1;
     }
     for (; low < l->writers && l->writer[low] < to; low++)
         if (changes(l->node[l->writer[low]], v)) return true;
     return false;
 }
 
-/* ---- the list ---------------------------------------------------------------------------------- */
+/* ---- the list ----------------------------------------------------------------------------- */
 
-#define BACKWARD UINT32_MAX       /* the region of nodes of the backward pass, as long as the list is made */
+#define BACKWARD                                                                                   \
+    UINT32_MAX /* the region of nodes of the backward pass, as long as the list is made */
 
 struct lister {
-    struct arena *arena;          /* the plan's: copies of nodes live there */
+    struct arena *arena; /* the plan's: copies of nodes live there */
     bool fusion;
     burin_node **node;
     bool *again;
@@ -89,18 +94,25 @@ static bool *mark_live(burin_node *const *node, int count)
     return live;
 }
 
-/* A value read in a wider type than it is stored in: kernels convert while reading, so the cast is not needed. */
+/* A value read in a wider type than it is stored in: kernels convert while reading, so the cast is
+ * not needed. */
 static burin_node *see_through_casts(burin_node *n)
 {
     while (n->op == OP_cast && (n->dtype == BURIN_F32 || n->dtype == n->in[0]->dtype)) n = n->in[0];
     return n;
 }
 
-static burin_node *add_new(struct lister *l, enum op_code op, burin_node *in, const burin_shape *shape,
-                           burin_dtype dtype, const burin_node *like)
+static burin_node *add_new(struct lister *l, enum op_code op, burin_node *in,
+                           const burin_shape *shape, burin_dtype dtype, const burin_node *like)
 {
-    burin_node n = { .op = (uint16_t)op, .n_in = 1, .n_parts = 1, .dtype = dtype, .region = like->region,
-                     .in = { in }, .shape = *shape, .where = like->where };
+    burin_node n = { .op = (uint16_t)op,
+                     .n_in = 1,
+                     .n_parts = 1,
+                     .dtype = dtype,
+                     .region = like->region,
+                     .in = { in },
+                     .shape = *shape,
+                     .where = like->where };
     return add(l, &n, false);
 }
 
@@ -112,7 +124,8 @@ static void add_broadcasts(struct lister *l, burin_node *n)
     for (int k = 0; k < n->n_in; k++)
         if (!chain_read_of(&n->in[k]->shape, &n->shape, &read))
             n->in[k] = add_new(l, OP_broadcast, n->in[k], &n->shape, n->in[k]->dtype, n);
-    if (burin_shape_count(&n->in[0]->shape) != count && burin_shape_count(&n->in[n->n_in - 1]->shape) != count)
+    if (burin_shape_count(&n->in[0]->shape) != count &&
+        burin_shape_count(&n->in[n->n_in - 1]->shape) != count)
         n->in[0] = add_new(l, OP_broadcast, n->in[0], &n->shape, n->in[0]->dtype, n);
 }
 
@@ -126,9 +139,12 @@ static void add_live(struct lister *l, const burin_node *n, burin_node **map, in
         l->where_copy = arena_strdup(l->arena, c.where);
     }
     c.where = c.where ? l->where_copy : NULL;
-    if ((int)n->index >= forward_count) c.region = BACKWARD;
-    else if (node_changes_variables(n)) c.region = 0;
-    else if (node_is_alias(n)) c.region = c.n_in ? c.in[0]->region : 0;  /* as its owner */
+    if ((int)n->index >= forward_count)
+        c.region = BACKWARD;
+    else if (node_changes_variables(n))
+        c.region = 0;
+    else if (node_is_alias(n))
+        c.region = c.n_in ? c.in[0]->region : 0; /* as its owner */
     if (op_is_elementwise((enum op_code)n->op)) {
         if (l->fusion)
             for (int k = 0; k < c.n_in; k++) c.in[k] = see_through_casts(c.in[k]);
@@ -148,13 +164,13 @@ static int collect_writers(struct lister *l, int **writer)
     return n;
 }
 
-/* ---- checkpointed regions ----------------------------------------------------------------------- */
+/* ---- values that are computed again instead of kept --------------------------------------- */
 
-struct regions {
+struct second_runs {
     struct plan_list list;        /* before the rewrite, to look for writers */
     bool *needed;                 /* node must run again */
-    bool *keep, *keep_next;       /* by owner and part: the first run's value is read again */
-    int *reader;                  /* by region: first backward reader */
+    bool *keep, *keep_next;       /* by value: the first run's is read again */
+    burin_node **first, **second; /* the node in the new list */
 };
 
 static size_t value_of(burin_node *n)
@@ -164,19 +180,22 @@ static size_t value_of(burin_node *n)
     return (size_t)owner->index * BURIN_MAX_PARTS + (size_t)part;
 }
 
-/* Running n again at position `at` gives the same numbers only if no variable it reads has changed. */
-static bool reads_changed(const struct regions *r, const burin_node *n, int at)
+/* Running n again at position `at` gives the same numbers only if no variable it reads has changed.
+ */
+static bool reads_changed(const struct second_runs *r, const burin_node *n, int at)
 {
     for (int k = 0; k < n->n_in; k++) {
         int part;
         const burin_node *owner = node_owner(n->in[k], &part);
-        if (owner->op == OP_leaf && plan_list_written(&r->list, owner->var, (int)n->index, at)) return true;
+        if (owner->op == OP_leaf && plan_list_written(&r->list, owner->var, (int)n->index, at))
+            return true;
     }
     return false;
 }
 
-/* Wants x for a reader in `region`'s second run: runs x again too if it is of the same region, else keeps it. */
-static void want(struct regions *r, burin_node *x, uint32_t region, int at)
+/* Wants x for a reader at `at` in the backward pass or in its region's second run: x runs again too
+ * if it is of that region, otherwise it is kept. */
+static void want(struct second_runs *r, burin_node *x, uint32_t region, int at)
 {
     int part;
     if (node_owner(x, &part)->op == OP_leaf || r->keep[value_of(x)]) return;
@@ -189,82 +208,114 @@ static void want(struct regions *r, burin_node *x, uint32_t region, int at)
     for (int k = 0; k < x->n_in; k++) want(r, x->in[k], region, at);
 }
 
-static bool checkpointed(const burin_node *x) { return x->region && x->region != BACKWARD; }
-
-static void find_needed(struct regions *r, uint32_t region_count)
+static void find_needed(struct second_runs *r)
 {
-    int n = r->list.count;
-    memset(r->needed, 0, (size_t)n);
-    for (uint32_t i = 0; i <= region_count; i++) r->reader[i] = n;
-    for (int i = 0; i < n; i++) {
+    memset(r->needed, 0, (size_t)r->list.count);
+    for (int i = 0; i < r->list.count; i++) {
         burin_node *b = r->list.node[i];
-        if (b->region != BACKWARD) continue;
-        for (int k = 0; k < b->n_in; k++) {
+        for (int k = 0; b->region == BACKWARD && k < b->n_in; k++) {
             burin_node *x = b->in[k];
-            if (!checkpointed(x)) continue;
-            int at = r->reader[x->region] < i ? r->reader[x->region] : i;
-            want(r, x, x->region, at);
-            if (r->needed[x->index]) r->reader[x->region] = at;
+            if (x->region && x->region != BACKWARD) want(r, x, x->region, i);
         }
     }
 }
 
-/* Rewrites the list: before its first backward reader, each region's needed nodes come again. */
-static void add_second_runs(struct lister *l, const struct regions *r, uint32_t region_count)
+/* The second run of x, added to the new list on first demand, what it reads before it. */
+static burin_node *run_again(struct lister *l, struct second_runs *r, burin_node *x)
 {
-    int n = r->list.count;
-    burin_node **first = mem_alloc((size_t)n * sizeof *first), **second = mem_alloc((size_t)n * sizeof *second);
-    for (int i = 0; i < n; i++) {
-        for (uint32_t region = 1; region <= region_count; region++) {
-            if (r->reader[region] != i) continue;
-            for (int j = 0; j < i; j++) {
-                const burin_node *o = r->list.node[j];
-                if (o->region != region || !r->needed[j]) continue;
-                burin_node *c = second[j] = add(l, o, true);
-                for (int k = 0; k < c->n_in; k++) {
-                    uint32_t in = o->in[k]->index;
-                    c->in[k] = second[in] ? second[in] : first[in];
-                }
-            }
-        }
-        burin_node *c = first[i] = add(l, r->list.node[i], false);
-        for (int k = 0; k < c->n_in; k++) {
-            uint32_t in = r->list.node[i]->in[k]->index;
-            c->in[k] = c->region == BACKWARD && second[in] ? second[in] : first[in];
-        }
-    }
-    mem_free(first);
-    mem_free(second);
+    if (!r->needed[x->index]) return r->first[x->index];
+    if (r->second[x->index]) return r->second[x->index];
+    burin_node c = *x;
+    for (int k = 0; k < c.n_in; k++) c.in[k] = run_again(l, r, x->in[k]);
+    return r->second[x->index] = add(l, &c, true);
 }
 
-static void recompute(struct lister *l, uint32_t region_count)
+static void add_second_runs(struct lister *l, struct second_runs *r)
 {
-    size_t n = (size_t)l->count;
-    struct regions r = { .list = { .node = l->node, .count = l->count } };
+    for (int i = 0; i < r->list.count; i++) {
+        burin_node *n = r->list.node[i], c = *n;
+        for (int k = 0; k < c.n_in; k++)
+            c.in[k] = n->region == BACKWARD ? run_again(l, r, n->in[k]) : r->first[n->in[k]->index];
+        r->first[i] = add(l, &c, false);
+    }
+}
+
+static void recompute(struct lister *l)
+{
+    size_t n = (size_t)l->count + 1;
+    struct second_runs r = { .list = { .node = l->node, .count = l->count } };
     r.list.writers = collect_writers(l, &r.list.writer);
     r.needed = mem_alloc(n);
     r.keep = mem_alloc(n * BURIN_MAX_PARTS);
     r.keep_next = mem_alloc(n * BURIN_MAX_PARTS);
-    r.reader = mem_alloc((region_count + 1) * sizeof *r.reader);
-    /* The first pass finds which values outlive their region because another region starts from them; the second
-     * does not compute those again. */
-    find_needed(&r, region_count);
+    r.first = mem_alloc(n * sizeof *r.first);
+    r.second = mem_alloc(n * sizeof *r.second);
+    /* The first pass finds which values outlive their region because another region starts from
+     * them; the second does not compute those again. */
+    find_needed(&r);
     memcpy(r.keep, r.keep_next, n * BURIN_MAX_PARTS);
-    find_needed(&r, region_count);
+    find_needed(&r);
     bool *old_again = l->again;
     l->node = NULL;
     l->again = NULL;
     l->count = l->capacity = l->again_capacity = 0;
-    add_second_runs(l, &r, region_count);
+    add_second_runs(l, &r);
     mem_free(r.list.node);
     mem_free(old_again);
     mem_free(r.needed);
     mem_free(r.keep);
     mem_free(r.keep_next);
-    mem_free(r.reader);
+    mem_free(r.first);
+    mem_free(r.second);
 }
 
-/* ---- all together ------------------------------------------------------------------------------ */
+/* ---- cheap values ------------------------------------------------------------------------- */
+
+#define CHEAP (UINT32_MAX - 1) /* the region of cheap nodes */
+#define CHEAP_DEPTH 4          /* of a chain of them */
+#define CHEAP_BYTES (16 << 10) /* below it, memory is not worth a kernel */
+
+/* Whether n can run again from values that the backward pass needs anyway. */
+static bool is_cheap(const struct plan_options *o, burin_node *n, const bool *saved, int *depth)
+{
+    uint64_t least = o && o->recompute_bytes ? o->recompute_bytes : CHEAP_BYTES;
+    if (n->region || !op_traits((enum op_code)n->op).cheap) return false;
+    if ((uint64_t)burin_shape_count(&n->shape) * burin_dtype_bytes(n->dtype) < least) return false;
+    depth[n->index] = 1;
+    for (int k = 0; k < n->n_in; k++) {
+        int part;
+        const burin_node *x = node_owner(n->in[k], &part);
+        if (x->region == CHEAP) {
+            if (depth[x->index] >= depth[n->index]) depth[n->index] = depth[x->index] + 1;
+        } else if (x->op != OP_leaf && (x->region || !saved[value_of(n->in[k])])) {
+            return false;
+        }
+    }
+    return depth[n->index] <= CHEAP_DEPTH;
+}
+
+/* Activations and norms, for instance: their inputs are kept for their gradients, their results
+ * need not be. */
+static void mark_cheap(struct lister *l, const struct plan_options *options)
+{
+    bool *saved = mem_alloc((size_t)(l->count + 1) * BURIN_MAX_PARTS);
+    int *depth = mem_alloc((size_t)(l->count + 1) * sizeof *depth);
+    for (int i = 0; i < l->count; i++) {
+        burin_node *n = l->node[i];
+        for (int k = 0; n->region == BACKWARD && !node_is_alias(n) && k < n->n_in; k++)
+            saved[value_of(n->in[k])] = true;
+    }
+    for (int i = 0; i < l->count; i++) {
+        burin_node *n = l->node[i];
+        bool follows =
+            node_is_alias(n) && n->n_in && n->in[0]->region == CHEAP && n->region != BACKWARD;
+        if (follows || is_cheap(options, n, saved, depth)) n->region = CHEAP;
+    }
+    mem_free(saved);
+    mem_free(depth);
+}
+
+/* ---- all together ------------------------------------------------------------------------- */
 
 /* Drops what the rewrites left unread. */
 static void compact(struct lister *l)
@@ -281,7 +332,8 @@ static void compact(struct lister *l)
     mem_free(live);
 }
 
-void plan_list_make(struct plan_list *out, struct arena *a, const burin_graph *g, const struct plan_options *options)
+void plan_list_make(struct plan_list *out, struct arena *a, const burin_graph *g,
+                    const struct plan_options *options)
 {
     struct lister l = { .arena = a, .fusion = !options || !options->no_fusion };
     bool *live = mark_live(g->node, g->count);
@@ -292,8 +344,11 @@ void plan_list_make(struct plan_list *out, struct arena *a, const burin_graph *g
     mem_free(map);
     mem_free(live);
     compact(&l);
-    if (g->forward_count && g->region_count) recompute(&l, g->region_count);
-    compact(&l);
+    if (g->forward_count) {
+        if (!options || !options->no_recompute) mark_cheap(&l, options);
+        recompute(&l);
+        compact(&l);
+    }
     *out = (struct plan_list){ .node = l.node, .again = l.again, .count = l.count };
     out->writers = collect_writers(&l, &out->writer);
 }

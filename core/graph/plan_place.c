@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT
- * plan_place.c - where blocks with known lifetimes go in one arena. Greedy: in a given order, each block takes the
- * lowest gap among the placed blocks that live at the same time. Largest-first is within a few percent of the peak
- * on training graphs; earliest-first sometimes beats it, so both are tried. */
+ * plan_place.c - where blocks with known lifetimes go in one arena. Greedy: in a given order, each
+ * block takes the lowest gap among the placed blocks that live at the same time. Largest-first is
+ * within a few percent of the peak on training graphs; earliest-first sometimes beats it, so both
+ * are tried. */
 #include "graph/plan.h"
 
 #include <stdlib.h>
 
-struct placing { struct plan_block block; int index; };
+struct placing {
+    struct plan_block block;
+    int index;
+};
 
 static int compare(uint64_t a, uint64_t b) { return a < b ? -1 : a > b; }
 

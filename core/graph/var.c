@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT
- * var.c - variables: named tensors that stay on the device, packed into a few large blocks per role. */
+ * var.c - variables: named tensors that stay on the device, packed into a few large blocks per
+ * role. */
 #include "graph/device.h"
 
 #include <string.h>
 
 #define ALIGNMENT 256
 #define BLOCK_MAX (1ull << 30)
-#define CHUNK (1 << 18)             /* elements converted at a time */
+#define CHUNK (1 << 18) /* elements converted at a time */
 
 static uint64_t align(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
-/* ---- making ---------------------------------------------------------------------------------------------- */
+/* ---- making ------------------------------------------------------------------------------- */
 
-static burin_var *var_new(burin_device *device, const char *name, burin_dtype dtype, const burin_shape *shape,
-                          burin_role role)
+static burin_var *var_new(burin_device *device, const char *name, burin_dtype dtype,
+                          const burin_shape *shape, burin_role role)
 {
     burin_var *v = mem_alloc(sizeof *v);
     v->device = device;
@@ -23,22 +24,25 @@ static burin_var *var_new(burin_device *device, const char *name, burin_dtype dt
     v->role = role;
     v->bytes = (uint64_t)burin_shape_count(shape) * burin_dtype_bytes(dtype);
     if (!device) return v;
-    device->var = array_reserve(device->var, device->vars, &device->var_capacity, sizeof *device->var);
+    device->var =
+        array_reserve(device->var, device->vars, &device->var_capacity, sizeof *device->var);
     device->var[device->vars++] = v;
     return v;
 }
 
-burin_var *burin_var_create(burin_device *device, const char *name, burin_dtype dtype, const burin_shape *shape,
-                            burin_role role)
+burin_var *burin_var_create(burin_device *device, const char *name, burin_dtype dtype,
+                            const burin_shape *shape, burin_role role)
 {
     bool ok = dtype >= BURIN_F32 && dtype <= BURIN_I32;
     if (!ok) fail("variable %s: type %s does not live on a device", name, burin_dtype_name(dtype));
     if (ok && (role < BURIN_ROLE_WEIGHT || role >= BURIN_ROLE_COUNT))
         ok = fail("variable %s: there is no role %d", name, (int)role);
     if (ok && (shape->rank < 0 || shape->rank > BURIN_MAX_RANK))
-        ok = fail("variable %s: rank %d; at most %d dims are possible", name, shape->rank, BURIN_MAX_RANK);
+        ok = fail("variable %s: rank %d; at most %d dims are possible", name, shape->rank,
+                  BURIN_MAX_RANK);
     for (int i = 0; ok && i < shape->rank; i++)
-        if (shape->dim[i] < 1) ok = fail("variable %s: dim %d is %lld", name, i, (long long)shape->dim[i]);
+        if (shape->dim[i] < 1)
+            ok = fail("variable %s: dim %d is %lld", name, i, (long long)shape->dim[i]);
     return ok ? var_new(device, name, dtype, shape, role) : NULL;
 }
 
@@ -50,8 +54,8 @@ static void add_member(burin_var *pack, burin_var *v, uint64_t offset)
     pack->member[pack->members++] = v;
 }
 
-static burin_var *pack_new(burin_device *device, const char *name, burin_dtype dtype, uint64_t bytes, int n,
-                           burin_role role)
+static burin_var *pack_new(burin_device *device, const char *name, burin_dtype dtype,
+                           uint64_t bytes, int n, burin_role role)
 {
     burin_shape flat = { .rank = 1, .dim = { (int64_t)(bytes / burin_dtype_bytes(dtype)) } };
     burin_var *pack = var_new(device, name, dtype, &flat, role);
@@ -85,7 +89,8 @@ static bool move_into(burin_var *pack, burin_var *v, uint64_t offset)
     return ok;
 }
 
-burin_var *burin_var_pack(burin_device *device, const char *name, burin_var **vars, int n, burin_role role)
+burin_var *burin_var_pack(burin_device *device, const char *name, burin_var **vars, int n,
+                          burin_role role)
 {
     uint64_t bytes = 0;
     if (n < 1) {
@@ -94,8 +99,9 @@ burin_var *burin_var_pack(burin_device *device, const char *name, burin_var **va
     }
     for (int i = 0; i < n; i++) {
         const burin_var *v = vars[i];
-        bool ok = v->dtype == vars[0]->dtype || fail("%s: %s is %s, %s is %s", name, vars[0]->name,
-                  burin_dtype_name(vars[0]->dtype), v->name, burin_dtype_name(v->dtype));
+        bool ok = v->dtype == vars[0]->dtype ||
+                  fail("%s: %s is %s, %s is %s", name, vars[0]->name,
+                       burin_dtype_name(vars[0]->dtype), v->name, burin_dtype_name(v->dtype));
         if (ok && v->parent) ok = fail("%s: %s is packed already", name, v->name);
         if (ok && v->device != device) ok = fail("%s: %s is on another device", name, v->name);
         if (!ok) return NULL;
@@ -113,8 +119,8 @@ burin_var *burin_var_pack(burin_device *device, const char *name, burin_var **va
     return pack;
 }
 
-burin_var *burin_var_pack_like(burin_device *device, const char *name, const burin_var *like, burin_role role,
-                               burin_var **views)
+burin_var *burin_var_pack_like(burin_device *device, const char *name, const burin_var *like,
+                               burin_role role, burin_var **views)
 {
     if (!like->members) {
         fail("%s: %s is not a packed variable", name, like->name);
@@ -134,7 +140,7 @@ burin_var *burin_var_pack_like(burin_device *device, const char *name, const bur
     return pack;
 }
 
-/* ---- letting go -------------------------------------------------------------------------------------------- */
+/* ---- letting go --------------------------------------------------------------------------- */
 
 static void remove_pointer(void *array, int *count, const void *p)
 {
@@ -169,7 +175,7 @@ void burin_var_destroy(burin_var *v)
     while (v->members) {
         burin_var *m = v->member[v->members - 1];
         v->members--;
-        m->parent = NULL;  /* a view that outlives its pack has no contents any more */
+        m->parent = NULL; /* a view that outlives its pack has no contents any more */
         m->offset = 0;
         if (m->owned) burin_var_destroy(m);
     }
@@ -197,14 +203,15 @@ void vars_orphan(burin_device *d)
     d->vars = d->blocks = 0;
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------- */
 
 /* Puts v into the first gap of b that holds it. */
 static bool place_in(struct var_block *b, burin_var *v)
 {
     uint64_t at = 0;
     int i = 0;
-    for (; i < b->count && b->var[i]->offset < at + v->bytes; i++) at = align(b->var[i]->offset + b->var[i]->bytes);
+    for (; i < b->count && b->var[i]->offset < at + v->bytes; i++)
+        at = align(b->var[i]->offset + b->var[i]->bytes);
     if (at + v->bytes > b->bytes) return false;
     b->var = array_reserve(b->var, b->count, &b->capacity, sizeof *b->var);
     memmove(&b->var[i + 1], &b->var[i], (size_t)(b->count - i) * sizeof *b->var);
@@ -235,15 +242,18 @@ static bool is_waiting(const burin_var *v, burin_role role)
     return !v->parent && !v->memory && (!role || v->role == role);
 }
 
-/* A new block, large enough for v and, up to the limit, for those of its role that wait after it. */
+/* A new block, large enough for v and, up to the limit, for those of its role that wait after it.
+ */
 static bool add_block(burin_device *d, const burin_var *v, int index)
 {
-    static const char *const names[BURIN_ROLE_COUNT] = { "variables", "weights", "parameters", "gradients",
+    static const char *const names[BURIN_ROLE_COUNT] = { "variables",       "weights",
+                                                         "parameters",      "gradients",
                                                          "optimizer state", "inputs" };
     uint64_t bytes = align(v->bytes);
     for (int i = index + 1; i < d->vars; i++) {
         const burin_var *w = d->var[i];
-        if (is_waiting(w, v->role) && bytes + align(w->bytes) <= BLOCK_MAX) bytes += align(w->bytes);
+        if (is_waiting(w, v->role) && bytes + align(w->bytes) <= BLOCK_MAX)
+            bytes += align(w->bytes);
     }
     struct gpu_buffer *buffer = device_memory_create(d, bytes, names[v->role]);
     if (!buffer) return false;
@@ -276,25 +286,36 @@ struct gpu_buffer *var_memory(const burin_var *v, uint64_t *offset)
     return b ? b->buffer : NULL;
 }
 
-/* ---- contents -------------------------------------------------------------------------------------------------- */
+/* ---- contents ----------------------------------------------------------------------------- */
 
 static float load(burin_dtype d, const void *p, int64_t i)
 {
     switch (d) {
-    case BURIN_F16: return f16_to_f32(((const uint16_t *)p)[i]);
-    case BURIN_BF16: return bf16_to_f32(((const uint16_t *)p)[i]);
-    case BURIN_I32: return (float)((const int32_t *)p)[i];
-    default: return ((const float *)p)[i];
+    case BURIN_F16:
+        return f16_to_f32(((const uint16_t *)p)[i]);
+    case BURIN_BF16:
+        return bf16_to_f32(((const uint16_t *)p)[i]);
+    case BURIN_I32:
+        return (float)((const int32_t *)p)[i];
+    default:
+        return ((const float *)p)[i];
     }
 }
 
 static void store(burin_dtype d, void *p, int64_t i, float v)
 {
     switch (d) {
-    case BURIN_F16: ((uint16_t *)p)[i] = f32_to_f16(v); break;
-    case BURIN_BF16: ((uint16_t *)p)[i] = f32_to_bf16(v); break;
-    case BURIN_I32: ((int32_t *)p)[i] = (int32_t)v; break;
-    default: ((float *)p)[i] = v;
+    case BURIN_F16:
+        ((uint16_t *)p)[i] = f32_to_f16(v);
+        break;
+    case BURIN_BF16:
+        ((uint16_t *)p)[i] = f32_to_bf16(v);
+        break;
+    case BURIN_I32:
+        ((int32_t *)p)[i] = (int32_t)v;
+        break;
+    default:
+        ((float *)p)[i] = v;
     }
 }
 
@@ -309,8 +330,8 @@ static bool check_access(burin_var *v, burin_dtype dtype, int64_t count)
     if (dtype < BURIN_F32 || dtype > BURIN_I32)
         return fail("variable %s: %s is not converted", v->name, burin_dtype_name(dtype));
     if (count != burin_shape_count(&v->shape))
-        return fail("variable %s has %lld elements, not %lld", v->name, (long long)burin_shape_count(&v->shape),
-                    (long long)count);
+        return fail("variable %s has %lld elements, not %lld", v->name,
+                    (long long)burin_shape_count(&v->shape), (long long)count);
     uint64_t offset;
     return var_memory(v, &offset) || vars_commit(v->device, v->role);
 }

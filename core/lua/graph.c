@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * graph.c - devices, variables, graphs, nodes and sessions for Lua. Node methods and operators are made by looping
+ * graph.c - variables, graphs, nodes and sessions for Lua. Node methods and operators are made by looping
  * over the op table: x:group_norm(gamma, beta, { groups = 32 }), x + y, x:reshape{ 1, 64, 320 }. */
 #include <string.h>
 
@@ -10,39 +10,6 @@
 #define GRAPH "burin.graph"
 #define NODE "burin.node"
 #define SESSION "burin.session"
-
-static burin_device *device;  /* one per process; destroyed after the interpreter */
-
-void script_device_finish(void);
-void script_device_finish(void)
-{
-    burin_device_destroy(device);
-    device = NULL;
-}
-
-static burin_device *need_device(lua_State *L)
-{
-    if (!device) luaL_error(L, "no device has been opened");
-    return device;
-}
-
-/* core.open_device{ name =, tier =, validate =, cache = } */
-static int core_open_device(lua_State *L)
-{
-    burin_device_params p = { 0 };
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_getfield(L, 1, "name");
-    lua_getfield(L, 1, "tier");
-    lua_getfield(L, 1, "cache");
-    lua_getfield(L, 1, "validate");
-    p.name = lua_tostring(L, -4);
-    p.tier = lua_tostring(L, -3);
-    p.cache = lua_tostring(L, -2);
-    p.validate = lua_toboolean(L, -1);
-    if (device) return luaL_error(L, "a device is open already");
-    device = burin_device_create(&p);
-    return device ? 0 : script_raise(L);
-}
 
 /* ---- variables -------------------------------------------------------------------------------- */
 
@@ -71,7 +38,7 @@ static int core_var(lua_State *L)
     burin_dtype dtype = script_dtype(L, 3, BURIN_F32);
     burin_role role = check_role(L, 4);
     burin_var **box = var_push(L);
-    *box = burin_var_create(need_device(L), name, dtype, &s, role);
+    *box = burin_var_create(script_device(L), name, dtype, &s, role);
     return *box ? 1 : script_raise(L);
 }
 
@@ -89,7 +56,7 @@ static int core_pack(lua_State *L)
         lua_pop(L, 1);
     }
     burin_var **box = var_push(L);
-    *box = burin_var_pack(need_device(L), name, vars, n, role);
+    *box = burin_var_pack(script_device(L), name, vars, n, role);
     if (!*box) return script_raise(L);
     lua_pushvalue(L, 2);
     lua_setiuservalue(L, -2, 1);
@@ -110,7 +77,7 @@ static int core_pack_like(lua_State *L)
     burin_role role = check_role(L, 3);
     burin_var **views = lua_newuserdatauv(L, sizeof *views * (size_t)(like->members ? like->members : 1), 0);
     burin_var **box = var_push(L);
-    *box = burin_var_pack_like(need_device(L), name, like, role, views);
+    *box = burin_var_pack_like(script_device(L), name, like, role, views);
     if (!*box) return script_raise(L);
     lua_createtable(L, like->members, 0);
     for (int i = 0; i < like->members; i++) {
@@ -473,7 +440,7 @@ static int core_session(lua_State *L)
     luaL_setmetatable(L, SESSION);
     lua_getiuservalue(L, 1, 1);
     lua_setiuservalue(L, -2, 1);
-    *box = burin_session_create(need_device(L), g, name);
+    *box = burin_session_create(script_device(L), g, name);
     if (!*box) {
         const char *text = burin_graph_error(g);
         return luaL_error(L, "%s", text ? text : burin_error());
@@ -499,22 +466,10 @@ static int session_run(lua_State *L)
 /* s:info() -> bytes by role, activations, workspace, arena, total; flops; dispatches */
 static int session_info(lua_State *L)
 {
-    static const char *const roles[] = { NULL, "weights", "params", "grads", "state", "inputs" };
     burin_session *s = session_check(L, 1);
     burin_memory m;
     burin_session_memory(s, &m);
-    lua_newtable(L);
-    for (int i = BURIN_ROLE_WEIGHT; i < BURIN_ROLE_COUNT; i++) {
-        lua_pushinteger(L, (lua_Integer)m.role[i]);
-        lua_setfield(L, -2, roles[i]);
-    }
-    const struct { const char *name; uint64_t bytes; } row[] = {
-        { "activations", m.activations }, { "workspace", m.workspace }, { "arena", m.arena }, { "total", m.total },
-    };
-    for (int i = 0; i < COUNT_OF(row); i++) {
-        lua_pushinteger(L, (lua_Integer)row[i].bytes);
-        lua_setfield(L, -2, row[i].name);
-    }
+    script_push_memory(L, &m);
     lua_pushnumber(L, burin_session_flops(s));
     lua_setfield(L, -2, "flops");
     lua_pushinteger(L, burin_session_dispatches(s));
@@ -522,11 +477,27 @@ static int session_info(lua_State *L)
     return 1;
 }
 
-/* core.commit(sealed): takes the memory of everything declared so far */
-static int core_commit(lua_State *L)
+/* s:profile() -> { { label, seconds, flops, bytes } per dispatch }; runs the session once, kernel by kernel */
+static int session_profile(lua_State *L)
 {
-    if (!burin_device_commit(need_device(L), lua_toboolean(L, 1))) return script_raise(L);
-    return 0;
+    burin_session *s = session_check(L, 1);
+    int n = burin_session_dispatches(s);
+    burin_profile *rows = lua_newuserdatauv(L, sizeof *rows * (size_t)(n + 1), 0);
+    if (!burin_session_profile(s, rows, n)) return script_raise(L);
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        lua_createtable(L, 0, 4);
+        lua_pushstring(L, rows[i].label);
+        lua_setfield(L, -2, "label");
+        lua_pushnumber(L, rows[i].seconds);
+        lua_setfield(L, -2, "seconds");
+        lua_pushnumber(L, rows[i].flops);
+        lua_setfield(L, -2, "flops");
+        lua_pushnumber(L, rows[i].bytes);
+        lua_setfield(L, -2, "bytes");
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
 }
 
 static void new_class(lua_State *L, const char *name, const luaL_Reg *methods, bool own_index)
@@ -567,8 +538,8 @@ static void open_node_class(lua_State *L)
 void script_open_graph(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "open_device", core_open_device }, { "var", core_var }, { "pack", core_pack }, { "pack_like", core_pack_like },
-        { "graph", core_graph }, { "session", core_session }, { "commit", core_commit }, { "ops", core_ops }, { NULL, NULL },
+        { "var", core_var }, { "pack", core_pack }, { "pack_like", core_pack_like },
+        { "graph", core_graph }, { "session", core_session }, { "ops", core_ops }, { NULL, NULL },
     };
     static const luaL_Reg var[] = {
         { "__gc", var_gc }, { "__index", var_index }, { "write", var_write }, { "read", var_read }, { NULL, NULL },
@@ -578,7 +549,8 @@ void script_open_graph(lua_State *L)
         { "checkpoint", graph_checkpoint }, { "count", graph_count }, { NULL, NULL },
     };
     static const luaL_Reg session[] = {
-        { "__gc", session_gc }, { "__close", session_gc }, { "run", session_run }, { "info", session_info }, { NULL, NULL },
+        { "__gc", session_gc }, { "__close", session_gc }, { "run", session_run }, { "info", session_info },
+        { "profile", session_profile }, { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);
     new_class(L, VAR, var, false);

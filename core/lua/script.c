@@ -8,8 +8,6 @@
 #include "lua/script.h"
 #include "plug/plug.h"
 
-void script_device_finish(void);
-
 int script_raise(lua_State *L)
 {
     luaL_where(L, 1);
@@ -33,30 +31,37 @@ const char *script_where(lua_State *L, char text[256])
     return text;
 }
 
-/* package.searchers entry: the library out of the binary. */
+static const struct embed_file *find_module(const char *name, const char *suffix)
+{
+    for (const struct embed_file *f = embed_lua; f->name; f++) {
+        size_t i = 0;
+        while (name[i] && f->name[i] == (name[i] == '.' ? '/' : name[i])) i++;
+        if (!name[i] && !strcmp(f->name + i, suffix)) return f;
+    }
+    return NULL;
+}
+
+/* package.searchers entry: the library out of the binary. "burin.nn" is burin/nn.lua, "burin" burin/init.lua. */
 static int library_searcher(lua_State *L)
 {
     const char *name = luaL_checkstring(L, 1);
-    char path[256], chunk[260];
-    size_t n = strlen(name);
-    if (n > 200) return 0;
-    for (size_t i = 0; i <= n; i++) path[i] = name[i] == '.' ? '/' : name[i];
-    strcpy(path + n, ".lua");
-    for (const struct embed_file *f = embed_lua; f->name; f++)
-        if (!strcmp(f->name, path)) {
-            snprintf(chunk, sizeof chunk, "=%s", path);
-            if (luaL_loadbufferx(L, (const char *)f->data, (size_t)(f->end - f->data), chunk, "t")) return lua_error(L);
-            lua_pushstring(L, path);
-            return 2;
-        }
-    lua_pushfstring(L, "no module '%s' in the library", name);
-    return 1;
+    const struct embed_file *f = find_module(name, ".lua");
+    if (!f) f = find_module(name, "/init.lua");
+    if (!f) {
+        lua_pushfstring(L, "no module '%s' in the library", name);
+        return 1;
+    }
+    lua_pushfstring(L, "=%s", f->name);
+    if (luaL_loadbufferx(L, (const char *)f->data, (size_t)(f->end - f->data), lua_tostring(L, -1), "t")) return lua_error(L);
+    lua_pushstring(L, f->name);
+    return 2;
 }
 
 static int open_core(lua_State *L)
 {
     lua_newtable(L);
     script_open_tensor(L);
+    script_open_device(L);
     script_open_graph(L);
     script_open_file(L);
     script_open_data(L);

@@ -17,6 +17,7 @@ int script_main(int argc, char **argv);
 
 /* Each adds its functions to the table burin.core on top of the stack. */
 void script_open_tensor(lua_State *L);
+void script_open_device(lua_State *L);
 void script_open_graph(lua_State *L);
 void script_open_file(lua_State *L);
 void script_open_data(lua_State *L);
@@ -27,6 +28,10 @@ void script_open_sandbox(lua_State *L);
 int script_raise(lua_State *L);
 /* "recipe.lua:17" of the innermost Lua function outside the library, or of the library when there is none. */
 const char *script_where(lua_State *L, char text[256]);
+
+burin_device *script_device(lua_State *L);  /* the open device; raises when there is none */
+void script_device_finish(void);            /* after the interpreter: variables refer to it */
+void script_push_memory(lua_State *L, const burin_memory *m);  /* a table of bytes */
 
 /* ---- host tensors (tensor.c): {dtype, shape, bytes} on the Lua side --------------------------------- */
 

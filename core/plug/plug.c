@@ -51,7 +51,7 @@ static const struct burin_host host = {
     .fail = host_fail,
 };
 
-/* ---- loading --------------------------------------------------------------------------------- */
+/* ---- loading ------------------------------------------------------------------------------- */
 
 /* dlopen runs a library's constructors before we can look at it, so what is plainly no library, or
  * cannot be a plugin at all, is told apart first, with a better sentence. */
@@ -78,8 +78,9 @@ static bool check_unique(const struct plug_loaded *p)
 {
     for (int i = 0; i < n_loaded; i++)
         if (strcmp(loaded[i]->plugin.name, p->plugin.name) == 0)
-            return fail("%s: a plugin named \"%s\" is already loaded, from %s; remove one of the two",
-                        p->entry.path, p->plugin.name, loaded[i]->entry.path);
+            return fail(
+                "%s: a plugin named \"%s\" is already loaded, from %s; remove one of the two",
+                p->entry.path, p->plugin.name, loaded[i]->entry.path);
     return true;
 }
 

@@ -15,7 +15,8 @@ struct plug_loaded {
     struct arena arena;
 };
 
-/* Checks and copies the plugin's description into p (p->entry.path is set). False with a sentence. */
+/* Checks and copies the plugin's description into p (p->entry.path is set). False with a sentence.
+ */
 bool plug_take(struct plug_loaded *p, const struct burin_plugin *theirs);
 struct plug_loaded *plug_loaded_at(int i);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * folder.c - a dataset that is a folder of images. Three layouts, told apart by names only:
- *   photos/10_sks dog/...   sub-folders named <repeats>_<class tokens>, the convention of kohya's scripts
- *   10_sks dog/...          such a folder itself
- *   photos/...              images, each used once
- * Items are sorted byte-wise by path, so that every machine sees the same order. A caption lies beside its
- * image under the same stem; the host reads it, since it knows the encodings (burin_item.caption_path). */
+ *   photos/10_sks dog/...   sub-folders named <repeats>_<class tokens>, the convention of kohya's
+ * scripts 10_sks dog/...          such a folder itself photos/...              images, each used
+ * once Items are sorted byte-wise by path, so that every machine sees the same order. A caption
+ * lies beside its image under the same stem; the host reads it, since it knows the encodings
+ * (burin_item.caption_path). */
 #include "burin_plugin.h"
 
 #include <dirent.h>
@@ -43,7 +43,7 @@ struct source {
     bool recursive;
 };
 
-/* ---- small helpers ------------------------------------------------------------------------------ */
+/* ---- small helpers ------------------------------------------------------------------------- */
 
 static char *copy(const char *s)
 {
@@ -108,8 +108,8 @@ static bool is_image(const char *name)
 
 static bool is_foreign_image(const char *name)
 {
-    static const char *const foreign[] = { ".webp", ".avif", ".jxl", ".heic", ".heif", ".gif", ".tif",
-                                           ".tiff", ".psd", ".tga", ".svg", NULL };
+    static const char *const foreign[] = { ".webp", ".avif", ".jxl", ".heic", ".heif", ".gif",
+                                           ".tif",  ".tiff", ".psd", ".tga",  ".svg",  NULL };
     return is_one_of(extension(name), foreign);
 }
 
@@ -134,11 +134,12 @@ static int by_bytes(const struct dirent **a, const struct dirent **b)
 
 static int visible(const struct dirent *e) { return e->d_name[0] != '.'; }
 
-/* ---- scanning ----------------------------------------------------------------------------------- */
+/* ---- scanning ------------------------------------------------------------------------------ */
 
 static char *find_caption(const struct source *s, const char *image)
 {
-    const char *const defaults[] = { ".txt", ".caption", NULL }, *const own[] = { s->caption_ext, NULL };
+    const char *const defaults[] = { ".txt", ".caption", NULL }, *const own[] = { s->caption_ext,
+                                                                                  NULL };
     size_t stem = strlen(image) - strlen(extension(image));
     for (const char *const *ext = s->caption_ext ? own : defaults; *ext; ext++) {
         char *path = host->alloc(stem + strlen(*ext) + 1);
@@ -166,8 +167,9 @@ static int scan_entry(struct source *s, char *path, const char *name, struct fol
     }
     if (S_ISDIR(st.st_mode)) {
         if (!s->recursive)
-            skip(s, path, "sub-folders are only taken when they are named like \"10_name\", or with "
-                          "recursive = true");
+            skip(s, path,
+                 "sub-folders are only taken when they are named like \"10_name\", or with "
+                 "recursive = true");
         else if (depth == DEPTH_MAX)
             skip(s, path, "folders are nested too deeply here");
         else {
@@ -265,7 +267,7 @@ static char *base_name(const char *path)
     return name;
 }
 
-/* ---- the source ----------------------------------------------------------------------------------- */
+/* ---- the source ---------------------------------------------------------------------------- */
 
 static int probe(const char *location)
 {
@@ -321,9 +323,11 @@ static int source_open(const char *location, const struct burin_value *values, v
         rc = scan(s, location, how, 0);
     host->free(name);
     if (rc == 0 && s->items.n == 0)
-        rc = host->fail("%s: no images found (.png, .jpg, .jpeg, .bmp); %lld files or folders were left "
-                        "out%s%s", location, (long long)s->skipped.n, s->skipped.n ? ", the first because "
-                        : "", s->skipped.n ? ((struct skip *)s->skipped.rows)->reason : "");
+        rc = host->fail(
+            "%s: no images found (.png, .jpg, .jpeg, .bmp); %lld files or folders were left "
+            "out%s%s",
+            location, (long long)s->skipped.n, s->skipped.n ? ", the first because " : "",
+            s->skipped.n ? ((struct skip *)s->skipped.rows)->reason : "");
     if (rc != 0) {
         source_close(s);
         return rc;
@@ -359,7 +363,8 @@ static int skipped(void *self, int64_t i, const char **path, const char **reason
 static const struct burin_source source = {
     .size = sizeof source,
     .name = "folder",
-    .help = "a folder of images with captions, or of sub-folders named \"<repeats>_<class tokens>\"",
+    .help =
+        "a folder of images with captions, or of sub-folders named \"<repeats>_<class tokens>\"",
     .probe = probe,
     .options = options,
     .open = source_open,

@@ -32,8 +32,8 @@ const struct st_dtype *st_dtype_of(int dtype)
     return NULL;
 }
 
-/* Non-finite means: every exponent bit set. F8_E4M3 (the "fn" kind) has no infinity, and its only NaN
- * has the mantissa set too. */
+/* Non-finite means: every exponent bit set. F8_E4M3 (the "fn" kind) has no infinity, and its only
+ * NaN has the mantissa set too. */
 static bool finite_at(int dtype, const unsigned char *p)
 {
     uint16_t h;

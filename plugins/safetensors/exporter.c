@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * exporter.c - writing. The file is laid out as the specification asks (header padded with spaces to 8
- * bytes, tensors without holes) and ordered by element size, then name, which keeps every tensor aligned
- * and equal models equal byte for byte. It is written beside its final name, synced, parsed again by the
- * loader's own code and only then renamed: nobody ever sees a half-written file. */
+ * exporter.c - writing. The file is laid out as the specification asks (header padded with spaces
+ * to 8 bytes, tensors without holes) and ordered by element size, then name, which keeps every
+ * tensor aligned and equal models equal byte for byte. It is written beside its final name, synced,
+ * parsed again by the loader's own code and only then renamed: nobody ever sees a half-written
+ * file. */
 #include "st.h"
 
 #include <errno.h>
@@ -137,11 +138,13 @@ static int meta(void *self, const char *key, const char *value)
     struct exporter *e = self;
     for (int64_t i = 0; i < e->n_meta; i++)
         if (strcmp(e->meta[i].key, key) == 0)
-            return st_fail("%s: the metadata key \"%s\" was set twice", e->path, st_show(key)), broken(e);
+            return st_fail("%s: the metadata key \"%s\" was set twice", e->path, st_show(key)),
+                   broken(e);
     if (!is_utf8(key) || !is_utf8(value))
         return st_fail("%s: the metadata \"%s\" is not UTF-8", e->path, st_show(key)), broken(e);
     if (e->laid_out)
-        return st_fail("%s: metadata must be set before the first tensor is written", e->path), broken(e);
+        return st_fail("%s: metadata must be set before the first tensor is written", e->path),
+               broken(e);
     e->meta = st_grow(e->meta, e->n_meta, &e->meta_capacity, sizeof *e->meta);
     e->meta[e->n_meta++] = (struct out_meta){ copy(key), copy(value) };
     return 0;
@@ -156,17 +159,20 @@ static bool check_declared(struct exporter *e, const struct burin_tensor_info *i
         return st_fail("%s: \"%s\" cannot be a tensor's name", e->path, st_show(name));
     for (const char *c = name; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            return st_fail("%s: the tensor name \"%s\" holds a control character", e->path, st_show(name));
+            return st_fail("%s: the tensor name \"%s\" holds a control character", e->path,
+                           st_show(name));
     const struct st_dtype *d = st_dtype_of(in->dtype);
     uint64_t bytes;
     if (!d)
         return st_fail("%s: tensor \"%s\" has the unknown element type %d", e->path, st_show(name),
                        in->dtype);
-    if (in->rank < 0 || in->rank > BURIN_PLUGIN_RANK || !st_shape_bytes(d, in->rank, in->dim, &bytes))
+    if (in->rank < 0 || in->rank > BURIN_PLUGIN_RANK ||
+        !st_shape_bytes(d, in->rank, in->dim, &bytes))
         return st_fail("%s: tensor \"%s\" has an impossible shape", e->path, st_show(name));
     if (bytes != in->bytes)
         return st_fail("%s: tensor \"%s\" was announced with %llu bytes, but its shape needs %llu",
-                       e->path, st_show(name), (unsigned long long)in->bytes, (unsigned long long)bytes);
+                       e->path, st_show(name), (unsigned long long)in->bytes,
+                       (unsigned long long)bytes);
     if (e->laid_out)
         return st_fail("%s: tensor \"%s\" was announced after the first one was written", e->path,
                        st_show(name));
@@ -189,7 +195,8 @@ static int declare(void *self, const struct burin_tensor_info *in)
 
 static int by_layout(const void *a, const void *b)
 {
-    const struct st_tensor *x = &((const struct out_tensor *)a)->t, *y = &((const struct out_tensor *)b)->t;
+    const struct st_tensor *x = &((const struct out_tensor *)a)->t,
+                           *y = &((const struct out_tensor *)b)->t;
     return x->dtype->bytes != y->dtype->bytes ? y->dtype->bytes - x->dtype->bytes :
            strcmp(x->name, y->name);
 }
@@ -226,8 +233,8 @@ static void header_json(const struct exporter *e, struct buffer *b)
             snprintf(number, sizeof number, "%s%lld", k ? "," : "", (long long)t->dim[k]);
             add_text(b, number);
         }
-        snprintf(number, sizeof number, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t->begin,
-                 (unsigned long long)(t->begin + t->bytes));
+        snprintf(number, sizeof number, "],\"data_offsets\":[%llu,%llu]}",
+                 (unsigned long long)t->begin, (unsigned long long)(t->begin + t->bytes));
         add_text(b, number);
     }
     add_text(b, "}");
@@ -243,7 +250,8 @@ static bool write_at(struct exporter *e, const void *bytes, uint64_t n, uint64_t
         if (k < 0 && errno == EINTR)
             continue;
         if (k <= 0)
-            return st_fail("cannot write %s: %s", e->path, k ? strerror(errno) : "nothing was written");
+            return st_fail("cannot write %s: %s", e->path,
+                           k ? strerror(errno) : "nothing was written");
         p += k;
         offset += (uint64_t)k;
         n -= (uint64_t)k;
@@ -275,8 +283,10 @@ static bool lay_out(struct exporter *e)
     for (int i = 0; i < 8; i++)
         length[i] = (unsigned char)((uint64_t)json.n >> (8 * i));
     e->data = 8 + json.n;
-    bool ok = json.n <= ST_HEADER_MAX || st_fail("%s: the names and metadata need a header of more than "
-                                                 "100 MB, which safetensors does not allow", e->path);
+    bool ok =
+        json.n <= ST_HEADER_MAX || st_fail("%s: the names and metadata need a header of more than "
+                                           "100 MB, which safetensors does not allow",
+                                           e->path);
     /* Reserved at once, so that a full disk is met now and not after an hour of writing. */
     int error = ok ? posix_fallocate(e->fd, 0, (off_t)(e->data + e->data_bytes)) : 0;
     if (error == EINVAL || error == EOPNOTSUPP || error == ENODEV)
@@ -298,16 +308,21 @@ static int put(void *self, const char *name, const void *data, uint64_t bytes)
     if (e->failed || (!e->laid_out && !lay_out(e)))
         return broken(e);
     struct out_tensor key = { .name = (char *)(uintptr_t)name };
-    struct out_tensor *o = e->n ? bsearch(&key, e->tensor, (size_t)e->n, sizeof key, by_name) : NULL;
+    struct out_tensor *o =
+        e->n ? bsearch(&key, e->tensor, (size_t)e->n, sizeof key, by_name) : NULL;
     if (!o)
         return st_fail("%s: tensor \"%s\" was never announced", e->path, st_show(name)), broken(e);
     if (o->written || bytes != o->t.bytes)
-        return st_fail("%s: tensor \"%s\" %s", e->path, st_show(name), o->written ?
-                       "was written twice" : "was written with another size than announced"), broken(e);
+        return st_fail("%s: tensor \"%s\" %s", e->path, st_show(name),
+                       o->written ? "was written twice"
+                                  : "was written with another size than announced"),
+               broken(e);
     int64_t bad = st_first_non_finite(o->t.dtype->dtype, data, bytes / (uint64_t)o->t.dtype->bytes);
     if (bad >= 0)
-        return st_fail("%s: tensor \"%s\" holds a NaN or an infinity (element %lld); the training has "
-                       "diverged, so the file is not written", e->path, st_show(name), (long long)bad),
+        return st_fail(
+                   "%s: tensor \"%s\" holds a NaN or an infinity (element %lld); the training has "
+                   "diverged, so the file is not written",
+                   e->path, st_show(name), (long long)bad),
                broken(e);
     if (!write_at(e, data, bytes, e->data + o->t.begin))
         return broken(e);
@@ -333,8 +348,9 @@ static bool verify(const struct exporter *e)
              o->t.dtype == h.tensor[i].dtype;
     }
     st_header_finish(&h);
-    return ok || st_fail("%s: what was written does not read back as it should; is the disk failing?",
-                         e->path);
+    return ok ||
+           st_fail("%s: what was written does not read back as it should; is the disk failing?",
+                   e->path);
 }
 
 static bool sync_folder(const struct exporter *e)

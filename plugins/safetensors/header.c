@@ -71,18 +71,21 @@ static bool parse_offsets(struct json *j, uint64_t *begin, uint64_t *end)
            json_expect(j, ']', "after the two offsets");
 }
 
-static bool check_tensor(const struct json *j, const struct st_tensor *t, uint64_t end, uint64_t data)
+static bool check_tensor(const struct json *j, const struct st_tensor *t, uint64_t end,
+                         uint64_t data)
 {
     uint64_t bytes;
     if (t->begin > end || end > data)
-        return st_fail("%s: tensor \"%s\" claims bytes %llu to %llu, but the file has %llu bytes of "
-                       "tensors; it is damaged or cut off, download it again", j->path,
-                       st_show(t->name), (unsigned long long)t->begin, (unsigned long long)end,
-                       (unsigned long long)data);
+        return st_fail(
+            "%s: tensor \"%s\" claims bytes %llu to %llu, but the file has %llu bytes of "
+            "tensors; it is damaged or cut off, download it again",
+            j->path, st_show(t->name), (unsigned long long)t->begin, (unsigned long long)end,
+            (unsigned long long)data);
     if (!st_shape_bytes(t->dtype, t->rank, t->dim, &bytes) || bytes != end - t->begin)
-        return st_fail("%s: tensor \"%s\" has a shape that does not match its %llu bytes of %s; the "
-                       "header is damaged", j->path, st_show(t->name),
-                       (unsigned long long)(end - t->begin), t->dtype->name);
+        return st_fail(
+            "%s: tensor \"%s\" has a shape that does not match its %llu bytes of %s; the "
+            "header is damaged",
+            j->path, st_show(t->name), (unsigned long long)(end - t->begin), t->dtype->name);
     return true;
 }
 
@@ -116,8 +119,10 @@ static bool parse_tensor(struct json *j, struct st_tensor *t, uint64_t data)
         return false;
     if (seen != (DTYPE | SHAPE | OFFSETS))
         return st_fail("%s: tensor \"%s\" lacks %s in the safetensors header", j->path,
-                       st_show(t->name), !(seen & DTYPE) ? "\"dtype\"" : !(seen & SHAPE) ? "\"shape\"" :
-                       "\"data_offsets\"");
+                       st_show(t->name),
+                       !(seen & DTYPE)   ? "\"dtype\""
+                       : !(seen & SHAPE) ? "\"shape\""
+                                         : "\"data_offsets\"");
     t->dtype = strlen(dtype.s) == dtype.n ? st_dtype_named(dtype.s) : NULL;
     if (!t->dtype) {
         char shown[84];
@@ -228,10 +233,11 @@ static bool check_whole(struct st_header *h, const char *path, uint64_t data)
     uint64_t at = 0;
     for (int64_t i = 0; i < n && ok; at += order[i]->bytes, i++)
         if (order[i]->begin != at)
-            ok = st_fail("%s: tensor \"%s\" begins at byte %llu, but %llu was expected: the tensors "
-                         "%s; the header is damaged", path, st_show(order[i]->name),
-                         (unsigned long long)order[i]->begin, (unsigned long long)at,
-                         order[i]->begin < at ? "overlap" : "leave a hole");
+            ok =
+                st_fail("%s: tensor \"%s\" begins at byte %llu, but %llu was expected: the tensors "
+                        "%s; the header is damaged",
+                        path, st_show(order[i]->name), (unsigned long long)order[i]->begin,
+                        (unsigned long long)at, order[i]->begin < at ? "overlap" : "leave a hole");
     st_host->free(order);
     if (ok && at != data)
         ok = st_fail("%s: its tensors take %llu bytes, but the file has %llu bytes for them; it is "
@@ -246,7 +252,8 @@ static bool check_whole(struct st_header *h, const char *path, uint64_t data)
     return ok;
 }
 
-bool st_header_parse(struct st_header *h, const char *path, const char *json, size_t n, uint64_t data)
+bool st_header_parse(struct st_header *h, const char *path, const char *json, size_t n,
+                     uint64_t data)
 {
     memset(h, 0, sizeof *h);
     h->text = st_host->alloc(n + 1);
@@ -257,7 +264,7 @@ bool st_header_parse(struct st_header *h, const char *path, const char *json, si
     return ok;
 }
 
-/* ---- the file around it ------------------------------------------------------------------------ */
+/* ---- the file around it -------------------------------------------------------------------- */
 
 bool st_read_at(int fd, void *dst, uint64_t bytes, uint64_t offset)
 {
@@ -277,7 +284,8 @@ bool st_read_at(int fd, void *dst, uint64_t bytes, uint64_t offset)
     return true;
 }
 
-static bool read_header(struct st_header *h, const char *path, int fd, uint64_t size, uint64_t *data)
+static bool read_header(struct st_header *h, const char *path, int fd, uint64_t size,
+                        uint64_t *data)
 {
     unsigned char raw[8];
     if (size < 8)
@@ -289,11 +297,15 @@ static bool read_header(struct st_header *h, const char *path, int fd, uint64_t 
     for (int i = 7; i >= 0; i--)
         n = n << 8 | raw[i];
     if (n < 2 || n > ST_HEADER_MAX)
-        return st_fail("%s claims a safetensors header of %llu bytes, but 2 to 100000000 were expected; "
-                       "it is damaged or no safetensors file", path, (unsigned long long)n);
+        return st_fail(
+            "%s claims a safetensors header of %llu bytes, but 2 to 100000000 were expected; "
+            "it is damaged or no safetensors file",
+            path, (unsigned long long)n);
     if (n > size - 8)
-        return st_fail("%s is cut off: its header alone is %llu bytes, but the file has %llu; download "
-                       "it again", path, (unsigned long long)n, (unsigned long long)size);
+        return st_fail(
+            "%s is cut off: its header alone is %llu bytes, but the file has %llu; download "
+            "it again",
+            path, (unsigned long long)n, (unsigned long long)size);
     char *json = st_host->alloc((size_t)n);
     bool ok = st_read_at(fd, json, n, 8) ||
               st_fail("cannot read %s: %s", path, errno ? strerror(errno) : "it was cut off");

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * json.c - a strict reader for the subset that a safetensors header needs. RFC 8259 to the letter:
- * no comments, no trailing commas, no leading zeros, no raw control characters, no lone surrogates. */
+ * no comments, no trailing commas, no leading zeros, no raw control characters, no lone surrogates.
+ */
 #include "st.h"
 
 #include <string.h>
 
 bool json_error(struct json *j, const char *what)
 {
-    return st_fail("%s: the safetensors header is damaged: %s at byte %zu of the header; download the "
-                   "file again", j->path, what, (size_t)(j->at - j->begin));
+    return st_fail(
+        "%s: the safetensors header is damaged: %s at byte %zu of the header; download the "
+        "file again",
+        j->path, what, (size_t)(j->at - j->begin));
 }
 
 void json_space(struct json *j)
@@ -171,7 +174,10 @@ bool json_get_string(struct json *j, struct json_string *out)
     return true;
 }
 
-static bool is_digit(const struct json *j) { return j->at < j->end && *j->at >= '0' && *j->at <= '9'; }
+static bool is_digit(const struct json *j)
+{
+    return j->at < j->end && *j->at >= '0' && *j->at <= '9';
+}
 
 bool json_get_uint(struct json *j, uint64_t *out)
 {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * loader.c - reading. Two ways to a tensor's bytes:
  *   read    pread: safe whatever happens to the file meanwhile; a changed size is an error.
- *   mapped  the file's own pages, without a copy. If someone truncates the file while it is mapped, the
- *           kernel answers an access behind the new end with SIGBUS, and no check beforehand can prevent
- *           that race. So info() looks at the size again before it hands out a mapped pointer, which
- *           catches every file that was changed between open and use; use read() for files that other
- *           programs may be writing. Replacing a file by rename (as our exporter does) is always safe. */
+ *   mapped  the file's own pages, without a copy. If someone truncates the file while it is mapped,
+ * the kernel answers an access behind the new end with SIGBUS, and no check beforehand can prevent
+ *           that race. So info() looks at the size again before it hands out a mapped pointer,
+ * which catches every file that was changed between open and use; use read() for files that other
+ *           programs may be writing. Replacing a file by rename (as our exporter does) is always
+ * safe. */
 #include "st.h"
 
 #include <errno.h>
@@ -32,7 +33,8 @@ static int probe(const char *path, const uint8_t *head, size_t n)
         length = length << 8 | head[i];
     if (length < 2 || length > ST_HEADER_MAX)
         return 0;
-    return n == 9 || head[9] == '"' || head[9] == '}' || head[9] == ' ' || head[9] == '\n' ? 95 : 60;
+    return n == 9 || head[9] == '"' || head[9] == '}' || head[9] == ' ' || head[9] == '\n' ? 95
+                                                                                           : 60;
 }
 
 static void loader_close(void *self)
@@ -106,7 +108,8 @@ static int read_tensor(void *self, int64_t i, void *dst, uint64_t bytes)
         return -1;
     if (bytes != t->bytes)
         return st_host->fail("%s: tensor \"%s\" has %llu bytes, but %llu were asked for", l->path,
-                             st_show(t->name), (unsigned long long)t->bytes, (unsigned long long)bytes);
+                             st_show(t->name), (unsigned long long)t->bytes,
+                             (unsigned long long)bytes);
     if (!unchanged(l))
         return -1;
     if (!st_read_at(l->fd, dst, bytes, l->data + t->begin))

@@ -18,7 +18,7 @@ extern const struct burin_host *st_host;
 extern const struct burin_loader st_loader;
 extern const struct burin_exporter st_exporter;
 
-/* ---- dtypes (dtype.c) ------------------------------------------------------------------------- */
+/* ---- dtypes (dtype.c) ---------------------------------------------------------------------- */
 
 struct st_dtype { const char *name; int dtype, bytes; };
 const struct st_dtype *st_dtype_named(const char *name);      /* NULL when unknown */
@@ -26,11 +26,12 @@ const struct st_dtype *st_dtype_of(int dtype);
 /* Index of the first NaN or infinity, -1 when there is none. Integers are always finite. */
 int64_t st_first_non_finite(int dtype, const void *data, uint64_t n);
 
-/* ---- a strict JSON reader (json.c) ------------------------------------------------------------- */
+/* ---- a strict JSON reader (json.c) --------------------------------------------------------- */
 
-/* Reads a document front to back. A failed call records the reason with its place and returns false;
- * nothing is read after that. `text` receives decoded strings: a decoded string with its NUL never
- * needs more room than its source with its quotes, so `text` of the document's size is enough. */
+/* Reads a document front to back. A failed call records the reason with its place and returns
+ * false; nothing is read after that. `text` receives decoded strings: a decoded string with its NUL
+ * never needs more room than its source with its quotes, so `text` of the document's size is
+ * enough. */
 struct json {
     const char *path;          /* for messages */
     const char *at, *begin, *end;
@@ -45,12 +46,12 @@ bool json_expect(struct json *j, char c, const char *where);
 bool json_get_string(struct json *j, struct json_string *out);
 bool json_get_uint(struct json *j, uint64_t *out);  /* a plain non-negative integer */
 bool json_skip(struct json *j, int depth);          /* any value, nested at most `depth` deep */
-bool json_word(struct json *j, const char *word);   /* true and eaten when the bare word comes next */
+bool json_word(struct json *j, const char *word); /* true and eaten when the bare word comes next */
 bool json_error(struct json *j, const char *what);
 /* Length of the well-formed UTF-8 character at s (s < end), 0 when it is none. */
 size_t utf8_length(const char *s, const char *end);
 
-/* ---- the parsed header (header.c) ---------------------------------------------------------------- */
+/* ---- the parsed header (header.c) ---------------------------------------------------------- */
 
 struct st_tensor {
     const char *name;
@@ -68,19 +69,23 @@ struct st_header {
     char *text;                /* holds every string */
 };
 
-/* Parses n bytes of JSON that describe data_bytes of data. On failure the header is already freed. */
+/* Parses n bytes of JSON that describe data_bytes of data. On failure the header is already freed.
+ */
 bool st_header_parse(struct st_header *h, const char *path, const char *json, size_t n,
                      uint64_t data_bytes);
 void st_header_finish(struct st_header *h);
-/* Opens, checks and parses a whole file. On success the caller owns *fd; *data is where data begins. */
+/* Opens, checks and parses a whole file. On success the caller owns *fd; *data is where data
+ * begins. */
 bool st_file_open(struct st_header *h, const char *path, int *fd, uint64_t *data, uint64_t *bytes);
-bool st_read_at(int fd, void *dst, uint64_t bytes, uint64_t offset);   /* false: errno, 0 = file too short */
+bool st_read_at(int fd, void *dst, uint64_t bytes,
+                uint64_t offset); /* false: errno, 0 = file too short */
 /* shape -> bytes, with every overflow checked; false with the reason. */
 bool st_shape_bytes(const struct st_dtype *d, int rank, const int64_t *dim, uint64_t *out);
 
 bool st_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void *st_grow(void *p, int64_t n, int64_t *capacity, size_t element_bytes);
-/* A name for messages: control characters become '?', cut at 80 bytes. Not reentrant in one call. */
+/* A name for messages: control characters become '?', cut at 80 bytes. Not reentrant in one call.
+ */
 const char *st_show(const char *name);
 
 #endif

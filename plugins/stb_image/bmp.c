@@ -4,7 +4,10 @@
 
 #include <string.h>
 
-bool is_bmp(const uint8_t *b, size_t n) { return n >= 18 && b[0] == 'B' && b[1] == 'M' && le32(b + 14) <= 124; }
+bool is_bmp(const uint8_t *b, size_t n)
+{
+    return n >= 18 && b[0] == 'B' && b[1] == 'M' && le32(b + 14) <= 124;
+}
 
 bool bmp_examine(const uint8_t *b, size_t n, bool header_only, struct picture *out)
 {
@@ -23,7 +26,8 @@ bool bmp_examine(const uint8_t *b, size_t n, bool header_only, struct picture *o
     if (width < 1 || height < 1 || width > SIDE_MAX || height > SIDE_MAX)
         return image_fail("the BMP claims %lld x %lld pixels, but sides of 1 to %d are supported",
                           (long long)width, (long long)height, SIDE_MAX);
-    if (planes != 1 || (bits != 1 && bits != 4 && bits != 8 && bits != 16 && bits != 24 && bits != 32))
+    if (planes != 1 ||
+        (bits != 1 && bits != 4 && bits != 8 && bits != 16 && bits != 24 && bits != 32))
         return image_fail("the BMP is damaged: %u planes of %u bits", planes, bits);
     uint32_t packing = old ? 0 : le32(b + 30);
     if (packing != 0 && packing != 3)
@@ -37,7 +41,7 @@ bool bmp_examine(const uint8_t *b, size_t n, bool header_only, struct picture *o
         return true;
     uint64_t row = ((uint64_t)width * bits + 31) / 32 * 4;
     if (pixels < 14u + header || pixels > n || row * (uint64_t)height > n - pixels)
-        return image_fail("the BMP is cut off: its %lld x %lld pixels are not all there", (long long)width,
-                          (long long)height);
+        return image_fail("the BMP is cut off: its %lld x %lld pixels are not all there",
+                          (long long)width, (long long)height);
     return true;
 }

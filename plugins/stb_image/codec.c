@@ -61,7 +61,8 @@ static size_t stored_at(int orientation, int w, int h, int x, int y)
     return (size_t)sy * (size_t)w + (size_t)sx;
 }
 
-static void turn(const struct picture *p, const uint8_t *from, int channels, struct burin_pixels *out)
+static void turn(const struct picture *p, const uint8_t *from, int channels,
+                 struct burin_pixels *out)
 {
     bool turned = p->orientation >= 5;
     out->width = turned ? p->height : p->width;
@@ -85,13 +86,15 @@ static int decode(const uint8_t *bytes, size_t n, uint64_t max_pixels, struct bu
         return -1;
     uint64_t pixels = (uint64_t)p.width * (uint64_t)p.height;
     if (pixels > max_pixels)
-        return image_host->fail("it has %d x %d pixels, more than the limit of %llu; make it smaller",
-                                p.width, p.height, (unsigned long long)max_pixels);
+        return image_host->fail(
+            "it has %d x %d pixels, more than the limit of %llu; make it smaller", p.width,
+            p.height, (unsigned long long)max_pixels);
     if (!examine(bytes, n, false, &p))
         return -1;
     int channels = p.alpha ? 4 : 3, rc = 0;
     const char *why;
-    /* Measured need: at most 26 bytes a pixel (16-bit RGBA PNG, interlaced), plus tables and edges. */
+    /* Measured need: at most 26 bytes a pixel (16-bit RGBA PNG, interlaced), plus tables and edges.
+     */
     uint8_t *raw = stb_decode(&p, channels, pixels * 40 + p.n * 4 + (4u << 20), &why);
     if (raw) {
         out->channels = channels;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
- * jpeg.c - walks the segments of a JPEG to its end marker, so that a cut-off file is refused instead of
- * decoded to gray, and reads the EXIF orientation, which stb_image ignores. */
+ * jpeg.c - walks the segments of a JPEG to its end marker, so that a cut-off file is refused
+ * instead of decoded to gray, and reads the EXIF orientation, which stb_image ignores. */
 #include "picture.h"
 
 #include <string.h>
 
 #define SCANS_MAX 100           /* of a progressive file; real ones have about ten */
 
-bool is_jpeg(const uint8_t *b, size_t n) { return n >= 3 && b[0] == 0xff && b[1] == 0xd8 && b[2] == 0xff; }
+bool is_jpeg(const uint8_t *b, size_t n)
+{
+    return n >= 3 && b[0] == 0xff && b[1] == 0xd8 && b[2] == 0xff;
+}
 
 /* Only the first directory is looked at and no offset is followed twice, so nothing can loop. */
 int exif_orientation(const uint8_t *b, size_t n)
@@ -19,7 +22,8 @@ int exif_orientation(const uint8_t *b, size_t n)
     bool big = b[0] == 'M' && b[1] == 'M';
     if (!big && !(b[0] == 'I' && b[1] == 'I'))
         return 1;
-    uint32_t (*get16)(const uint8_t *) = big ? be16 : le16, (*get32)(const uint8_t *) = big ? be32 : le32;
+    uint32_t (*get16)(const uint8_t *) = big ? be16 : le16,
+                                    (*get32)(const uint8_t *) = big ? be32 : le32;
     uint32_t at = get32(b + 4);
     if (get16(b + 2) != 42 || at > n || n - at < 2)
         return 1;
@@ -44,7 +48,8 @@ static bool take_frame(const uint8_t *s, size_t n, int marker, struct picture *o
     if (n < 6)
         return image_fail("the JPEG is damaged: bad frame header");
     if (s[0] != 8)
-        return image_fail("a JPEG with %d bits per channel is not supported; convert it to 8 bits", s[0]);
+        return image_fail("a JPEG with %d bits per channel is not supported; convert it to 8 bits",
+                          s[0]);
     out->height = (int)be16(s + 1);
     out->width = (int)be16(s + 3);
     if (!out->width || !out->height)
@@ -103,7 +108,8 @@ bool jpeg_examine(const uint8_t *b, size_t n, bool header_only, struct picture *
         if (marker == 0xe1 && !frame && !exif && length >= 6 && memcmp(s, "Exif\0\0", 6) == 0) {
             exif = true;
             out->orientation = exif_orientation(s, length);
-        } else if (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc) {
+        } else if (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 &&
+                   marker != 0xcc) {
             if (frame)
                 return image_fail("the JPEG is damaged: it has two frames");
             if (!take_frame(s, length, marker, out))
@@ -113,7 +119,8 @@ bool jpeg_examine(const uint8_t *b, size_t n, bool header_only, struct picture *
                 return true;
         } else if (marker == 0xda) {
             if (!frame || ++scans > SCANS_MAX)
-                return image_fail("the JPEG is damaged: %s", frame ? "too many scans" : "no frame header");
+                return image_fail("the JPEG is damaged: %s",
+                                  frame ? "too many scans" : "no frame header");
             at = skip_pixels(b, n, at);
         }
     }

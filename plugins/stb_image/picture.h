@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * picture.h - private to the image codec.
  *
- * stb_image makes no promises about hostile files, so it never sees one first: png.c, jpeg.c and bmp.c
- * walk the whole container, check every length, and hand on only what stb needs. */
+ * stb_image makes no promises about hostile files, so it never sees one first: png.c, jpeg.c and
+ * bmp.c walk the whole container, check every length, and hand on only what stb needs. */
 #ifndef BURIN_STB_IMAGE_PICTURE_H
 #define BURIN_STB_IMAGE_PICTURE_H
 
@@ -35,7 +35,8 @@ bool bmp_examine(const uint8_t *b, size_t n, bool header_only, struct picture *o
 /* The orientation in a JPEG's APP1 payload, 1 when there is none or it is damaged. */
 int exif_orientation(const uint8_t *b, size_t n);
 
-/* stb.c: RGB or RGBA pixels that stb_free releases; at most `budget` bytes are allocated meanwhile. */
+/* stb.c: RGB or RGBA pixels that stb_free releases; at most `budget` bytes are allocated meanwhile.
+ */
 uint8_t *stb_decode(const struct picture *p, int channels, uint64_t budget, const char **why);
 void stb_free(void *pixels);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * png.c - walks the chunks of a PNG, checks them (order, sizes, CRC) and copies the few that carry pixels.
- * The copy drops everything else (text, profiles, animation), and gives the palette its full 256 rows, so
- * that a pixel beyond the palette is black instead of whatever lay in memory. */
+ * png.c - walks the chunks of a PNG, checks them (order, sizes, CRC) and copies the few that carry
+ * pixels. The copy drops everything else (text, profiles, animation), and gives the palette its
+ * full 256 rows, so that a pixel beyond the palette is black instead of whatever lay in memory. */
 #include "picture.h"
 
 #include <string.h>
@@ -51,9 +51,11 @@ static bool next_chunk(struct walk *w, struct chunk *c)
         if ((c->type[i] | 32) < 'a' || (c->type[i] | 32) > 'z')
             return image_fail("the PNG is damaged: no chunk at byte %zu", w->at);
     if (c->n > 0x7fffffffu || c->n > w->n - w->at - 12)
-        return image_fail("the PNG is cut off: its %s chunk claims %u bytes", (const char *)c->type, c->n);
+        return image_fail("the PNG is cut off: its %s chunk claims %u bytes", (const char *)c->type,
+                          c->n);
     if (crc32_of(b + 4, (size_t)c->n + 4) != be32(c->data + c->n))
-        return image_fail("the PNG is damaged: wrong checksum of its %s chunk", (const char *)c->type);
+        return image_fail("the PNG is damaged: wrong checksum of its %s chunk",
+                          (const char *)c->type);
     w->at += (size_t)c->n + 12;
     return true;
 }
@@ -70,11 +72,11 @@ static bool take_ihdr(struct walk *w, const struct chunk *c)
                  color == 3 ? depth == 1 || depth == 2 || depth == 4 || depth == 8 :
                  (color == 2 || color == 4 || color == 6) && (depth == 8 || depth == 16);
     if (!known || c->data[10] || c->data[11] || c->data[12] > 1)
-        return image_fail("the PNG is damaged: color type %d with %d bits, or an unknown method", color,
-                          depth);
+        return image_fail("the PNG is damaged: color type %d with %d bits, or an unknown method",
+                          color, depth);
     if (!width || !height || width > SIDE_MAX || height > SIDE_MAX)
-        return image_fail("the PNG claims %u x %u pixels, but sides of 1 to %d are supported", width,
-                          height, SIDE_MAX);
+        return image_fail("the PNG claims %u x %u pixels, but sides of 1 to %d are supported",
+                          width, height, SIDE_MAX);
     w->ihdr = true;
     w->depth = depth;
     w->color = color;
@@ -87,8 +89,8 @@ static bool take_ihdr(struct walk *w, const struct chunk *c)
 static bool check_chunk(struct walk *w, const struct chunk *c)
 {
     if (!w->ihdr && !is(c, "IHDR"))
-        return image_fail(is(c, "CgBI") ? "Apple's private kind of PNG is not supported; convert it" :
-                          "the PNG is damaged: it does not begin with IHDR");
+        return image_fail(is(c, "CgBI") ? "Apple's private kind of PNG is not supported; convert it"
+                                        : "the PNG is damaged: it does not begin with IHDR");
     if (is(c, "IHDR"))
         return take_ihdr(w, c);
     if (is(c, "PLTE")) {
@@ -117,7 +119,8 @@ static bool check_chunk(struct walk *w, const struct chunk *c)
     return true;
 }
 
-static void copy_chunk(struct walk *w, const char *type, const uint8_t *data, uint32_t n, uint32_t stored)
+static void copy_chunk(struct walk *w, const char *type, const uint8_t *data, uint32_t n,
+                       uint32_t stored)
 {
     uint8_t *o = w->p->own + w->out;
     for (int i = 0; i < 4; i++)
@@ -133,8 +136,8 @@ static bool backed_by_file(const struct walk *w)
     uint64_t row = ((uint64_t)w->p->width * (uint64_t)(channels[w->color] * w->depth) + 7) / 8 + 1;
     uint64_t raw = row * (uint64_t)w->p->height;
     return raw <= w->idat_bytes * DEFLATE_RATIO + 1024 ||
-           image_fail("the PNG claims %d x %d pixels, more than its %llu bytes can hold", w->p->width,
-                      w->p->height, (unsigned long long)w->n);
+           image_fail("the PNG claims %d x %d pixels, more than its %llu bytes can hold",
+                      w->p->width, w->p->height, (unsigned long long)w->n);
 }
 
 bool png_examine(const uint8_t *b, size_t n, bool header_only, struct picture *out)

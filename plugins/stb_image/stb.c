@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * stb.c - stb_image itself, cut down to PNG, JPEG and BMP, with an allocator that has a limit: a file that
- * unpacks to more than its dimensions justify (a "zip bomb") runs into it. */
+ * stb.c - stb_image itself, cut down to PNG, JPEG and BMP, with an allocator that has a limit: a
+ * file that unpacks to more than its dimensions justify (a "zip bomb") runs into it. */
 #include "picture.h"
 
 #include <stddef.h>
@@ -65,7 +65,8 @@ uint8_t *stb_decode(const struct picture *p, int channels, uint64_t budget, cons
     if (p->n > INT32_MAX)
         return NULL;
     budget_left = budget;
-    uint8_t *pixels = stbi_load_from_memory(p->bytes, (int)p->n, &width, &height, &stored, channels);
+    uint8_t *pixels =
+        stbi_load_from_memory(p->bytes, (int)p->n, &width, &height, &stored, channels);
     if (!pixels) {
         *why = stbi_failure_reason();
         *why = *why ? *why : "unknown reason";

@@ -3,7 +3,7 @@
 --
 --   name, options   defaults { rank = 8 }, or rules { rank = { "integer", default = 8, min = 1 } }
 --   targets         function(o, layer) -> true for layers that it adapts
---   params          function(o, layer) -> { name = layer:param(name, { outputs, inputs }, init) ... }
+--   params          function(o, layer) -> { name = layer:param(name, { outputs, inputs }, init) }
 --   forward         function(o, layer, p, x, y) -> the new output; y is the layer's own
 --   alpha           function(o, layer) -> number kept beside the parameters in files (optional)
 --
@@ -25,7 +25,8 @@ local function schema(defaults)
       rules[name] = { math.type(v) == "float" and "number" or math.type(v) or type(v), default = v }
     end
   end
-  rules.text_encoder = rules.text_encoder or { "boolean", default = true, help = "train the text encoders too" }
+  rules.text_encoder = rules.text_encoder
+    or { "boolean", default = true, help = "train the text encoders too" }
   rules.unet = rules.unet or { "boolean", default = true, help = "train the U-Net" }
   return rules
 end
@@ -63,27 +64,28 @@ function Instance:params()
   local list = {}
   for _, component in ipairs(self.whole) do
     for _, e in ipairs(component.order) do
-      list[#list + 1] = { name = component.name .. "." .. e.name, var = e.var, group = self.groups[component.name] }
+      list[#list + 1] = { name = component.name .. "." .. e.name, var = e.var,
+        group = self.groups[component.name] }
     end
   end
   for _, e in ipairs(self.component.order) do
-    list[#list + 1] = { name = e.name, var = e.var, group = self.groups[e.layer.component], entry = e }
+    list[#list + 1] = { name = e.name, var = e.var, group = self.groups[e.layer.component] }
   end
   return list
 end
 
 function Instance:trains_text() return self.options.text_encoder end
 
--- First values, after core.commit and model:load. A model without a file gets its own first values
--- here.
-function Instance:init(model, seed)
-  if not model.files then model:init(seed) end
-  if self.options.file then return self:load(self.options.file, model.map) end
+-- First values of the adapter, after core.commit: random, or those of the file it was made from.
+function Instance:init(seed)
+  if self.options.file then return self:load(self.options.file, self.options.map) end
   self.component:init(seed)
 end
 
 -- Keys of a layer's parameter in kohya's files.
-local function kohya_key(map, e) return map:kohya(e.layer.component, e.layer.name) .. "." .. e.param .. ".weight" end
+local function kohya_key(map, e)
+  return map:kohya(e.layer.component, e.layer.name) .. "." .. e.param .. ".weight"
+end
 
 -- { { key, tensor } ... } under kohya's names with one alpha per layer. read: var -> tensor, to
 -- export something else than the values (gradients, averages).
@@ -95,7 +97,8 @@ function Instance:export(map, dtype, read)
     local layer = map:kohya(e.layer.component, e.layer.name)
     if self.method.alpha and not seen[layer] then
       seen[layer] = true
-      list[#list + 1] = { layer .. ".alpha", core.tensor({}, dtype or "f32", self.method.alpha(self.options, e.layer)) }
+      local alpha = self.method.alpha(self.options, e.layer)
+      list[#list + 1] = { layer .. ".alpha", core.tensor({}, dtype or "f32", alpha) }
     end
   end
   return list
@@ -128,17 +131,12 @@ function Instance:metadata(model)
 end
 
 -- Writes the result, whole and synced or not there at all: a kohya file of the adapter, or a
--- checkpoint after full training. o: dtype ("f16"), name, seed, steps, base (path of the base
--- model), metadata (further texts)
-function Instance:save(model, path, o)
-  o = o or {}
-  local metadata = self.method.whole and {} or self:metadata(model)
-  metadata.ss_output_name, metadata.ss_seed = o.name, o.seed and tostring(o.seed)
-  metadata.ss_steps = o.steps and tostring(o.steps)
-  metadata.ss_sd_model_name = o.base and o.base:match "[^/]*$"
-  for k, v in pairs(o.metadata or {}) do metadata[k] = v end
-  if self.method.whole then return model:save(path, { dtype = o.dtype, metadata = metadata }) end
-  core.export(path, "safetensors", self:export(model.map, o.dtype or "f16"), metadata)
+-- checkpoint after full training. o: dtype ("f16"), metadata (texts added to the minimum)
+function Instance:save(path, model, o)
+  if self.method.whole then return model:save(path, o) end
+  local metadata = self:metadata(model)
+  for k, v in pairs(o and o.metadata or {}) do metadata[k] = v end
+  core.export(path, "safetensors", self:export(model.map, o and o.dtype or "f16"), metadata)
 end
 
 local method = {}
@@ -149,9 +147,11 @@ function method.define(definition)
     local o = options.check(definition.name, given or {}, rules)
     if definition.settle then definition.settle(o) end
     for k, v in pairs(internal or {}) do o[k] = v end
-    return setmetatable({ name = definition.name, method = definition, options = o, groups = {}, whole = {},
-      component = nn.component { name = definition.name, role = "param" } }, Instance)
+    return setmetatable({ name = definition.name, method = definition, options = o, groups = {},
+      whole = {}, component = nn.component { name = definition.name, role = "param" } }, Instance)
   end
 end
 
-return method
+return setmetatable(method, { __call = function(_, definition)
+  return method.define(definition)
+end })

@@ -5,7 +5,7 @@
 --
 --   kind     on the device         in a file
 --   linear   (in, out)             (out, in)
---   conv1    (in, out)             (out, in, 1, 1)     a 1x1 convolution is a matrix product over channels
+--   conv1    (in, out)             (out, in, 1, 1)     a matrix product over channels
 --   conv     (KH, KW, in, out)     (out, in, KH, KW)
 --   vector, table                  the same
 --
@@ -47,8 +47,8 @@ function Component:declare(name, kind, shape, init, fan_in)
   local e = self.vars[name]
   if e then
     if not same_shape(e.shape, shape) then
-      error(("%s: %s is (%s) here and (%s) elsewhere"):format(self.name, name, table.concat(shape, ", "),
-        table.concat(e.shape, ", ")), 2)
+      error(("%s: %s is (%s) here and (%s) elsewhere"):format(self.name, name,
+        table.concat(shape, ", "), table.concat(e.shape, ", ")), 2)
     end
     return e
   end
@@ -111,8 +111,8 @@ function Component:load(reader)
     else
       local d = nn.to_device(e, t)
       if not d then
-        error(("%s: %s has shape (%s), expected (%s)"):format(self.name, e.name, table.concat(t.shape, ", "),
-          table.concat(file_shape(e.kind, e.shape), ", ")), 0)
+        error(("%s: %s has shape (%s), expected (%s)"):format(self.name, e.name,
+          table.concat(t.shape, ", "), table.concat(file_shape(e.kind, e.shape), ", ")), 0)
       end
       e.var:write(d)
     end
@@ -138,7 +138,7 @@ function Component:leaves(graph)
   return list
 end
 
--- ---- scopes -------------------------------------------------------------------------------------------
+-- ---- scopes -------------------------------------------------------------------------------------
 
 -- scope:at("resnets", 0) -> the child "resnets.0"
 function Scope:at(...)
@@ -149,7 +149,8 @@ end
 
 -- The same scope whose layers belong to another group; methods choose their targets by it.
 function Scope:in_group(group)
-  return setmetatable({ component = self.component, graph = self.graph, group = group, path = self.path }, Scope)
+  return setmetatable({ component = self.component, graph = self.graph, group = group,
+    path = self.path }, Scope)
 end
 
 local function join(scope, name) return scope.path == "" and name or scope.path .. "." .. name end
@@ -172,19 +173,21 @@ end
 -- kind: "vector" or "table"; init: "zeros", "ones", "kaiming" or the standard deviation of a normal
 -- distribution.
 function Scope:param(name, shape, kind, init)
-  local e = self.component:declare(join(self, name), kind or (#shape == 1 and "vector" or "table"), shape, init or 0.02)
+  kind = kind or (#shape == 1 and "vector" or "table")
+  local e = self.component:declare(join(self, name), kind, shape, init or 0.02)
   return self.graph:leaf(e.var)
 end
 
 local function new_layer(scope, name, kind, inputs, outputs)
-  return setmetatable({ name = join(scope, name), component = scope.component.name, kind = kind, inputs = inputs,
-    outputs = outputs, kernel = 1, stride = 1, pad = { 0, 0, 0, 0 }, group = scope.group, graph = scope.graph,
-    kinds = {} }, Layer)
+  return setmetatable({ name = join(scope, name), component = scope.component.name, kind = kind,
+    inputs = inputs, outputs = outputs, kernel = 1, stride = 1, pad = { 0, 0, 0, 0 },
+    group = scope.group, graph = scope.graph, kinds = {} }, Layer)
 end
 
 local function bias_and_adapters(scope, name, layer, x, y, bias, fan_in)
   if bias ~= false then
-    local e = scope.component:declare(join(scope, name) .. ".bias", "vector", { layer.outputs }, "kaiming", fan_in)
+    local path = join(scope, name) .. ".bias"
+    local e = scope.component:declare(path, "vector", { layer.outputs }, "kaiming", fan_in)
     y = y + scope.graph:leaf(e.var)
   end
   for _, adapter in ipairs(scope.component.adapters) do y = adapter:apply(layer, x, y) end
@@ -195,9 +198,10 @@ end
 function Scope:linear(x, name, out, o)
   local shape = x.shape
   local inputs = shape[#shape]
-  local e = self.component:declare(join(self, name) .. ".weight", "linear", { inputs, out }, "kaiming", inputs)
+  local layer = new_layer(self, name, "linear", inputs, out)
+  local e = self.component:declare(layer.name .. ".weight", "linear", { inputs, out }, "kaiming")
   local y = x:matmul(self.graph:leaf(e.var))
-  return bias_and_adapters(self, name, new_layer(self, name, "linear", inputs, out), x, y, o and o.bias, inputs)
+  return bias_and_adapters(self, name, layer, x, y, o and o.bias, inputs)
 end
 
 -- o: kernel (3), stride (1), pad (kernel // 2, or { top, left, bottom, right }), bias (true)
@@ -207,9 +211,11 @@ function Scope:conv(x, name, out, o)
   local inputs, k = shape[#shape], o.kernel or 3
   local layer = new_layer(self, name, "conv", inputs, out)
   local p = o.pad or k // 2
-  layer.kernel, layer.stride, layer.pad = k, o.stride or 1, type(p) == "table" and p or { p, p, p, p }
-  local dims = k == 1 and { inputs, out } or { k, k, inputs, out }
-  local e = self.component:declare(layer.name .. ".weight", k == 1 and "conv1" or "conv", dims, "kaiming", k * k * inputs)
+  layer.kernel, layer.stride = k, o.stride or 1
+  layer.pad = type(p) == "table" and p or { p, p, p, p }
+  local kind, dims = "conv", { k, k, inputs, out }
+  if k == 1 then kind, dims = "conv1", { inputs, out } end
+  local e = self.component:declare(layer.name .. ".weight", kind, dims, "kaiming", k * k * inputs)
   local y = layer:product(self.graph:leaf(e.var), e.kind, x)
   return bias_and_adapters(self, name, layer, x, y, o.bias, k * k * inputs)
 end
@@ -244,12 +250,13 @@ function Scope:cast(x)
   return x:cast(self.component.compute)
 end
 
--- ---- layers, as methods see them ------------------------------------------------------------------------
+-- ---- layers, as methods see them ----------------------------------------------------------------
 
 function Layer:product(weight, kind, x)
   if kind ~= "conv" then return x:matmul(weight) end
   local p = self.pad
-  return x:conv2d(weight, { stride = self.stride, top = p[1], left = p[2], bottom = p[3], right = p[4] })
+  return x:conv2d(weight, { stride = self.stride, top = p[1], left = p[2], bottom = p[3],
+    right = p[4] })
 end
 
 -- A variable of the adapter that is being applied: { outputs, inputs } a matrix, { n } a vector.
@@ -264,9 +271,11 @@ function Layer:param(name, dims, init, o)
     fan_in = k * k * dims[2]
   end
   local owner = self.adapter.component
-  local e = owner:declare(self.component .. "." .. self.name .. "." .. name, kind, shape, init, fan_in)
+  local path = ("%s.%s.%s"):format(self.component, self.name, name)
+  local e = owner:declare(path, kind, shape, init, fan_in)
   e.param = name  -- without the graph, which must not outlive its trace
-  e.layer = { component = self.component, name = self.name, kind = self.kind, kernel = self.kernel, group = self.group }
+  e.layer = { component = self.component, name = self.name, kind = self.kind, kernel = self.kernel,
+    group = self.group }
   local node = self.graph:leaf(e.var)
   self.kinds[node] = kind
   return node
@@ -274,7 +283,8 @@ end
 
 -- The product of a variable made by layer:param with x.
 function Layer:apply(node, x)
-  return self:product(node, self.kinds[node] or error("layer:apply takes what layer:param returned", 2), x)
+  local kind = self.kinds[node] or error("layer:apply takes what layer:param returned", 2)
+  return self:product(node, kind, x)
 end
 
 return nn

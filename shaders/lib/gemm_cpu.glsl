@@ -1,51 +1,32 @@
 // SPDX-License-Identifier: MIT
-// gemm_cpu.glsl - the register tile of matrix products on a CPU driver: 8 lanes, no shared memory, no barriers.
-//
-// The tile is TU x (8 * TL). The "uniform" operand U is spread to all lanes by broadcasts, the "lane" operand L is
-// held by lanes, TL neighbours each: out tile += U (TU, k) * L (k, 8 TL). Both arrive in pieces of 4 neighbours:
-//   along k   ("KC", k contiguous): 4 k's of one row
-//   along rows ("RC", rows contiguous): 4 rows at one k
-// Which operand is U is the emitter's choice (SWAP): with few columns, the columns are U and lanes hold rows.
+// gemm_cpu.glsl - gemm.glsl on a CPU driver: one subgroup of 8 lanes, no shared memory, no barriers. The tile of
+// TU x (8 TL) stays in registers. U is spread to all lanes by broadcasts; each lane holds TL neighbours of L.
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_ballot : require
 #extension GL_EXT_shader_subgroup_extended_types_int64 : require
+#include "wide.glsl"
+WIDE(0, a, DT0)
+WIDE(1, b, DT1)
 
 layout(local_size_x = 8) in;
-layout(constant_id = 8) const uint TU = 16;      // 8 or 16
-layout(constant_id = 9) const uint TL = 16;      // 4, 8 or 16
-layout(constant_id = 10) const uint FLAGS = 0;
-const bool U_RC = (FLAGS & 1) != 0;
-const bool L_KC = (FLAGS & 2) != 0;
-const bool SWAP = (FLAGS & 4) != 0;              // U is b and L is a
-const bool SCALAR = (FLAGS & 8) != 0;            // rows are no multiples of 4: one element per load
-const bool FOURS = (FLAGS & 16) != 0;            // rows of the output and of the chain's inputs are multiples of 4
 const uint TU8 = TU / 8, TL4 = TL / 4;
+const uint U_TILE = TU, L_TILE = 8 * TL, STEP = 4;      // TU is 8 or 16, TL is 4, 8, 16 or 20
+const uint U_PIECES = TU8, L_PIECES = L_KC ? TL : TL4;
 const uint DTU = SCALAR ? F32 : SWAP ? DT1 : DT0;
 const uint DTL = SCALAR ? F32 : SWAP ? DT0 : DT1;
 
 uint lane = gl_SubgroupInvocationID;
+uint u_row(uint p) { return U_RC ? lane % 2 * (TU / 2) + 4 * p : 8 * p + lane; }
+// Columns of quad j: quads come in pairs (one load of 8) as long as there are two, 64 columns a pair.
+bool paired(uint j) { return (j | 1u) < TL4; }
+uint l_quad(uint j) { return L_KC ? lane * TL + 4 * j : j / 2 * 64 + (paired(j) ? lane * 8 + j % 2 * 4 : lane * 4); }
+uint u_whole(uint p) { return 4 * TU8; }
+uint l_whole(uint c) { return paired(c) ? 8 : 4; }
+uint l_row(uint c) { return L_KC ? lane * TL + c : l_quad(c); }
 
-// What a kernel supplies: where a piece begins and how many of its 4 elements exist (0 or 4 unless SCALAR; at
-// least one element at the index is readable). k is the step, a multiple of 4.
-//   u_piece(p, k)   KC: row 8 p + lane of the tile, k ..         RC: this lane's quad p at step k + lane / 2
-//   l_piece(c, k)   KC: this lane's column c, k ..               RC: this lane's quad c at step k exactly
-struct piece { uint index, count; };
-piece u_piece(uint p, uint k);
-piece l_piece(uint c, uint k);
-
-raw4 gather4(bool b, piece s)
-{
-    vec4 v;
-    [[unroll]] for (uint e = 0; e < 4; e++) {
-        uint i = s.index + (e < s.count ? e : 0);
-        float x = b ? b_at(i) : a_at(i);
-        v[e] = e < s.count ? x : 0.0;
-    }
-    return raw_pack(v);
-}
 raw4 load4(bool b, piece s)
 {
-    if (SCALAR) return gather4(b, s);
+    if (SCALAR) return raw_pack(gather(b, s));
     raw4 r = b ? b_raw4(s.index) : a_raw4(s.index);
     return s.count == 0 ? raw4(0ul) : r;
 }
@@ -56,8 +37,8 @@ raw8 load8(bool b, piece s)
     return r;
 }
 
-vec4 acc[64];    // [TU][TL4], four neighbours along L
-vec4 held[16];   // [4][TL4]: L at the 4 k's of a step
+vec4 acc[80];    // [TU][TL4], four neighbours along L
+vec4 held[20];   // [4][TL4]: L at the 4 k's of a step
 raw4 own[2];     // this lane's pieces of U
 
 vec4 spread(uint p, uint from)
@@ -86,23 +67,24 @@ void gemm_step(uint k)
             vec4 v = raw_value(DTL, load4(!SWAP, l_piece(c, k)));
             [[unroll]] for (uint e = 0; e < 4; e++) held[e * TL4 + c / 4][c % 4] = v[e];
         }
-    } else if (TL == 4 || SCALAR) {
-        [[unroll]] for (uint e = 0; e < 4; e++)
-            [[unroll]] for (uint j = 0; j < TL4; j++) held[e * TL4 + j] = raw_value(DTL, load4(!SWAP, l_piece(j, k + e)));
     } else {
         [[unroll]] for (uint e = 0; e < 4; e++)
-            [[unroll]] for (uint j = 0; j < TL4; j += 2) {
-                raw8 r = load8(!SWAP, l_piece(j, k + e));
-                held[e * TL4 + j] = raw_value(DTL, r.lo);
-                held[e * TL4 + j + 1] = raw_value(DTL, r.hi);
+            [[unroll]] for (uint j = 0; j < TL4; j++) {
+                if (SCALAR || !paired(j)) held[e * TL4 + j] = raw_value(DTL, load4(!SWAP, l_piece(j, k + e)));
+                else if (j % 2 == 0) {
+                    raw8 r = load8(!SWAP, l_piece(j, k + e));
+                    held[e * TL4 + j] = raw_value(DTL, r.lo);
+                    held[e * TL4 + j + 1] = raw_value(DTL, r.hi);
+                }
             }
     }
+    uint uk = U_RC ? k + lane / 2 : k;
     if (U_RC && TU == 16 && !SCALAR) {
-        raw8 r = load8(SWAP, u_piece(0, k));
+        raw8 r = load8(SWAP, u_piece(0, uk));
         own[0] = r.lo;
         own[1] = r.hi;
     } else {
-        [[unroll]] for (uint p = 0; p < TU8; p++) own[p] = load4(SWAP, u_piece(p, k));
+        [[unroll]] for (uint p = 0; p < TU8; p++) own[p] = load4(SWAP, u_piece(p, uk));
     }
     if (!U_RC) {
         [[unroll]] for (uint i = 0; i < TU; i++) multiply_row(i, spread(i / 8, i % 8));
@@ -115,33 +97,23 @@ void gemm_step(uint k)
     }
 }
 
-void store4(uint index, uint count, vec4 v)
+// Stores the tile at (u0, l0) of an output of us x ls numbers; its rows run along U (after SWAP: along L). The loops
+// have no constant end and move the accumulators along, because the chain's code is long and the compiler slow: it
+// should see that code few times, and the accumulators must not be indexed by a variable.
+void gemm_store(uint u0, uint us, uint l0, uint ls)
 {
-    if (FOURS) {
-        if (count != 0) y_set4(index / 4, chain_apply4(v, index));
-    } else {
-        for (uint e = 0; e < count; e++) {
-            y_set(index + e, chain_apply(v.x, index + e));
-            v = v.yzwx;
-        }
-    }
-}
-
-// Tile at (u0, l0) of an output of `us` x `ls` numbers (after SWAP: rows are L) whose rows are `width` apart. The
-// loops have no constant end and move the accumulators along, because the chain's code is long and the compiler
-// slow: it should see that code few times, and the accumulators must not be indexed by a variable.
-void gemm_store(uint base, uint u0, uint us, uint l0, uint ls, uint width)
-{
-    uint l = l0 + lane * TL, end = min(us, u0 + TU);
+    uint end = min(us, u0 + TU);
     if (SWAP) {
         for (uint u = u0; u < end; u += 4) {
-            vec4 t[16];
+            vec4 t[20];
             [[unroll]] for (uint r = 0; r < 4; r++)
                 [[unroll]] for (uint j = 0; j < TL4; j++) t[r * TL4 + j] = acc[r * TL4 + j];
-            for (uint c = 0; c < min(TL, ls - l0); c += 4) {
-                [[unroll]] for (uint e = 0; e < 4; e++)
-                    store4(base + (l + c + e) * width + u, l + c + e < ls ? min(end - u, 4) : 0,
+            for (uint q = 0; q < min(TL4, ls - l0); q++) {
+                [[unroll]] for (uint e = 0; e < 4; e++) {
+                    uint c = l0 + l_quad(q) + e, row = c < ls ? out_row(c) : NO_ROW;
+                    store4(row + u, row == NO_ROW ? 0 : min(end - u, 4),
                            vec4(t[0][e], t[TL4][e], t[2 * TL4][e], t[3 * TL4][e]));
+                }
                 [[unroll]] for (uint r = 0; r < 4; r++)
                     [[unroll]] for (uint j = 1; j < TL4; j++) t[r * TL4 + j - 1] = t[r * TL4 + j];
             }
@@ -150,8 +122,11 @@ void gemm_store(uint base, uint u0, uint us, uint l0, uint ls, uint width)
         }
     } else {
         for (uint u = u0; u < end; u++) {
-            [[unroll]] for (uint j = 0; j < TL4; j++)
-                store4(base + u * width + l + 4 * j, l + 4 * j < ls ? min(ls - l - 4 * j, 4) : 0, acc[j]);
+            uint row = out_row(u);
+            [[unroll]] for (uint j = 0; j < TL4; j++) {
+                uint c = l0 + l_quad(j);
+                store4(row + c, row != NO_ROW && c < ls ? min(ls - c, 4) : 0, acc[j]);
+            }
             [[unroll]] for (uint i = 1; i < TU; i++)
                 [[unroll]] for (uint j = 0; j < TL4; j++) acc[(i - 1) * TL4 + j] = acc[i * TL4 + j];
         }

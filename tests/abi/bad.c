@@ -7,20 +7,40 @@ BURIN_EXPORT int something_else(void);
 int something_else(void) { return 0; }
 #else
 
-static int probe_file(const char *p, const uint8_t *h, size_t n) { (void)p, (void)h, (void)n; return 0; }
+static int probe_file(const char *p, const uint8_t *h, size_t n)
+{
+    (void)p, (void)h, (void)n;
+    return 0;
+}
 static int probe_place(const char *p) { (void)p; return 0; }
 static int probe_bytes(const uint8_t *h, size_t n) { (void)h, (void)n; return 0; }
 static int open_file(const char *p, void **s) { (void)p, (void)s; return -1; }
-static int open_place(const char *p, const struct burin_value *v, void **s) { (void)p, (void)v, (void)s; return -1; }
+static int open_place(const char *p, const struct burin_value *v, void **s)
+{
+    (void)p, (void)v, (void)s;
+    return -1;
+}
 static int64_t count(void *s) { (void)s; return 0; }
-static int info(void *s, int64_t i, struct burin_tensor_info *o) { (void)s, (void)i, (void)o; return -1; }
+static int info(void *s, int64_t i, struct burin_tensor_info *o)
+{
+    (void)s, (void)i, (void)o;
+    return -1;
+}
 static int item(void *s, int64_t i, struct burin_item *o) { (void)s, (void)i, (void)o; return -1; }
 static int declare(void *s, const struct burin_tensor_info *i) { (void)s, (void)i; return -1; }
 static int finish(void *s) { (void)s; return -1; }
 static void done(void *s) { (void)s; }
-static int size_of(const uint8_t *b, size_t n, int *w, int *h) { (void)b, (void)n, (void)w, (void)h; return -1; }
+static int size_of(const uint8_t *b, size_t n, int *w, int *h)
+{
+    (void)b, (void)n, (void)w, (void)h;
+    return -1;
+}
 #if !defined(BAD_LOADER_READ)
-static int read_it(void *s, int64_t i, void *d, uint64_t b) { (void)s, (void)i, (void)d, (void)b; return -1; }
+static int read_it(void *s, int64_t i, void *d, uint64_t b)
+{
+    (void)s, (void)i, (void)d, (void)b;
+    return -1;
+}
 #else
 #define read_it NULL
 #endif
@@ -34,7 +54,12 @@ static const struct burin_loader loader = {
 #if !defined(BAD_LOADER_NAME)
     .name = "bad-loader",
 #endif
-    .probe = probe_file, .open = open_file, .count = count, .info = info, .read = read_it, .close = done,
+    .probe = probe_file,
+    .open = open_file,
+    .count = count,
+    .info = info,
+    .read = read_it,
+    .close = done,
 };
 static const struct burin_exporter exporter = {  /* lacks put */
     .size = sizeof exporter, .name = "bad-exporter", .begin = open_file, .declare = declare,
@@ -44,7 +69,11 @@ static const struct burin_option options[] = {
     { "what", 77, 0, 0, 0, NULL, "an option of no known type" }, { NULL, 0, 0, 0, 0, NULL, NULL },
 };
 static const struct burin_source source = {
-    .size = sizeof source, .name = "bad-source", .probe = probe_place, .open = open_place, .count = count,
+    .size = sizeof source,
+    .name = "bad-source",
+    .probe = probe_place,
+    .open = open_place,
+    .count = count,
 #if defined(BAD_OPTION)
     .item = item,
     .options = options,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * driver.c - runs a fuzz target without libFuzzer: every seed once, then mutations of them that depend only
- * on their number, so that a failure can be repeated:  fuzz_x --runs N [--from K] files or folders... */
+ * driver.c - runs a fuzz target without libFuzzer: every seed once, then mutations of them that
+ * depend only on their number, so that a failure can be repeated:  fuzz_x --runs N [--from K] files
+ * or folders... */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,7 +17,8 @@ static struct { uint8_t *data; size_t n; } seeds[SEEDS_MAX];
 static int n_seeds;
 static uint64_t random_state;
 
-/* splitmix64, see Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014). */
+/* splitmix64, see Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
+ */
 static uint64_t random_bits(void)
 {
     uint64_t z = random_state += 0x9e3779b97f4a7c15u;
@@ -64,7 +66,8 @@ static void add(const char *path)
 /* One small change; returns the new length, at most n + 16. */
 static size_t mutate(uint8_t *b, size_t n)
 {
-    static const uint8_t interesting[] = { 0, 1, 0x7f, 0x80, 0xff, '"', '{', '[', '}', ']', '\\', ',', '-', '9' };
+    static const uint8_t interesting[] = { 0,   1,   0x7f, 0x80, 0xff, '"', '{',
+                                           '[', '}', ']',  '\\', ',',  '-', '9' };
     size_t at = below(n), k = 1 + below(16);
     switch (below(7)) {
     case 0:

@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     char *text = *path ? caption_load(path) : NULL;
     if (text) {
         int32_t *ids;
-        if (strpbrk(text, "\r\n") || tokenizer_encode(text, strlen(text), TOKENIZER_PLAIN, &ids) < 0)
+        if (strpbrk(text, "\r\n") ||
+            tokenizer_encode(text, strlen(text), TOKENIZER_PLAIN, &ids) < 0)
             abort();
         mem_free(ids);
         mem_free(text);

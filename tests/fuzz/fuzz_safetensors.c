@@ -10,7 +10,8 @@ static void read_all(const struct burin_loader *l, void *self, size_t n)
     const char *key, *value;
     volatile uint8_t sum = 0;
     for (int64_t i = 0; i < l->count(self); i++) {
-        if (l->info(self, i, &info) != 0 || info.bytes > n || memchr(info.name, 0, sizeof info.name) == NULL)
+        if (l->info(self, i, &info) != 0 || info.bytes > n ||
+            memchr(info.name, 0, sizeof info.name) == NULL)
             abort();  /* an opened file promises all that */
         uint8_t *copy = host_alloc((size_t)info.bytes);
         if (l->read(self, i, copy, info.bytes) != 0)

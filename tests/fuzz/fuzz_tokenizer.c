@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     bool plain = tokenizer_chunks(text, n - 1, flavour, length, pad, rows);
     if (plain != (count >= 0) || (plain && rows[0] != 49406))
         abort();
-    if (tokenizer_chunks_weighted(text, n - 1, flavour, length, pad, rows, weights) && rows[0] != 49406)
+    if (tokenizer_chunks_weighted(text, n - 1, flavour, length, pad, rows, weights) &&
+        rows[0] != 49406)
         abort();
     return 0;
 }

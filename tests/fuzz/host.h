@@ -44,7 +44,8 @@ static const struct burin_host fuzz_host = {
     .log = host_log, .fail = host_fail,
 };
 
-/* A file in memory that holds the input; its path, or "" when there is none. Close *fd afterwards. */
+/* A file in memory that holds the input; its path, or "" when there is none. Close *fd afterwards.
+ */
 static inline const char *as_file(const uint8_t *data, size_t n, int *fd)
 {
     static char path[64];

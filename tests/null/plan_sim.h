@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * plan_sim.h - runs a plan on the host: every step is a small graph for the float64 reference, its tensors lie in one
- * simulated arena at the plan's offsets. Memory that is not written yet is NaN, so a wrong lifetime, a wrong order or
- * a wrong chain shows in the variables at the end. */
+ * plan_sim.h - runs a plan on the host: every step is a small graph for the float64 reference, its
+ * tensors lie in one simulated arena at the plan's offsets. Memory that is not written yet is NaN,
+ * so a wrong lifetime, a wrong order or a wrong chain shows in the variables at the end. */
 #ifndef PLAN_SIM_H
 #define PLAN_SIM_H
 
@@ -10,17 +10,23 @@
 
 struct sim {
     const struct burin_plan *plan;
-    struct reference *vars;       /* the variables' contents */
-    double *arena;                /* one number per byte address; an element uses the first of its bytes */
+    struct reference *vars; /* the variables' contents */
+    double *arena; /* one number per byte address; an element uses the first of its bytes */
 };
 
-static const struct plan_target sim_target = { .tier = TIER_CPU, .subgroup = 8, .cores = 2, .alignment = 256,
-    .max_range = 128 << 20, .max_groups = 65535, .max_shared = 32768 };
+static const struct plan_target sim_target = { .tier = TIER_CPU,
+                                               .subgroup = 8,
+                                               .cores = 2,
+                                               .alignment = 256,
+                                               .max_range = 128 << 20,
+                                               .max_groups = 65535,
+                                               .max_shared = 32768 };
 
 static inline double *sim_at(struct sim *s, const struct tensor_ref *t, size_t *stride)
 {
     *stride = t->var ? 1 : burin_dtype_bytes(t->dtype);
-    return t->var ? reference_var(s->vars, t->var) + t->offset / burin_dtype_bytes(t->dtype) : s->arena + t->offset;
+    return t->var ? reference_var(s->vars, t->var) + t->offset / burin_dtype_bytes(t->dtype)
+                  : s->arena + t->offset;
 }
 
 static inline void sim_read(struct sim *s, const struct tensor_ref *t, double *out)
@@ -46,10 +52,15 @@ struct sim_step {
     burin_node *in[BURIN_MAX_INPUTS], *reg[CHAIN_INPUT + CHAIN_INPUTS];
 };
 
-static inline burin_node *sim_leaf(struct sim_step *s, int i, const struct tensor_ref *t, const burin_shape *shape)
+static inline burin_node *sim_leaf(struct sim_step *s, int i, const struct tensor_ref *t,
+                                   const burin_shape *shape)
 {
-    s->var[i] = (burin_var){ .name = "in", .dtype = t->dtype, .shape = *shape, .role = BURIN_ROLE_INPUT,
-                             .bytes = (uint64_t)burin_shape_count(shape) * burin_dtype_bytes(t->dtype) };
+    s->var[i] =
+        (burin_var){ .name = "in",
+                     .dtype = t->dtype,
+                     .shape = *shape,
+                     .role = BURIN_ROLE_INPUT,
+                     .bytes = (uint64_t)burin_shape_count(shape) * burin_dtype_bytes(t->dtype) };
     return burin_leaf(s->g, &s->var[i]);
 }
 
@@ -85,7 +96,8 @@ static inline burin_node *sim_chain(struct sim_step *s, burin_node *value)
     return s->reg[c->n_steps];
 }
 
-/* An input may share memory with an output only where both are the same element at the same time. */
+/* An input may share memory with an output only where both are the same element at the same time.
+ */
 static inline void sim_check_aliases(const struct plan_step *t)
 {
     int64_t count = burin_shape_count(&t->result->shape);
@@ -93,18 +105,26 @@ static inline void sim_check_aliases(const struct plan_step *t)
         const struct tensor_ref *o = &t->out[i];
         for (int k = 0; o->bytes && k < BURIN_MAX_INPUTS + CHAIN_INPUTS + 1; k++) {
             bool extra = k >= BURIN_MAX_INPUTS, scratch = k == BURIN_MAX_INPUTS + CHAIN_INPUTS;
-            const struct tensor_ref *x = scratch ? &t->workspace : extra ? &t->extra[k - BURIN_MAX_INPUTS] : &t->in[k];
-            if (!x->bytes || x->var != o->var || x->offset >= o->offset + o->bytes || o->offset >= x->offset + x->bytes) continue;
-            bool by_index = extra ? !scratch && t->chain.read[k - BURIN_MAX_INPUTS].row == count : t->chain.own != NULL;
+            const struct tensor_ref *x = scratch ? &t->workspace
+                                         : extra ? &t->extra[k - BURIN_MAX_INPUTS]
+                                                 : &t->in[k];
+            if (!x->bytes || x->var != o->var || x->offset >= o->offset + o->bytes ||
+                o->offset >= x->offset + x->bytes)
+                continue;
+            bool by_index = extra ? !scratch && t->chain.read[k - BURIN_MAX_INPUTS].row == count
+                                  : t->chain.own != NULL;
             if (!by_index || i || x->offset != o->offset || x->bytes != o->bytes)
-                panic("%s: output %d lies over input %d", op_at((enum op_code)t->node->op)->name, i, k);
+                panic("%s: output %d lies over input %d", op_at((enum op_code)t->node->op)->name, i,
+                      k);
         }
     }
 }
 
 static inline void sim_step(struct sim *sim, const struct plan_step *t)
 {
-    struct sim_step s = { .sim = sim, .t = t, .g = burin_graph_create(), .r = reference_create(false) };
+    struct sim_step s = {
+        .sim = sim, .t = t, .g = burin_graph_create(), .r = reference_create(false)
+    };
     const struct op_row *row = op_at((enum op_code)t->node->op);
     int n_in = t->chain.own ? 1 : t->node->n_in;
     sim_check_aliases(t);
@@ -113,9 +133,10 @@ static inline void sim_step(struct sim *sim, const struct plan_step *t)
         sim_read(sim, &t->in[i], reference_var(s.r, &s.var[i]));
     }
     for (int i = 0; i < t->chain.n_inputs; i++) sim_extra(&s, i);
-    burin_node *head = t->chain.own || t->node->op == OP_assign ? s.in[0] :
-                       burin_call(s.g, row->name, s.in, n_in, t->node->at, row->n_attrs,
-                                  row->takes_shape ? &t->node->shape : NULL, t->node->dtype);
+    burin_node *head = t->chain.own || t->node->op == OP_assign
+                           ? s.in[0]
+                           : burin_call(s.g, row->name, s.in, n_in, t->node->at, row->n_attrs,
+                                        row->takes_shape ? &t->node->shape : NULL, t->node->dtype);
     burin_node *result = head ? sim_chain(&s, head) : NULL;
     if (burin_graph_error(s.g)) panic("%s", burin_graph_error(s.g));
     if (!reference_run(s.r, s.g)) panic("%s", burin_error());

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * support.h - what the tests of data, plug and the plugins share. Definitions here are static inline, so
- * that each test stays one file. */
+ * support.h - what the tests of data, plug and the plugins share. Definitions here are static
+ * inline, so that each test stays one file. */
 #ifndef BURIN_TESTS_SUPPORT_H
 #define BURIN_TESTS_SUPPORT_H
 
@@ -33,7 +33,8 @@ static inline const char *test_data(const char *name)
 static inline void assert_error_has(const char *text, const char *file, int line)
 {
     if (!strstr(burin_error(), text)) {
-        print_error("%s:%d: expected \"%s\" in the error \"%s\"\n", file, line, text, burin_error());
+        print_error("%s:%d: expected \"%s\" in the error \"%s\"\n", file, line, text,
+                    burin_error());
         _fail(file, line);
     }
 }

@@ -82,7 +82,9 @@ static void test_item(void **state)
 {
     (void)state;
     const char *path = save("from the file", 13);
-    struct burin_item item = { .path = "x.png", .caption = "its own", .class_tokens = "dog", .caption_path = path };
+    struct burin_item item = {
+        .path = "x.png", .caption = "its own", .class_tokens = "dog", .caption_path = path
+    };
     char *text = caption_of(&item);
     assert_string_equal(text, "its own");
     mem_free(text);
@@ -105,7 +107,9 @@ static void test_item(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted), cmocka_unit_test(test_refused), cmocka_unit_test(test_item),
+        cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_item),
     };
     folder = make_folder();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

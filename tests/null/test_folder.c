@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_folder.c - the folder source: the three layouts, captions, options, what is left out and why. */
+ * test_folder.c - the folder source: the three layouts, captions, options, what is left out and
+ * why. */
 #include "support.h"
 
 #include "plug/plug.h"
@@ -23,7 +24,9 @@ static void touch(const char *folder, const char *name)
 
 static void *opened(const char *location, double repeats, const char *ext, bool recursive)
 {
-    const struct burin_value values[] = { { .number = repeats }, { .string = ext }, { .number = recursive } };
+    const struct burin_value values[] = { { .number = repeats },
+                                          { .string = ext },
+                                          { .number = recursive } };
     void *self = NULL;
     if (source->open(location, values, &self) != 0) {
         print_error("%s\n", burin_error());
@@ -32,7 +35,8 @@ static void *opened(const char *location, double repeats, const char *ext, bool 
     return self;
 }
 
-/* expected: "path|caption path or -|class tokens or -|repeats", in order; paths without the folder. */
+/* expected: "path|caption path or -|class tokens or -|repeats", in order; paths without the folder.
+ */
 static void items(void *self, const char *folder, const char *const *expected)
 {
     int64_t i = 0;
@@ -42,7 +46,8 @@ static void items(void *self, const char *folder, const char *const *expected)
         size_t n = strlen(folder) + 1;
         assert_int_equal(source->item(self, i, &item), 0);
         assert_null(item.caption);
-        snprintf(line, sizeof line, "%s|%s|%s|%d", item.path + n, item.caption_path ? item.caption_path + n : "-",
+        snprintf(line, sizeof line, "%s|%s|%s|%d", item.path + n,
+                 item.caption_path ? item.caption_path + n : "-",
                  item.class_tokens ? item.class_tokens : "-", item.repeats);
         assert_string_equal(line, expected[i]);
     }
@@ -59,7 +64,8 @@ static void skipped(void *self, const char *folder, const char *const (*expected
     const char *path, *reason;
     for (; expected[n][0]; n++)
         for (int64_t i = 0; source->skipped(self, i, &path, &reason); i++)
-            found += strcmp(path + strlen(folder) + 1, expected[n][0]) == 0 && strstr(reason, expected[n][1]);
+            found += strcmp(path + strlen(folder) + 1, expected[n][0]) == 0 &&
+                     strstr(reason, expected[n][1]);
     assert_int_equal(found, n);
     assert_int_equal(source->skipped(self, n, &path, &reason), 0);
 }
@@ -68,24 +74,32 @@ static void test_plain(void **state)
 {
     (void)state;
     char *folder = make_folder();
-    static const char *const files[] = { "b.png", "B.JPG", "a.jpeg", "a.txt", "b.caption", "c.bmp", "c.txt", "c.caption",
-                                         "n.webp", "notes.md", ".hidden.png", "sub/z.png", "tall.PnG", "no_ext" };
+    static const char *const files[] = { "b.png",     "B.JPG",    "a.jpeg",      "a.txt",
+                                         "b.caption", "c.bmp",    "c.txt",       "c.caption",
+                                         "n.webp",    "notes.md", ".hidden.png", "sub/z.png",
+                                         "tall.PnG",  "no_ext" };
     for (int i = 0; i < COUNT_OF(files); i++)
         touch(folder, files[i]);
     assert_int_equal(symlink("nowhere", in_folder(folder, "broken.png")), 0);
     assert_true(file_write(in_folder(folder, "empty.png"), "", 0));
     assert_ptr_equal(plug_source_for(folder), source);
     void *self = opened(folder, 0, NULL, false);
-    items(self, folder, (const char *const[]){ "B.JPG|-|-|1", "a.jpeg|a.txt|-|1", "b.png|b.caption|-|1",
-                                               "c.bmp|c.txt|-|1", "tall.PnG|-|-|1", NULL });
-    skipped(self, folder, (const char *const[][2]){ { "n.webp", "not supported" }, { "sub", "sub-folders" },
-                                                    { "broken.png", "cannot be opened" }, { "empty.png", "is empty" },
-                                                    { NULL, NULL } });
+    items(self, folder,
+          (const char *const[]){ "B.JPG|-|-|1", "a.jpeg|a.txt|-|1", "b.png|b.caption|-|1",
+                                 "c.bmp|c.txt|-|1", "tall.PnG|-|-|1", NULL });
+    skipped(self, folder,
+            (const char *const[][2]){ { "n.webp", "not supported" },
+                                      { "sub", "sub-folders" },
+                                      { "broken.png", "cannot be opened" },
+                                      { "empty.png", "is empty" },
+                                      { NULL, NULL } });
     source->close(self);
 
     self = opened(folder, 3, "caption", true);
-    items(self, folder, (const char *const[]){ "B.JPG|-|-|3", "a.jpeg|-|-|3", "b.png|b.caption|-|3",
-                                               "c.bmp|c.caption|-|3", "sub/z.png|-|-|3", "tall.PnG|-|-|3", NULL });
+    items(self, folder,
+          (const char *const[]){ "B.JPG|-|-|3", "a.jpeg|-|-|3", "b.png|b.caption|-|3",
+                                 "c.bmp|c.caption|-|3", "sub/z.png|-|-|3", "tall.PnG|-|-|3",
+                                 NULL });
     source->close(self);
     self = opened(folder, 0, ".txt", false);
     source->close(self);
@@ -102,27 +116,36 @@ static void test_numbered(void **state)
 {
     (void)state;
     char *folder = make_folder();
-    static const char *const files[] = { "10_sks dog/1.png", "10_sks dog/1.txt", "2_a_b/2.jpg", "3_/3.png", "plain/4.png",
-                                         "0_zero/5.png", "x_6/6.png", "loose.png", "10_sks dog/deep/7.png", "99999999_z/8.png",
-                                         "notes.txt" };
+    static const char *const files[] = {
+        "10_sks dog/1.png",      "10_sks dog/1.txt", "2_a_b/2.jpg", "3_/3.png",
+        "plain/4.png",           "0_zero/5.png",     "x_6/6.png",   "loose.png",
+        "10_sks dog/deep/7.png", "99999999_z/8.png", "notes.txt"
+    };
     for (int i = 0; i < COUNT_OF(files); i++)
         touch(folder, files[i]);
     void *self = opened(folder, 0, NULL, false);
-    items(self, folder, (const char *const[]){ "10_sks dog/1.png|10_sks dog/1.txt|sks dog|10", "2_a_b/2.jpg|-|a_b|2",
-                                               "3_/3.png|-|-|3", NULL });
-    skipped(self, folder, (const char *const[][2]){ { "plain", "number of repeats" }, { "0_zero", "number of repeats" },
-                                                    { "x_6", "number of repeats" }, { "99999999_z", "number of repeats" },
-                                                    { "loose.png", "move it" }, { "10_sks dog/deep", "sub-folders" },
-                                                    { NULL, NULL } });
+    items(self, folder,
+          (const char *const[]){ "10_sks dog/1.png|10_sks dog/1.txt|sks dog|10",
+                                 "2_a_b/2.jpg|-|a_b|2", "3_/3.png|-|-|3", NULL });
+    skipped(self, folder,
+            (const char *const[][2]){ { "plain", "number of repeats" },
+                                      { "0_zero", "number of repeats" },
+                                      { "x_6", "number of repeats" },
+                                      { "99999999_z", "number of repeats" },
+                                      { "loose.png", "move it" },
+                                      { "10_sks dog/deep", "sub-folders" },
+                                      { NULL, NULL } });
     source->close(self);
     self = opened(folder, 5, NULL, true);
-    items(self, folder, (const char *const[]){ "10_sks dog/1.png|10_sks dog/1.txt|sks dog|5",
-                                               "10_sks dog/deep/7.png|-|sks dog|5", "2_a_b/2.jpg|-|a_b|5",
-                                               "3_/3.png|-|-|5", NULL });
+    items(self, folder,
+          (const char *const[]){ "10_sks dog/1.png|10_sks dog/1.txt|sks dog|5",
+                                 "10_sks dog/deep/7.png|-|sks dog|5", "2_a_b/2.jpg|-|a_b|5",
+                                 "3_/3.png|-|-|5", NULL });
     source->close(self);
     const char *one = in_folder(folder, "10_sks dog/");  /* such a folder itself, with a slash */
     self = opened(one, 0, NULL, false);
-    items(self, in_folder(folder, "10_sks dog"), (const char *const[]){ "1.png|1.txt|sks dog|10", NULL });
+    items(self, in_folder(folder, "10_sks dog"),
+          (const char *const[]){ "1.png|1.txt|sks dog|10", NULL });
     source->close(self);
     remove_folder(folder);
 }
@@ -147,7 +170,9 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain), cmocka_unit_test(test_numbered), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_numbered),
+        cmocka_unit_test(test_refusals),
     };
     if (!plug_load(TEST_PLUGINS "/folder.so")) {
         print_error("%s\n", burin_error());

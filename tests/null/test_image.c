@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_image.c - the image codec against damaged and hostile files, then scaling and writing. PNG and BMP
- * files are made here; tests/data/quadrants.jpg is 32 x 16: red, green over blue, white. */
+ * test_image.c - the image codec against damaged and hostile files, then scaling and writing. PNG
+ * and BMP files are made here; tests/data/quadrants.jpg is 32 x 16: red, green over blue, white. */
 #include "support.h"
 
 #include "data/data.h"
@@ -13,7 +13,7 @@
 
 static char *folder;
 
-/* ---- making files -------------------------------------------------------------------------------------- */
+/* ---- making files -------------------------------------------------------------------------- */
 
 static void put32(struct str *s, uint32_t v)
 {
@@ -36,7 +36,8 @@ static void chunk(struct str *s, const char *type, const void *bytes, size_t n)
     put32(s, ~crc);
 }
 
-static void png_begin(struct str *s, uint32_t width, uint32_t height, int depth, int color, int interlace)
+static void png_begin(struct str *s, uint32_t width, uint32_t height, int depth, int color,
+                      int interlace)
 {
     uint8_t header[13] = { 0 };
     s->len = 0;
@@ -64,7 +65,10 @@ static void png_end(struct str *s) { chunk(s, "IEND", "", 0); }
 static const char *save(const void *bytes, size_t n)
 {
     const char *path = in_folder(folder, "case.png");
-    assert_true(file_write(path, bytes, n));
+    FILE *f = fopen(path, "wb");  /* not file_write: a thousand syncs take their time */
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
     return path;
 }
 
@@ -84,7 +88,7 @@ static void refused(const char *what, const void *bytes, size_t n, const char *s
 static struct image loaded(const char *what, const void *bytes, size_t n)
 {
     struct image i;
-    int width, height;
+    int width = 0, height = 0;
     const char *path = save(bytes, n);
     if (!image_load(path, LIMIT, &i) || !image_size(path, &width, &height)) {
         print_error("%s was refused: %s\n", what, burin_error());
@@ -99,12 +103,13 @@ static void pixel(const struct image *i, int x, int y, int r, int g, int b, int 
 {
     const uint8_t *p = i->rgb + ((size_t)y * (size_t)i->width + (size_t)x) * 3;
     if (abs(p[0] - r) > slack || abs(p[1] - g) > slack || abs(p[2] - b) > slack) {
-        print_error("pixel %d, %d: expected %d %d %d, got %d %d %d\n", x, y, r, g, b, p[0], p[1], p[2]);
+        print_error("pixel %d, %d: expected %d %d %d, got %d %d %d\n", x, y, r, g, b, p[0], p[1],
+                    p[2]);
         _fail(__FILE__, __LINE__);
     }
 }
 
-/* ---- PNG ----------------------------------------------------------------------------------------------- */
+/* ---- PNG ----------------------------------------------------------------------------------- */
 
 static const uint8_t rgb_rows[] = { 0, 255, 0, 0, 0, 255, 0, 0, 0, 0, 255, 9, 9, 9 };  /* 2 x 2 */
 
@@ -174,8 +179,8 @@ static void test_png_kinds(void **state)
     str_finish(&s);
 }
 
-static void bad_header(const char *what, uint32_t w, uint32_t h, int depth, int color, int interlace,
-                       const char *says)
+static void bad_header(const char *what, uint32_t w, uint32_t h, int depth, int color,
+                       int interlace, const char *says)
 {
     struct str s = { 0 };
     png_begin(&s, w, h, depth, color, interlace);
@@ -244,14 +249,15 @@ static void test_png_chunks(void **state)
     image_finish(&i);
 
     good_png(&s);
-    for (size_t k = 8; k < s.len; k++) {  /* any changed byte breaks a length, a type or a checksum */
+    for (size_t k = 8; k < s.len;
+         k++) { /* any changed byte breaks a length, a type or a checksum */
         s.data[k] ^= 0x10;
         refused("changed byte", s.data, s.len, NULL);
         s.data[k] ^= 0x10;
     }
-    uint8_t *zeros = mem_alloc(64u << 20);  /* a bomb: 64 MB for one pixel */
+    uint8_t *zeros = mem_alloc(16u << 20);  /* a bomb: 16 MB for one pixel */
     png_begin(&s, 1, 1, 8, 2, 0);
-    png_pixels(&s, zeros, 64u << 20);
+    png_pixels(&s, zeros, 16u << 20);
     png_end(&s);
     mem_free(zeros);
     assert_true(s.len < 1u << 20);
@@ -298,10 +304,11 @@ static void test_foreign(void **state)
     assert_false(image_size(in_folder(folder, "absent.png"), &w, &h));
 }
 
-/* ---- JPEG ---------------------------------------------------------------------------------------------- */
+/* ---- JPEG ---------------------------------------------------------------------------------- */
 
 /* The JPEG with an EXIF segment: orientation as a SHORT in IFD0, in either byte order. */
-static void with_exif(struct str *out, const struct str *jpeg, int orientation, bool big, int entries)
+static void with_exif(struct str *out, const struct str *jpeg, int orientation, bool big,
+                      int entries)
 {
     uint8_t tiff[26] = { 0 };
     memcpy(tiff, big ? "MM\0*\0\0\0\10" : "II*\0\10\0\0\0", 8);
@@ -332,8 +339,9 @@ static void test_orientation(void **state)
         assert_int_equal(i.height, turned ? 32 : 16);
         for (int k = 0; k < 4; k++) {
             char c = corners[o % 10][k];
-            pixel(&i, k % 2 ? i.width - 3 : 2, k / 2 ? i.height - 3 : 2, c == 'r' || c == 'w' ? 255 : 0,
-                  c == 'g' || c == 'w' ? 255 : 0, c == 'b' || c == 'w' ? 255 : 0, 12);
+            pixel(&i, k % 2 ? i.width - 3 : 2, k / 2 ? i.height - 3 : 2,
+                  c == 'r' || c == 'w' ? 255 : 0, c == 'g' || c == 'w' ? 255 : 0,
+                  c == 'b' || c == 'w' ? 255 : 0, 12);
         }
         image_finish(&i);
     }
@@ -341,7 +349,8 @@ static void test_orientation(void **state)
     struct image i = loaded("exif count", s.data, s.len);
     assert_int_equal(i.width, 16);
     image_finish(&i);
-    static const char *const offsets[] = { "\377\377\377\377", "\0\0\0\0", "\33\0\0\0", "\31\0\0\0" };
+    static const char *const offsets[] = { "\377\377\377\377", "\0\0\0\0", "\33\0\0\0",
+                                           "\31\0\0\0" };
     for (int k = 0; k < COUNT_OF(offsets); k++) {  /* the directory lies elsewhere */
         with_exif(&s, &jpeg, 6, false, 1);
         memcpy(s.data + 16, offsets[k], 4);
@@ -369,7 +378,13 @@ static void test_jpeg_damage(void **state)
     struct str jpeg = { 0 }, s = { 0 };
     assert_true(file_read(test_data("quadrants.jpg"), 1 << 20, &jpeg));
     size_t sof = marker(&jpeg, 0xc0), dqt = marker(&jpeg, 0xdb), sos = marker(&jpeg, 0xda);
-    const struct { const char *what; size_t at; const char *bytes; size_t n; const char *says; } edits[] = {
+    const struct {
+        const char *what;
+        size_t at;
+        const char *bytes;
+        size_t n;
+        const char *says;
+    } edits[] = {
         { "no SOI", 0, "\0\0", 2, "no known image format" },
         { "height 0", sof + 5, "\0\0", 2, "32 x 0" },
         { "width 0", sof + 7, "\0\0", 2, "0 x 16" },
@@ -410,10 +425,10 @@ static void test_jpeg_damage(void **state)
     str_finish(&s);
 }
 
-/* ---- BMP ------------------------------------------------------------------------------------------------- */
+/* ---- BMP ----------------------------------------------------------------------------------- */
 
-static void make_bmp(struct str *s, int32_t width, int32_t height, int bits, uint32_t packing, uint32_t offset,
-                     size_t pixels)
+static void make_bmp(struct str *s, int32_t width, int32_t height, int bits, uint32_t packing,
+                     uint32_t offset, size_t pixels)
 {
     uint8_t h[54] = { 'B', 'M' };
     const struct { int at; uint32_t v; } fields[] = {
@@ -458,7 +473,7 @@ static void test_bmp(void **state)
     str_finish(&s);
 }
 
-/* ---- scaling and writing ----------------------------------------------------------------------------------- */
+/* ---- scaling and writing ------------------------------------------------------------------- */
 
 static struct image gradient(int width, int height)
 {
@@ -495,10 +510,13 @@ static void test_cover(void **state)
     image_finish(&out);
     image_finish(&in);
 
-    static const int sizes[][4] = { { 1, 1, 64, 64 }, { 1, 4000, 64, 64 }, { 4000, 1, 64, 64 }, { 3, 2, 512, 768 },
-                                    { 777, 333, 1, 1 }, { 640, 480, 512, 512 }, { 100, 100, 101, 99 } };
+    static const int sizes[][4] = { { 1, 1, 64, 64 },     { 1, 4000, 64, 64 },
+                                    { 4000, 1, 64, 64 },  { 3, 2, 512, 768 },
+                                    { 777, 333, 1, 1 },   { 640, 480, 512, 512 },
+                                    { 100, 100, 101, 99 } };
     for (int k = 0; k < COUNT_OF(sizes); k++) {  /* one color stays that color */
-        in = (struct image){ sizes[k][0], sizes[k][1], mem_alloc((size_t)sizes[k][0] * (size_t)sizes[k][1] * 3) };
+        in = (struct image){ sizes[k][0], sizes[k][1],
+                             mem_alloc((size_t)sizes[k][0] * (size_t)sizes[k][1] * 3) };
         memset(in.rgb, 200, (size_t)in.width * (size_t)in.height * 3);
         assert_true(image_cover(&in, sizes[k][2], sizes[k][3], &out));
         assert_int_equal(out.width, sizes[k][2]);

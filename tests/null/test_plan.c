@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_plan.c - plans of random graphs give the same variables as the graphs themselves, and use memory as they say;
- * what is recomputed, copied, reused on small graphs. No device. */
+ * test_plan.c - plans of random graphs give the same variables as the graphs themselves, and use
+ * memory as they say; what is recomputed, copied, reused on small graphs. No device. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,15 +12,20 @@
 #include "null/plan_sim.h"
 #include "ops/random_graph.h"
 
+#include <limits.h>
 #include <string.h>
 
-static struct burin_plan *plan_of(struct fixture *f, bool no_fusion)
+static struct burin_plan *plan_with(struct fixture *f, struct plan_options o)
 {
-    struct plan_options o = { .no_fusion = no_fusion };
     struct burin_plan *p = plan_make(f->g, &sim_target, &o);
     if (!p) print_error("%s\n", burin_error());
     assert_non_null(p);
     return p;
+}
+
+static struct burin_plan *plan_of(struct fixture *f)
+{
+    return plan_with(f, (struct plan_options){ 0 });
 }
 
 static int count_steps(const struct burin_plan *p, enum op_code op)
@@ -49,7 +54,8 @@ static void check_run(struct fixture *f, const struct burin_plan *p, double tole
             if (!(fabs(a[k] - b[k]) <= tolerance * (1 + fabs(a[k])))) {
                 struct str text = { 0 };
                 plan_print(p, &text);
-                print_error("variable %d element %lld: %.9g, the graph says %.9g\n%s", i, (long long)k, b[k], a[k], text.data);
+                print_error("variable %d element %lld: %.9g, the graph says %.9g\n%s", i,
+                            (long long)k, b[k], a[k], text.data);
                 str_finish(&text);
                 assert_true(false);
             }
@@ -64,18 +70,23 @@ static void test_random_graphs(void **state)
     for (uint32_t seed = 1; seed <= 120; seed++) {
         struct fixture f;
         random_graph(&f, seed, 10 + (int)seed % 30, seed % 3 == 0);
-        struct burin_plan *plain = plan_of(&f, true), *fused = plan_of(&f, false);
-        assert_true(fused->count <= plain->count);
-        assert_true(fused->peak_bytes <= fused->arena_bytes);
-        check_run(&f, plain, 1e-9);
-        check_run(&f, fused, 1e-9);
-        plan_destroy(plain);
-        plan_destroy(fused);
+        const struct plan_options options[] = { { .no_fusion = true },
+                                                { 0 },
+                                                { .recompute_bytes = 1 } };
+        int steps = INT_MAX;
+        for (int i = 0; i < COUNT_OF(options); i++) {
+            struct burin_plan *p = plan_with(&f, options[i]);
+            assert_true(p->count <= steps || options[i].recompute_bytes);
+            assert_true(p->peak_bytes <= p->arena_bytes);
+            check_run(&f, p, 1e-9);
+            steps = p->count;
+            plan_destroy(p);
+        }
         fixture_finish(&f);
     }
 }
 
-/* ---- placement --------------------------------------------------------------------------------------------- */
+/* ---- placement ---------------------------------------------------------------------------- */
 
 static void test_placement(void **state)
 {
@@ -98,7 +109,8 @@ static void test_placement(void **state)
         assert_true(b[i].offset % 256 == 0 && b[i].offset + b[i].bytes <= size);
         for (int k = 0; k < i; k++)
             if (b[i].first <= b[k].last && b[k].first <= b[i].last)
-                assert_true(b[i].offset >= b[k].offset + b[k].bytes || b[k].offset >= b[i].offset + b[i].bytes);
+                assert_true(b[i].offset >= b[k].offset + b[k].bytes ||
+                            b[k].offset >= b[i].offset + b[i].bytes);
     }
 }
 
@@ -115,7 +127,7 @@ static void test_many_steps(void **state)
     }
     burin_assign(f.g, x->var, h);
     double start = clock_seconds();
-    struct burin_plan *p = plan_of(&f, false);
+    struct burin_plan *p = plan_of(&f);
     double seconds = clock_seconds() - start;
     assert_true(p->count == 5001 || p->count == 5000);
     print_message("           5000 steps planned in %.3f s\n", seconds);
@@ -124,13 +136,14 @@ static void test_many_steps(void **state)
     fixture_finish(&f);
 }
 
-/* ---- recomputation ------------------------------------------------------------------------------------------ */
+/* ---- recomputation ------------------------------------------------------------------------ */
 
 /* Three blocks y = tanh(tanh(x w) w) and the gradient of w. */
 static struct burin_plan *three_blocks(struct fixture *f, bool checkpoints)
 {
     fixture_init(f, false);
-    burin_node *x = leaf(f, SHAPE(64, 32)), *w = leaf(f, SHAPE(32, 32)), *g = leaf(f, SHAPE(32, 32)), *dw, *h = x;
+    burin_node *x = leaf(f, SHAPE(64, 32)), *w = leaf(f, SHAPE(32, 32)),
+               *g = leaf(f, SHAPE(32, 32)), *dw, *h = x;
     fixture_fill(f, x, -1, 1);
     fixture_fill(f, w, -0.5, 0.5);
     for (int i = 0; i < 3; i++) {
@@ -141,7 +154,7 @@ static struct burin_plan *three_blocks(struct fixture *f, bool checkpoints)
     burin_node *loss = call1(f, "sum_squares", h);
     assert_true(burin_backward(f->g, loss, NULL, &w, &dw, 1));
     burin_assign(f->g, g->var, dw);
-    return plan_of(f, false);
+    return plan_of(f);
 }
 
 static void test_checkpoints(void **state)
@@ -152,7 +165,9 @@ static void test_checkpoints(void **state)
     int reruns = 0;
     for (int i = 0; i < again->count; i++) reruns += again->step[i].recomputed;
     assert_int_equal(count_steps(again, OP_matmul) - count_steps(kept, OP_matmul), reruns);
-    assert_int_equal(reruns, 7);  /* not the output of the first two: the next region starts from it, so it is kept */
+    assert_int_equal(
+        reruns,
+        7); /* not the output of the first two: the next region starts from it, so it is kept */
     assert_true(again->peak_bytes < kept->peak_bytes);
     check_run(&a, kept, 1e-9);
     check_run(&b, again, 1e-9);
@@ -162,7 +177,39 @@ static void test_checkpoints(void **state)
     fixture_finish(&b);
 }
 
-/* ---- assigns -------------------------------------------------------------------------------------------------- */
+/* Of norm and activation only the norm's input is kept: both run again, the second time into the
+ * gradient's kernel. */
+static void test_cheap(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f, false);
+    burin_node *x = leaf(&f, SHAPE(64, 32)), *w = leaf(&f, SHAPE(32, 32)),
+               *gamma = leaf(&f, SHAPE(32)), *h = x, *dw;
+    burin_node *g = leaf(&f, SHAPE(32, 32));
+    fixture_fill(&f, x, -1, 1);
+    fixture_fill(&f, w, -1, 1);
+    fixture_fill(&f, gamma, 1, 2);
+    for (int i = 0; i < 4; i++) {
+        h = burin_call(f.g, "layer_norm", (burin_node *[]){ h, gamma, gamma }, 3,
+                       (double[]){ 1e-5 }, 1, NULL, 0);
+        h = call2(&f, "matmul", call1(&f, "silu", h), w);
+    }
+    assert_true(burin_backward(f.g, call1(&f, "sum_squares", h), NULL, &w, &dw, 1));
+    burin_assign(f.g, g->var, dw);
+    struct burin_plan *kept = plan_with(&f, (struct plan_options){ .no_recompute = true });
+    struct burin_plan *again = plan_with(&f, (struct plan_options){ .recompute_bytes = 1 });
+    assert_int_equal(count_steps(again, OP_layer_norm), 8);
+    assert_int_equal(count_steps(kept, OP_layer_norm), 4);
+    assert_true(again->peak_bytes * 4 < kept->peak_bytes * 3);
+    check_run(&f, kept, 1e-9);
+    check_run(&f, again, 1e-9);
+    plan_destroy(kept);
+    plan_destroy(again);
+    fixture_finish(&f);
+}
+
+/* ---- assigns ------------------------------------------------------------------------------ */
 
 static void test_assign_in_place(void **state)
 {
@@ -173,10 +220,12 @@ static void test_assign_in_place(void **state)
     fixture_fill(&f, x, -1, 1);
     fixture_fill(&f, dy, -1, 1);
     fixture_fill(&f, g, -1, 1);
-    burin_node *dw = burin_call(f.g, "matmul", (burin_node *[]){ x, dy }, 2, (double[]){ 1, 0 }, 2, NULL, 0);
+    burin_node *dw =
+        burin_call(f.g, "matmul", (burin_node *[]){ x, dy }, 2, (double[]){ 1, 0 }, 2, NULL, 0);
     burin_assign(f.g, g->var, call2(&f, "add", g, dw));
-    struct burin_plan *p = plan_of(&f, false);
-    assert_int_equal(p->count, 1);  /* accumulation is one kernel that reads and writes the gradient */
+    struct burin_plan *p = plan_of(&f);
+    assert_int_equal(p->count,
+                     1); /* accumulation is one kernel that reads and writes the gradient */
     assert_ptr_equal(p->step[0].out[0].var, g->var);
     assert_ptr_equal(p->step[0].extra[0].var, g->var);
     assert_int_equal(p->arena_bytes - p->workspace_bytes, 0);
@@ -197,7 +246,7 @@ static void test_assign_swap(void **state)
     burin_node *na = scale(&f, b, 0.5), *nb = scale(&f, a, 2);
     burin_assign(f.g, a->var, na);
     burin_assign(f.g, b->var, nb);
-    struct burin_plan *p = plan_of(&f, false);
+    struct burin_plan *p = plan_of(&f);
     check_run(&f, p, 1e-6);
     plan_destroy(p);
     fixture_finish(&f);
@@ -208,22 +257,23 @@ static void test_assign_copies(void **state)
     (void)state;
     struct fixture f;
     fixture_init(&f, false);
-    burin_node *a = leaf(&f, SHAPE(8)), *b = leaf(&f, SHAPE(8)), *c = fixture_leaf(&f, BURIN_F16, SHAPE(8));
+    burin_node *a = leaf(&f, SHAPE(8)), *b = leaf(&f, SHAPE(8)),
+               *c = fixture_leaf(&f, BURIN_F16, SHAPE(8));
     burin_node *d = leaf(&f, SHAPE(8));
     fixture_fill(&f, a, -1, 1);
-    burin_assign(f.g, b->var, a);                       /* a variable's value: a copy */
+    burin_assign(f.g, b->var, a); /* a variable's value: a copy */
     burin_node *y = call1(&f, "tanh", a);
-    burin_assign(f.g, c->var, y);                       /* stored as f16 */
+    burin_assign(f.g, c->var, y); /* stored as f16 */
     burin_assign(f.g, d->var, call1(&f, "tanh", y));
-    burin_assign(f.g, a->var, y);                       /* where tanh(a) is made: nobody needs a again */
-    struct burin_plan *p = plan_of(&f, false);
+    burin_assign(f.g, a->var, y); /* where tanh(a) is made: nobody needs a again */
+    struct burin_plan *p = plan_of(&f);
     check_run(&f, p, 1e-9);
     assert_int_equal(count_steps(p, OP_assign), 1);
     plan_destroy(p);
     fixture_finish(&f);
 }
 
-/* ---- memory ----------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------- */
 
 static void test_in_place(void **state)
 {
@@ -234,7 +284,7 @@ static void test_in_place(void **state)
     for (int i = 0; i < 10; i++) h = call1(&f, "tanh", h);
     burin_node *out = leaf(&f, SCALAR);
     burin_assign(f.g, out->var, call1(&f, "sum_squares", h));
-    struct burin_plan *p = plan_of(&f, true);
+    struct burin_plan *p = plan_with(&f, (struct plan_options){ .no_fusion = true });
     assert_int_equal(p->count, 11);
     assert_int_equal(p->peak_bytes - p->peak_workspace, 4096);
     plan_destroy(p);
@@ -262,7 +312,7 @@ static void test_graph_is_gone(void **state)
     (void)state;
     struct fixture f;
     random_graph(&f, 3, 20, true);
-    struct burin_plan *p = plan_of(&f, false);
+    struct burin_plan *p = plan_of(&f);
     struct str before = { 0 }, after = { 0 };
     plan_print(p, &before);
     fixture_finish(&f);
@@ -277,9 +327,11 @@ static void test_graph_is_gone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_graphs), cmocka_unit_test(test_placement), cmocka_unit_test(test_many_steps),
-        cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_assign_in_place), cmocka_unit_test(test_assign_swap),
-        cmocka_unit_test(test_assign_copies), cmocka_unit_test(test_in_place), cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_random_graphs), cmocka_unit_test(test_placement),
+        cmocka_unit_test(test_many_steps),    cmocka_unit_test(test_checkpoints),
+        cmocka_unit_test(test_cheap),         cmocka_unit_test(test_assign_in_place),
+        cmocka_unit_test(test_assign_swap),   cmocka_unit_test(test_assign_copies),
+        cmocka_unit_test(test_in_place),      cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_graph_is_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_plug.c - loading plugins: every way to be a bad one is refused with a sentence, the frozen one of
- * the first ABI works, and files are recognised by content. */
+ * test_plug.c - loading plugins: every way to be a bad one is refused with a sentence, the frozen
+ * one of the first ABI works, and files are recognised by content. */
 #include "support.h"
 
 #include "plug/plug.h"
@@ -133,7 +133,8 @@ static void test_template(void **state)
     assert_int_equal(l->read(self, 0, value, 8), 0);
     assert_true(value[0] == 1.5f && value[1] == -2);
     l->close(self);
-    static const char *const bad[] = { "VECTOR 3 1 2", "VECTOR -1 ", "VECTOR 99999999999 1", "VECTOR x" };
+    static const char *const bad[] = { "VECTOR 3 1 2", "VECTOR -1 ", "VECTOR 99999999999 1",
+                                       "VECTOR x" };
     for (int i = 0; i < COUNT_OF(bad); i++) {
         assert_true(file_write(path, bad[i], strlen(bad[i])));
         assert_int_equal(l->open(path, &self), -1);

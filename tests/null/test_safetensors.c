@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_safetensors.c - the loader against every class of damaged file (S01 to S36), and the exporter. */
+ * test_safetensors.c - the loader against every class of damaged file (S01 to S36), and the
+ * exporter. */
 #include "support.h"
 
 #include "plug/plug.h"
@@ -11,7 +12,7 @@ static char *folder;
 static const struct burin_loader *loader;
 static const struct burin_exporter *exporter;
 
-/* ---- files ------------------------------------------------------------------------------------------ */
+/* ---- files --------------------------------------------------------------------------------- */
 
 /* A length of `claimed`, the header, `data` bytes. */
 static const char *make_file(const char *json, size_t json_bytes, uint64_t claimed, size_t data)
@@ -69,8 +70,9 @@ static void accepted(const char *what, const char *json, size_t n, size_t data, 
     loader->close(self);
 }
 
-#define T(name, dtype, shape, begin, end) \
-    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
+#define T(name, dtype, shape, begin, end)                                                          \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end   \
+    "]}"
 #define GOOD T("a", "F32", "[2]", "0", "8")
 
 struct json_case { const char *name, *json; size_t data; const char *says; };
@@ -94,7 +96,8 @@ static const struct json_case bad[] = {
     CASE("S15 data behind the last", "{" GOOD "}", 9, NULL),
     CASE("S16 last byte missing", "{" GOOD "}", 7, "claims bytes 0 to 8"),
     CASE("S17 hole at the start", "{" T("a", "U8", "[4]", "4", "8") "}", 8, "leave a hole"),
-    CASE("S17 hole in the middle", "{" T("a", "U8", "[2]", "0", "2") "," T("b", "U8", "[2]", "4", "6") "}", 6,
+    CASE("S17 hole in the middle",
+         "{" T("a", "U8", "[2]", "0", "2") "," T("b", "U8", "[2]", "4", "6") "}", 6,
          "leave a hole"),
     CASE("S18 overlap, same", "{" GOOD "," T("b", "F32", "[2]", "0", "8") "}", 8, "overlap"),
     CASE("S18 overlap, partial", "{" GOOD "," T("b", "F32", "[2]", "4", "12") "}", 12, "overlap"),
@@ -102,59 +105,80 @@ static const struct json_case bad[] = {
     CASE("S20 negative", "{" T("a", "F32", "[2]", "-8", "0") "}", 8, "non-negative integer"),
     CASE("S20 fraction", "{" T("a", "F32", "[2]", "0.0", "8") "}", 8, "not a fraction"),
     CASE("S20 power", "{" T("a", "U8", "[10]", "0", "1e1") "}", 10, "not a fraction or a power"),
-    CASE("S20 2^64", "{" T("a", "F32", "[2]", "0", "18446744073709551616") "}", 8, "number too large"),
+    CASE("S20 2^64", "{" T("a", "F32", "[2]", "0", "18446744073709551616") "}", 8,
+         "number too large"),
     CASE("S20 leading zero", "{" T("a", "F32", "[2]", "00", "8") "}", 8, "leading zero"),
     CASE("S20 one offset", "{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0]}}", 1, NULL),
-    CASE("S20 three offsets", "{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1,1]}}", 1, NULL),
+    CASE("S20 three offsets", "{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1,1]}}", 1,
+         NULL),
     CASE("S21 size", "{" T("a", "F32", "[3]", "0", "8") "}", 8, "does not match"),
     CASE("S21 size of a scalar", "{" T("a", "F32", "[]", "0", "8") "}", 8, "does not match"),
-    CASE("S22 overflow", "{" T("a", "F32", "[4294967296,4294967296,2]", "0", "0") "}", 0, "does not match"),
-    CASE("S22 overflow to the size", "{" T("a", "F32", "[4611686018427387906]", "0", "8") "}", 8, NULL),
-    CASE("S22 overflow with a 0", "{" T("a", "F32", "[0,4294967296,4294967296]", "0", "0") "}", 0, NULL),
-    CASE("S22 2^63", "{" T("a", "U8", "[9223372036854775808,0]", "0", "0") "}", 0, "dimension too large"),
+    CASE("S22 overflow", "{" T("a", "F32", "[4294967296,4294967296,2]", "0", "0") "}", 0,
+         "does not match"),
+    CASE("S22 overflow to the size", "{" T("a", "F32", "[4611686018427387906]", "0", "8") "}", 8,
+         NULL),
+    CASE("S22 overflow with a 0", "{" T("a", "F32", "[0,4294967296,4294967296]", "0", "0") "}", 0,
+         NULL),
+    CASE("S22 2^63", "{" T("a", "U8", "[9223372036854775808,0]", "0", "0") "}", 0,
+         "dimension too large"),
     CASE("S23 negative dim", "{" T("a", "F32", "[-2]", "0", "8") "}", 8, "non-negative integer"),
     CASE("S23 string dim", "{" T("a", "F32", "[\"2\"]", "0", "8") "}", 8, "non-negative integer"),
     CASE("S23 float dim", "{" T("a", "F32", "[2.0]", "0", "8") "}", 8, NULL),
-    CASE("S25 unknown dtype", "{" T("a", "F33", "[2]", "0", "8") "}", 8, "\"F33\", which is not supported"),
+    CASE("S25 unknown dtype", "{" T("a", "F33", "[2]", "0", "8") "}", 8,
+         "\"F33\", which is not supported"),
     CASE("S25 lower case", "{" T("a", "f32", "[2]", "0", "8") "}", 8, "not supported"),
-    CASE("S25 missing dtype", "{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "lacks \"dtype\""),
-    CASE("S25 missing shape", "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", 8, "lacks \"shape\""),
-    CASE("S25 missing offsets", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "lacks \"data_offsets\""),
+    CASE("S25 missing dtype", "{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+         "lacks \"dtype\""),
+    CASE("S25 missing shape", "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", 8,
+         "lacks \"shape\""),
+    CASE("S25 missing offsets", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8,
+         "lacks \"data_offsets\""),
     CASE("S25 empty record", "{\"a\":{}}", 0, "lacks"),
     CASE("S25 no record", "{\"a\":3}", 0, "begin a tensor"),
     CASE("S25 dtype with NUL", "{" T("a", "F32\\u0000", "[2]", "0", "8") "}", 8, "not supported"),
-    CASE("S26 field twice", "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+    CASE("S26 field twice",
+         "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
          "field given twice"),
-    CASE("S26 escaped field twice", "{\"a\":{\"dtype\":\"F32\",\"\\u0064type\":\"F32\",\"shape\":[2],"
-         "\"data_offsets\":[0,8]}}", 8, "field given twice"),
+    CASE("S26 escaped field twice",
+         "{\"a\":{\"dtype\":\"F32\",\"\\u0064type\":\"F32\",\"shape\":[2],"
+         "\"data_offsets\":[0,8]}}",
+         8, "field given twice"),
     CASE("S27 name twice", "{" GOOD "," GOOD "}", 8, "twice"),
-    CASE("S27 name twice, empty", "{" T("a", "U8", "[0]", "0", "0") "," T("a", "U8", "[0]", "0", "0") "}", 0,
-         "twice"),
-    CASE("S28 escaped name twice", "{" T("a", "U8", "[1]", "0", "1") "," T("\\u0061", "U8", "[1]", "1", "2") "}",
-         2, "twice"),
+    CASE("S27 name twice, empty",
+         "{" T("a", "U8", "[0]", "0", "0") "," T("a", "U8", "[0]", "0", "0") "}", 0, "twice"),
+    CASE("S28 escaped name twice",
+         "{" T("a", "U8", "[1]", "0", "1") "," T("\\u0061", "U8", "[1]", "1", "2") "}", 2, "twice"),
     CASE("S29 metadata int", "{\"__metadata__\":{\"a\":1}}", 0, "expected a string"),
     CASE("S29 metadata nested", "{\"__metadata__\":{\"a\":{}}}", 0, "expected a string"),
     CASE("S29 metadata array", "{\"__metadata__\":[]}", 0, "__metadata__"),
     CASE("S29 metadata twice", "{\"__metadata__\":{},\"__metadata__\":{}}", 0, "twice"),
     CASE("S30 key twice", "{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0, "twice"),
     CASE("S30 escaped key twice", "{\"__metadata__\":{\"a\":\"1\",\"\\u0061\":\"2\"}}", 0, "twice"),
-    CASE("S31 NUL in a name", "{" T("a\\u0000b", "F32", "[2]", "0", "8") "}", 8, "control character"),
-    CASE("S31 escape code in a name", "{" T("a\\u001b[2Jb", "F32", "[2]", "0", "8") "}", 8, "control character"),
-    CASE("S32 lone high surrogate", "{" T("\\ud83d", "F32", "[2]", "0", "8") "}", 8, "lone surrogate"),
-    CASE("S32 lone low surrogate", "{" T("\\ude00", "F32", "[2]", "0", "8") "}", 8, "lone surrogate"),
-    CASE("S32 two high surrogates", "{" T("\\ud83d\\ud83d", "F32", "[2]", "0", "8") "}", 8, "lone surrogate"),
+    CASE("S31 NUL in a name", "{" T("a\\u0000b", "F32", "[2]", "0", "8") "}", 8,
+         "control character"),
+    CASE("S31 escape code in a name", "{" T("a\\u001b[2Jb", "F32", "[2]", "0", "8") "}", 8,
+         "control character"),
+    CASE("S32 lone high surrogate", "{" T("\\ud83d", "F32", "[2]", "0", "8") "}", 8,
+         "lone surrogate"),
+    CASE("S32 lone low surrogate", "{" T("\\ude00", "F32", "[2]", "0", "8") "}", 8,
+         "lone surrogate"),
+    CASE("S32 two high surrogates", "{" T("\\ud83d\\ud83d", "F32", "[2]", "0", "8") "}", 8,
+         "lone surrogate"),
     CASE("S32 raw control", "{" T("a\nb", "F32", "[2]", "0", "8") "}", 8, "raw control"),
     CASE("S32 bad escape", "{" T("\\x41", "F32", "[2]", "0", "8") "}", 8, "unknown escape"),
     CASE("S32 bad hex", "{" T("\\u00g1", "F32", "[2]", "0", "8") "}", 8, "bad digit"),
-    CASE("S34 rank 9", "{" T("a", "U8", "[1,1,1,1,1,1,1,1,1]", "0", "1") "}", 1, "more than 8 dimensions"),
+    CASE("S34 rank 9", "{" T("a", "U8", "[1,1,1,1,1,1,1,1,1]", "0", "1") "}", 1,
+         "more than 8 dimensions"),
     CASE("a word behind the root", "{} x", 0, "after the end"),
     CASE("two roots", "{}{}", 0, "after the end"),
 };
 
-static const struct { const char *name, *json; size_t data; int64_t count; } good[] = {
+static const struct { const char *name, *json; size_t data; int64_t count;
+} good[] = {
     { "S11 empty", "{}", 0, 0 },
     { "S13 spaces at the end", "{" GOOD "}     ", 8, 1 },
-    { "S24 0-dim", "{" T("a", "F32", "[0]", "0", "0") "," T("b", "F32", "[3,0]", "0", "0") "}", 0, 2 },
+    { "S24 0-dim", "{" T("a", "F32", "[0]", "0", "0") "," T("b", "F32", "[3,0]", "0", "0") "}", 0,
+      2 },
     { "S24 rank 0", "{" T("a", "F64", "[]", "0", "8") "}", 8, 1 },
     { "S29 metadata null", "{\"__metadata__\":null," GOOD "}", 8, 1 },
     { "S29 metadata empty", "{\"__metadata__\":{}}", 0, 0 },
@@ -162,16 +186,42 @@ static const struct { const char *name, *json; size_t data; int64_t count; } goo
     { "S31 empty name", "{" T("", "F32", "[2]", "0", "8") "}", 8, 1 },
     { "S32 surrogate pair", "{" T("\\ud83d\\ude00", "F32", "[2]", "0", "8") "}", 8, 1 },
     { "S34 rank 8", "{" T("a", "U8", "[1,1,1,1,1,1,1,1]", "0", "1") "}", 1, 1 },
-    { "S35 any order", "{" T("b", "U8", "[2]", "4", "6") "," T("a", "U8", "[4]", "0", "4") "}", 6, 2 },
-    { "white space", "{ \"a\" : {\n\"dtype\":\t\"U8\" , \"shape\" : [ 2 , 1 ] ,\r\"data_offsets\":[ 0 , 2 ] } }", 2, 1 },
-    { "a field of the future", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"new\":[1.5e3]}}", 1, 1 },
+    { "S35 any order", "{" T("b", "U8", "[2]", "4", "6") "," T("a", "U8", "[4]", "0", "4") "}", 6,
+      2 },
+    { "white space",
+      "{ \"a\" : {\n\"dtype\":\t\"U8\" , \"shape\" : [ 2 , 1 ] ,\r\"data_offsets\":[ 0 , 2 ] } }",
+      2, 1 },
+    { "a field of the future",
+      "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"new\":[1.5e3]}}", 1, 1 },
     { "header length not a multiple of 8", "{" T("abc", "U8", "[1]", "0", "1") "}", 1, 1 },
-    { "every dtype", "{" T("0", "F64", "[]", "0", "8") "," T("1", "I64", "[]", "8", "16") "," T("2", "U64", "[]", "16",
-      "24") "," T("3", "F32", "[]", "24", "28") "," T("4", "I32", "[]", "28", "32") "," T("5", "U32", "[]", "32", "36")
-      "," T("6", "F16", "[]", "36", "38") "," T("7", "BF16", "[]", "38", "40") "," T("8", "I16", "[]", "40", "42") ","
-      T("9", "U16", "[]", "42", "44") "," T("10", "I8", "[]", "44", "45") "," T("11", "U8", "[]", "45", "46") ","
-      T("12", "BOOL", "[]", "46", "47") "," T("13", "F8_E4M3", "[]", "47", "48") "," T("14", "F8_E5M2", "[]", "48",
-      "49") "}", 49, 15 },
+    { "every dtype",
+      "{" T("0", "F64", "[]", "0", "8") "," T("1", "I64", "[]", "8", "16") "," T("2", "U64", "[]", "16", "24") "," T("3", "F32", "[]", "24", "28") "," T(
+          "4", "I32", "[]", "28",
+          "32") "," T("5", "U32", "[]", "32",
+                      "36") "," T("6", "F16", "[]", "36",
+                                  "38") "," T("7", "BF16", "[]", "38",
+                                              "40") "," T("8", "I16", "[]", "40",
+                                                          "42") "," T("9", "U16", "[]", "42",
+                                                                      "44") "," T("10", "I8", "[]",
+                                                                                  "44",
+                                                                                  "45") "," T("11",
+                                                                                              "U8",
+                                                                                              "[]",
+                                                                                              "45",
+                                                                                              "46") "," T("12",
+                                                                                                          "BOOL",
+                                                                                                          "[]",
+                                                                                                          "46",
+                                                                                                          "47") "," T("13",
+                                                                                                                      "F8_E4M3",
+                                                                                                                      "[]",
+                                                                                                                      "47",
+                                                                                                                      "48") "," T("14",
+                                                                                                                                  "F8_E5M2",
+                                                                                                                                  "[]",
+                                                                                                                                  "48",
+                                                                                                                                  "49") "}",
+      49, 15 },
 };
 
 static void test_headers(void **state)
@@ -211,7 +261,8 @@ static void test_lengths(void **state)
     assert_int_equal(try_open(make_file("{}", 2, 3, 0), &self), -1);  /* S06 */
     assert_error("cut off");
     static const char whole[] = "{" GOOD "}";
-    for (size_t n = 2; n < sizeof whole - 1; n++)  /* S07: the length cuts the JSON, at every place */
+    for (size_t n = 2; n < sizeof whole - 1;
+         n++) /* S07: the length cuts the JSON, at every place */
         assert_int_equal(try_open(make_file(whole, sizeof whole - 1, n, 8), &self), -1);
     /* A header of 100 MB that the file does not back must not be allocated first. */
     assert_int_equal(try_open(make_file("{}", 2, 100000000, 0), &self), -1);
@@ -255,7 +306,8 @@ static void test_large(void **state)
     }
     str_add(&s, "{");
     for (int k = 0; k <= 200000; k++)
-        str_addf(&s, "%s\"%d\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", k ? "," : "", k);
+        str_addf(&s, "%s\"%d\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}",
+                 k ? "," : "", k);
     str_add(&s, "}");
     rejected("too many tensors", s.data, s.len, 0, "more than 200000");
     str_finish(&s);
@@ -300,9 +352,10 @@ static void test_probe(void **state)
     assert_int_equal(loader->probe("folder", NULL, 0), 0);
 }
 
-/* ---- the exporter ------------------------------------------------------------------------------------ */
+/* ---- the exporter -------------------------------------------------------------------------- */
 
-static struct burin_tensor_info tensor(const char *name, int dtype, int rank, int64_t a, int64_t b, uint64_t bytes)
+static struct burin_tensor_info tensor(const char *name, int dtype, int rank, int64_t a, int64_t b,
+                                       uint64_t bytes)
 {
     struct burin_tensor_info t = { .dtype = dtype, .rank = rank, .dim = { a, b }, .bytes = bytes };
     snprintf(t.name, sizeof t.name, "%s", name);
@@ -310,7 +363,8 @@ static struct burin_tensor_info tensor(const char *name, int dtype, int rank, in
 }
 
 /* 0, or -1 at the first call that refuses (then the exporter is aborted). */
-static int export(const char *path, const struct burin_tensor_info *t, const void *const *data, int n)
+static int export(const char *path, const struct burin_tensor_info *t, const void *const *data,
+                  int n)
 {
     void *self;
     if (exporter->begin(path, &self) != 0)
@@ -371,7 +425,8 @@ static void test_round_trip(void **state)
     str_finish(&first);
     str_finish(&second);
     assert_int_equal(export(path, t, data, 0), 0);  /* a model without tensors */
-    assert_int_equal(count_files(folder), 2);  /* this file and case.safetensors: no temporary ones */
+    assert_int_equal(count_files(folder),
+                     2); /* this file and case.safetensors: no temporary ones */
 }
 
 static void test_non_finite(void **state)
@@ -383,14 +438,17 @@ static void test_non_finite(void **state)
     double d = -INFINITY;
     uint16_t f16[2] = { 0x3c00, 0x7c00 }, bf16[2] = { 0x7f80, 0 };
     uint8_t e4m3 = 0xff, e5m2 = 0x7c, fine = 0x7e;
-    const struct { int dtype; uint64_t n, bytes; const void *data; bool ok; } cases[] = {
-        { BURIN_T_F32, 2, 8, f, false },      { BURIN_T_F32, 2, 8, inf, false }, { BURIN_T_F64, 1, 8, &d, false },
-        { BURIN_T_F16, 2, 4, f16, false },    { BURIN_T_BF16, 2, 4, bf16, false },
-        { BURIN_T_F8_E4M3, 1, 1, &e4m3, false }, { BURIN_T_F8_E5M2, 1, 1, &e5m2, false },
-        { BURIN_T_F8_E4M3, 1, 1, &fine, true }, { BURIN_T_U16, 2, 4, f16, true },
+    const struct { int dtype; uint64_t n, bytes; const void *data; bool ok;
+    } cases[] = {
+        { BURIN_T_F32, 2, 8, f, false },         { BURIN_T_F32, 2, 8, inf, false },
+        { BURIN_T_F64, 1, 8, &d, false },        { BURIN_T_F16, 2, 4, f16, false },
+        { BURIN_T_BF16, 2, 4, bf16, false },     { BURIN_T_F8_E4M3, 1, 1, &e4m3, false },
+        { BURIN_T_F8_E5M2, 1, 1, &e5m2, false }, { BURIN_T_F8_E4M3, 1, 1, &fine, true },
+        { BURIN_T_U16, 2, 4, f16, true },
     };
     for (int i = 0; i < COUNT_OF(cases); i++) {
-        struct burin_tensor_info t = tensor("t", cases[i].dtype, 1, (int64_t)cases[i].n, 0, cases[i].bytes);
+        struct burin_tensor_info t =
+            tensor("t", cases[i].dtype, 1, (int64_t)cases[i].n, 0, cases[i].bytes);
         assert_int_equal(export(path, &t, &cases[i].data, 1), cases[i].ok ? 0 : -1);
         if (cases[i].ok)
             continue;
@@ -419,7 +477,8 @@ static void refused(const struct burin_tensor_info *t, int n, const char *says)
 static void test_exporter_refusals(void **state)
 {
     (void)state;
-    struct burin_tensor_info t[2] = { tensor("a", BURIN_T_F32, 1, 2, 0, 8), tensor("a", BURIN_T_F32, 1, 2, 0, 8) };
+    struct burin_tensor_info t[2] = { tensor("a", BURIN_T_F32, 1, 2, 0, 8),
+                                      tensor("a", BURIN_T_F32, 1, 2, 0, 8) };
     refused(t, 2, "announced twice");
     t[0] = tensor("__metadata__", BURIN_T_F32, 1, 2, 0, 8);
     refused(t, 1, "cannot be a tensor's name");
@@ -469,7 +528,8 @@ static void test_exporter_refusals(void **state)
     assert_int_equal(count_files(folder), 2);
 }
 
-/* A full disk or a file limit in the middle: the sentence names the file and nothing stays behind. */
+/* A full disk or a file limit in the middle: the sentence names the file and nothing stays behind.
+ */
 static void test_full_disk(void **state)
 {
     (void)state;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * test_tokenizer.c - the tokenizer against ids from the systems that use it:
- *   tests/data/tokenizer_cases.tsv   499 texts: Hugging Face with ftfy, OpenAI's, plain, pad token "!"
- *   tests/data/tokenizer_chunks.tsv  648 rows of 77 ids as sd-scripts makes them, 81 with weights */
+ *   tests/data/tokenizer_cases.tsv   499 texts: Hugging Face with ftfy, OpenAI's, plain, pad token
+ * "!" tests/data/tokenizer_chunks.tsv  648 rows of 77 ids as sd-scripts makes them, 81 with weights
+ */
 #include "support.h"
 
 #include "data/data.h"
@@ -73,8 +74,8 @@ static bool same_ids(const char *expected, const int32_t *ids, int n)
 
 static int case_row(char **column, int n)
 {
-    static const enum tokenizer_flavour flavours[] = { TOKENIZER_HF, TOKENIZER_OPENAI, TOKENIZER_PLAIN,
-                                                       TOKENIZER_HF_PAD_BANG };
+    static const enum tokenizer_flavour flavours[] = { TOKENIZER_HF, TOKENIZER_OPENAI,
+                                                       TOKENIZER_PLAIN, TOKENIZER_HF_PAD_BANG };
     assert_int_equal(n, 8);
     size_t bytes;
     char *text = from_hex(column[3], &bytes);
@@ -84,8 +85,8 @@ static int case_row(char **column, int n)
         const char *expected = strcmp(column[4 + f], "=") == 0 ? column[4] : column[4 + f];
         int count = tokenizer_encode(text, bytes, flavours[f], &ids);
         if (count < 0 || !same_ids(expected, ids, count)) {
-            print_error("case %s (%s) %s flavour %d: expected %s, got", column[0], column[1], column[2], f,
-                        expected);
+            print_error("case %s (%s) %s flavour %d: expected %s, got", column[0], column[1],
+                        column[2], f, expected);
             for (int i = 0; i < count; i++)
                 print_error(" %d", ids[i]);
             print_error("\n");
@@ -129,8 +130,8 @@ static int chunk_row(char **column, int n)
     int32_t pad = strncmp(column[1], "pad_eos", 7) == 0 ? 49407 : 0, ids[3 * 77];
     enum tokenizer_flavour flavour = bang ? TOKENIZER_HF_PAD_BANG : TOKENIZER_HF;
     float weights[3 * 77];
-    bool ok = weighted ? tokenizer_chunks_weighted(text, bytes, flavour, length, pad, ids, weights) :
-              tokenizer_chunks(text, bytes, flavour, length, pad, ids);
+    bool ok = weighted ? tokenizer_chunks_weighted(text, bytes, flavour, length, pad, ids, weights)
+                       : tokenizer_chunks(text, bytes, flavour, length, pad, ids);
     for (char *c = column[5]; *c; c++)
         *c = *c == '|' ? ',' : *c;
     for (char *c = column[6]; *c; c++)
@@ -156,8 +157,9 @@ static void test_vocabulary(void **state)
 {
     (void)state;
     static const uint8_t expected[32] = {
-        0x67, 0x60, 0x3c, 0xfd, 0xa2, 0xe0, 0x32, 0xad, 0x77, 0xb5, 0xf8, 0x80, 0x8a, 0xf3, 0x77, 0x89,
-        0xd5, 0x90, 0xdb, 0x66, 0x4b, 0x26, 0xdf, 0x87, 0x05, 0xd2, 0xbf, 0x8b, 0x3c, 0x55, 0x3f, 0xc8,
+        0x67, 0x60, 0x3c, 0xfd, 0xa2, 0xe0, 0x32, 0xad, 0x77, 0xb5, 0xf8,
+        0x80, 0x8a, 0xf3, 0x77, 0x89, 0xd5, 0x90, 0xdb, 0x66, 0x4b, 0x26,
+        0xdf, 0x87, 0x05, 0xd2, 0xbf, 0x8b, 0x3c, 0x55, 0x3f, 0xc8,
     };
     size_t n;
     uint8_t sum[32];
@@ -172,7 +174,8 @@ static void test_refusals(void **state)
 {
     (void)state;
     int32_t *ids, out[77];
-    static const char *const bad[] = { "\xff", "a\xc3", "\xed\xa0\x80", "\xc0\x80", "\xf4\x90\x80\x80" };
+    static const char *const bad[] = { "\xff", "a\xc3", "\xed\xa0\x80", "\xc0\x80",
+                                       "\xf4\x90\x80\x80" };
     for (int i = 0; i < COUNT_OF(bad); i++)
         assert_int_equal(tokenizer_encode(bad[i], strlen(bad[i]), TOKENIZER_HF, &ids), -1);
     assert_error("not valid UTF-8");
@@ -190,8 +193,9 @@ static void test_refusals(void **state)
 static void test_left_alone(void **state)
 {
     (void)state;
-    static const char *const texts[] = { "CAFÉ®", "VOILÀ »", "PŘÍŠTÍ ŠANCE", "Ärger", "ÇA VA", "naïve café",
-                                         "Île-de-France", "Ünal", "Ñandú", "2 × 3 ÷ 4", "MAÇÃ”" };
+    static const char *const texts[] = { "CAFÉ®", "VOILÀ »",    "PŘÍŠTÍ ŠANCE",  "Ärger",
+                                         "ÇA VA", "naïve café", "Île-de-France", "Ünal",
+                                         "Ñandú", "2 × 3 ÷ 4",  "MAÇÃ”" };
     for (int i = 0; i < COUNT_OF(texts); i++) {
         int32_t *clean, *plain;
         char text[64];
@@ -211,8 +215,9 @@ static void test_left_alone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_cases), cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_left_alone),
+        cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_cases),
+        cmocka_unit_test(test_chunks),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

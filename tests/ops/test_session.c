@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * test_session.c - variables and sessions, on the null device and on the machine's own (skipped where there is none):
- * memory, packing, what a run leaves in the variables, re-recording, sealing. */
+ * test_session.c - variables and sessions, on the null device and on the machine's own (skipped
+ * where there is none): memory, packing, what a run leaves in the variables, re-recording, sealing.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -38,7 +39,11 @@ static int close_device(void **state)
     return 0;
 }
 
-#define NEED_DEVICE() do { (void)state; if (!device) skip(); } while (0)
+#define NEED_DEVICE()                                                                              \
+    do {                                                                                           \
+        (void)state;                                                                               \
+        if (!device) skip();                                                                       \
+    } while (0)
 
 static void ok(bool done)
 {
@@ -59,7 +64,7 @@ static void expect_error(const char *text)
     assert_non_null(strstr(burin_error(), text));
 }
 
-/* ---- variables --------------------------------------------------------------------------------------------- */
+/* ---- variables ---------------------------------------------------------------------------- */
 
 static void test_contents(void **state)
 {
@@ -74,7 +79,8 @@ static void test_contents(void **state)
         for (int k = 0; k < 5; k++) assert_true(out[k] == 0);
         ok(burin_var_write(v, BURIN_F32, in, 5));
         ok(burin_var_read(v, BURIN_F32, out, 5));
-        for (int k = 0; k < 5; k++) assert_true(fabsf(in[k] - out[k]) <= tolerance[i] * fabsf(in[k]));
+        for (int k = 0; k < 5; k++)
+            assert_true(fabsf(in[k] - out[k]) <= tolerance[i] * fabsf(in[k]));
         uint16_t half[5];
         ok(burin_var_read(v, BURIN_BF16, half, 5));
         assert_int_equal(half[1], 0xc020);
@@ -114,11 +120,12 @@ static void test_packing(void **state)
     NEED_DEVICE();
     const float a_in[3] = { 1, 2, 3 }, b_in[4] = { 4, 5, 6, 7 };
     burin_var *a = variable("a", BURIN_F32, SHAPE(3), BURIN_ROLE_PARAM);
-    burin_var *b = variable("b", BURIN_F32, SHAPE(2, 2), BURIN_ROLE_PARAM), *views[2], *both[2] = { a, b };
-    ok(burin_var_write(a, BURIN_F32, a_in, 3));  /* b is written after packing */
+    burin_var *b = variable("b", BURIN_F32, SHAPE(2, 2), BURIN_ROLE_PARAM), *views[2],
+              *both[2] = { a, b };
+    ok(burin_var_write(a, BURIN_F32, a_in, 3)); /* b is written after packing */
     burin_var *pack = burin_var_pack(device, "params", both, 2, BURIN_ROLE_PARAM);
     ok(pack != NULL);
-    assert_int_equal(burin_shape_count(&pack->shape), 128);  /* two times 256 bytes */
+    assert_int_equal(burin_shape_count(&pack->shape), 128); /* two times 256 bytes */
     ok(burin_var_write(b, BURIN_F32, b_in, 4));
     float all[128], out[4];
     ok(burin_var_read(pack, BURIN_F32, all, 128));
@@ -136,7 +143,7 @@ static void test_packing(void **state)
     burin_var *m = burin_var_pack_like(device, "m", pack, BURIN_ROLE_STATE, NULL);
     ok(burin_var_read(m->member[0], BURIN_F32, out, 3));
     burin_var_destroy(m);
-    burin_var_destroy(views[0]);  /* in any order */
+    burin_var_destroy(views[0]); /* in any order */
     burin_var_destroy(grads);
     burin_var_destroy(views[1]);
     burin_var_destroy(pack);
@@ -151,17 +158,19 @@ static void test_blocks(void **state)
     burin_var *v[N];
     float ones[1000], out[1000];
     for (int i = 0; i < 1000; i++) ones[i] = 1;
-    for (int i = 0; i < N; i++) v[i] = variable("v", BURIN_F32, SHAPE(1 + 25 * i), BURIN_ROLE_WEIGHT);
+    for (int i = 0; i < N; i++)
+        v[i] = variable("v", BURIN_F32, SHAPE(1 + 25 * i), BURIN_ROLE_WEIGHT);
     int before = gpu_device_allocations(device->gpu);
     ok(burin_device_commit(device, false));
     for (int i = 0; i < N; i++) ok(burin_var_write(v[i], BURIN_F32, ones, 1 + 25 * i));
     int after = gpu_device_allocations(device->gpu);
-    assert_true(after - before <= 2);  /* a block, and perhaps the staging buffer */
+    assert_true(after - before <= 2); /* a block, and perhaps the staging buffer */
     uint64_t held = gpu_device_allocated(device->gpu);
     for (int i = 0; i < N; i += 2) burin_var_destroy(v[i]);
-    for (int i = 0; i < N; i += 2) v[i] = variable("w", BURIN_F32, SHAPE(1 + 25 * i), BURIN_ROLE_WEIGHT);
+    for (int i = 0; i < N; i += 2)
+        v[i] = variable("w", BURIN_F32, SHAPE(1 + 25 * i), BURIN_ROLE_WEIGHT);
     ok(burin_device_commit(device, false));
-    assert_int_equal(gpu_device_allocations(device->gpu), after);  /* the holes are used */
+    assert_int_equal(gpu_device_allocations(device->gpu), after); /* the holes are used */
     assert_int_equal(gpu_device_allocated(device->gpu), held);
     for (int i = 0; i < N; i++) {
         ok(burin_var_read(v[i], BURIN_F32, out, 1 + 25 * i));
@@ -171,7 +180,7 @@ static void test_blocks(void **state)
     assert_true(gpu_device_allocated(device->gpu) < held);
 }
 
-/* ---- sessions ------------------------------------------------------------------------------------------------ */
+/* ---- sessions ----------------------------------------------------------------------------- */
 
 /* Gives a fixture's graph variables of the device, with the values of the reference. */
 static void move_to_device(struct fixture *f, burin_var **real)
@@ -200,7 +209,8 @@ static void expect_values(struct fixture *f, burin_var **real, double tolerance)
         ok(burin_var_read(real[i], BURIN_F32, x, count));
         for (int64_t k = 0; k < count; k++)
             if (!(fabs(x[k] - y[k]) <= tolerance * (1 + fabs(y[k])))) {
-                print_error("variable %d element %lld: %.7g, the reference says %.7g\n", i, (long long)k, x[k], y[k]);
+                print_error("variable %d element %lld: %.7g, the reference says %.7g\n", i,
+                            (long long)k, x[k], y[k]);
                 assert_true(false);
             }
         mem_free(x);
@@ -350,12 +360,14 @@ static void test_validation(void **state)
 
 int main(void)
 {
-#define TESTS \
+#define TESTS                                                                                      \
     cmocka_unit_test(test_contents), cmocka_unit_test(test_large), cmocka_unit_test(test_packing), \
-    cmocka_unit_test(test_blocks), cmocka_unit_test(test_random_graphs), cmocka_unit_test(test_profile), \
-    cmocka_unit_test(test_broken_graph), cmocka_unit_test(test_growing_arena), cmocka_unit_test(test_validation), \
-    cmocka_unit_test(test_device_first)
+        cmocka_unit_test(test_blocks), cmocka_unit_test(test_random_graphs),                       \
+        cmocka_unit_test(test_profile), cmocka_unit_test(test_broken_graph),                       \
+        cmocka_unit_test(test_growing_arena), cmocka_unit_test(test_validation),                   \
+        cmocka_unit_test(test_device_first)
     const struct CMUnitTest null_tests[] = { TESTS }, real_tests[] = { TESTS };
     int failed = cmocka_run_group_tests_name("null device", null_tests, open_null, close_device);
-    return failed + cmocka_run_group_tests_name("default device", real_tests, open_real, close_device);
+    return failed +
+           cmocka_run_group_tests_name("default device", real_tests, open_real, close_device);
 }

@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+local bench = require "burin.bench"
 local core = require "burin.core"
 local progress = require "burin.progress"
 local recipe = require "burin.recipe"
@@ -39,13 +40,15 @@ return {
   run = function(args)
     local r = recipe.load(args[1], args.trust)
     args.open_device()
+    local rate, dispatch = bench.rate()
     local run = train.prepare(r)
     local sessions, memory = collect(run), core.planned_memory()
     local peak = sessions[1]
-    local flops = 0
-    for _, s in ipairs(sessions) do if s.name:match "^training" then flops = math.max(flops, s.flops) end end
-    local rate = core.flops_per_second()
-    local seconds = rate and flops * r.accumulate / rate
+    local flops, dispatches = 0, 0
+    for _, s in ipairs(sessions) do
+      if s.name:match "^training" then flops, dispatches = math.max(flops, s.flops), math.max(dispatches, s.dispatches) end
+    end
+    local seconds = rate and (flops / rate + dispatches * dispatch) * r.accumulate
     if args.json then
       core.write_stdout(core.json_encode { memory = memory, sessions = sessions, steps = run.steps,
         steps_per_epoch = run.per_epoch, flops_per_step = flops * r.accumulate, seconds_per_step = seconds } .. "\n")
@@ -69,8 +72,8 @@ return {
     end
     out[#out + 1] = ("steps  %d  (%d per epoch, batch %d x %d)"):format(run.steps, run.per_epoch, r.batch, r.accumulate)
     if seconds then
-      out[#out + 1] = ("time   about %s per step, %s in all (measured matrix rate %.1f GFLOP/s)"):format(
-        ("%.2f s"):format(seconds), progress.duration(seconds * run.steps), rate / 1e9)
+      out[#out + 1] = ("time   about %s per step, %s in all (measured: %.1f GFLOP/s, %.0f us per dispatch)"):format(
+        ("%.2f s"):format(seconds), progress.duration(seconds * run.steps), rate / 1e9, dispatch * 1e6)
     end
     if #run.missing_prior > 0 then
       for _, m in ipairs(run.missing_prior) do

@@ -3,22 +3,28 @@
 -- recorded numbers.
 --
 -- A directory holds model_ldm.safetensors, config.json, io.safetensors (inputs and outputs of every
--- part) and, as far as present: grads_full,
--- {lora,locon}_{init,grads_step0,after_step1,after_step3}.safetensors, diffusers/. Errors are |ours
--- - reference| / |reference| (Euclidean norms). A gradient may be zero in exact arithmetic (the
--- bias of CLIP's keys): there an error below 1e-7 of the largest gradient of its network counts as
--- zero.
+-- part) and, as far as present: grads_full, {lora,locon}_{init,grads_step0,after_step1,after_step3}
+-- and a folder diffusers/.
+--
+-- Errors are |ours - reference| / |reference|, Euclidean norms; of an update, relative to how far
+-- the reference moved. Two things are noise in float32 and not compared by ratio:
+--   a gradient that is zero in exact arithmetic (the bias of CLIP's keys): an error below 1e-7 of
+--     the largest gradient of its network counts as zero;
+--   Adam's step of an element whose gradient is below 1e-5 of its tensor's norm: Adam divides it by
+--     its own size, so its first step may be anything; it must not be longer than Adam's longest.
 local core = require "burin.core"
 local nn = require "burin.nn"
 local sd = require "burin.models.sd"
+local unet = require "burin.models.unet"
 local lora = require "burin.methods.lora"
 local compile = require "burin.compile"
 local optim = require "burin.optim"
 local diffusion = require "burin.diffusion"
 
-local FORWARD, GRADIENT, UPDATE, VANISHING = 1e-5, 1e-4, 1e-3, 1e-7
+local FORWARD, GRADIENT, UPDATE, VANISHING, NOISE = 1e-5, 1e-4, 1e-3, 1e-7, 1e-5
+local LEARNING_RATE = 1e-3
 
--- ---- reporting --------------------------------------------------------------------------------------------
+-- ---- reporting ----------------------------------------------------------------------------------
 
 local Report = {}
 Report.__index = Report
@@ -28,10 +34,11 @@ function Report:add(name, err, tolerance, note)
   if not ok then self.failed = self.failed + 1 end
   self.count = self.count + 1
   if self.json then
-    self.json[#self.json + 1] = { name = name, error = err, tolerance = tolerance, ok = ok, note = note }
+    self.json[#self.json + 1] = { name = name, error = err, tolerance = tolerance, ok = ok,
+      note = note }
   else
-    core.write_stdout(("%-52s %9.2e  %7.0e  %s%s\n"):format(name, err, tolerance, ok and "ok" or "FAIL",
-      note and "  " .. note or ""))
+    core.write_stdout(("%-52s %9.2e  %7.0e  %s%s\n"):format(name, err, tolerance,
+      ok and "ok" or "FAIL", note and "  " .. note or ""))
   end
 end
 
@@ -46,7 +53,7 @@ end
 
 -- One line for a set of tensors, of the worst; each failing one has its own, and with --all every
 -- one. list: { { name, distance, norm of the reference, floor } ... }
-function Report:set(name, list, tolerance)
+function Report:set(name, list, tolerance, note)
   local worst, worst_name = 0, nil
   for _, item in ipairs(list) do
     local d, r, floor = item[2], item[3], item[4] or 0
@@ -54,10 +61,11 @@ function Report:set(name, list, tolerance)
     if self.all or not (err <= tolerance) then self:add(name .. " " .. item[1], err, tolerance) end
     if not (err <= worst) then worst, worst_name = err, item[1] end
   end
-  self:add(("%s, %d tensors"):format(name, #list), worst, tolerance, worst_name and "worst " .. worst_name)
+  self:add(("%s, %d tensors"):format(name, #list), worst, tolerance,
+    (note or "") .. (worst_name and "worst " .. worst_name or ""))
 end
 
--- ---- running graphs ---------------------------------------------------------------------------------------
+-- ---- running graphs -----------------------------------------------------------------------------
 
 -- A graph with inputs and outputs. All variables must be declared before run(), which may be called
 -- once.
@@ -96,7 +104,7 @@ function Program:run(name)
   for _, r in ipairs(self.reads) do r[2](r[1]:read()) end
 end
 
--- ---- the parts ----------------------------------------------------------------------------------------------
+-- ---- the parts ----------------------------------------------------------------------------------
 
 local Check = {}
 Check.__index = Check
@@ -137,12 +145,12 @@ local function check_text(self)
   end
   if pooled then
     self:expect(p, pooled, "te2.pooled")
-    local unet = require "burin.models.unet"
     local added = unet.added_vector(model.config.unet, model.unet:trace(p.graph), pooled,
       p:input(self.io:read "cond.time_ids"))
     self:expect(p, added, "cond.y")
   end
-  self:expect(p, context, self.io:info "cond.context" and "cond.context" or "unet.context", "context")
+  local name = self.io:info "cond.context" and "cond.context" or "unet.context"
+  self:expect(p, context, name, "context")
   p:run "text"
 end
 
@@ -150,7 +158,7 @@ local function check_vae(self)
   local io, model = self.io, self.model
   if not (model.vae and io:info "vae.image") then return end
   local p = program(model)
-  local mean, logvar, moments = model:encode_image(p.graph, p:image(io:read "vae.image"))
+  local moments, mean, logvar = model:encode_image(p.graph, p:image(io:read "vae.image"))
   self:expect(p, moments, "vae.encoder_out_moments")
   self:expect(p, mean, "vae.mean")
   self:expect(p, logvar, "vae.logvar")
@@ -162,7 +170,8 @@ local function check_vae(self)
   p:run "encode"
   if io:info "vae.decode_in_scaled_latents" then
     p = program(model)
-    self:expect(p, model:decode_latents(p.graph, p:image(io:read "vae.decode_in_scaled_latents")), "vae.decode_out")
+    local latents = p:image(io:read "vae.decode_in_scaled_latents")
+    self:expect(p, model:decode_latents(p.graph, latents), "vae.decode_out")
     p:run "decode"
   end
 end
@@ -187,14 +196,16 @@ local function check_unet(self)
       local context, added = conditioning(self, p, rows)
       if case == "unet" and t == "500" then model.unet.marks = {} end
       self:expect(p, model:predict(p.graph, x, times(p, rows, tonumber(t)), context, added), name)
-      for path, node in pairs(model.unet.marks or {}) do self:expect(p, node, "probe_t500." .. path) end
+      for path, node in pairs(model.unet.marks or {}) do
+        self:expect(p, node, "probe_t500." .. path)
+      end
       model.unet.marks = nil
       p:run(name)
     end
   end
 end
 
--- ---- training -------------------------------------------------------------------------------------------------
+-- ---- training -----------------------------------------------------------------------------------
 
 -- The recorded batch. live: the text encoders are part of the graph, else the recorded context is.
 -- -> loss, { name = node } of what is on the way
@@ -219,8 +230,8 @@ local function objective(self, p, live)
     context, pooled = model:encode_text(p.graph, ids, { eos = eos })
     extra = pooled and { pooled = pooled, time_ids = p:input(io:read "cond.time_ids") }
     if pooled then
-      local unet = require "burin.models.unet"
-      extra.added = unet.added_vector(model.config.unet, model.unet:trace(p.graph), pooled, extra.time_ids)
+      extra.added = unet.added_vector(model.config.unet, model.unet:trace(p.graph), pooled,
+        extra.time_ids)
     end
   else
     context, extra = conditioning(self, p, n)
@@ -253,7 +264,8 @@ local function check_gradients(self)
   for _, component in ipairs(model:components()) do
     for i, leaf in ipairs(component ~= model.vae and component:leaves(p.graph) or {}) do
       local e = component.order[i]
-      local key = component == model.unet and model.map:to_file("unet", e.name) or "HF_" .. component.name .. "." .. e.name
+      local key = component == model.unet and model.map:to_file("unet", e.name)
+        or ("HF_%s.%s"):format(component.name, e.name)
       if grads:info(key) then
         wrt[#wrt + 1] = leaf
         targets[#targets + 1] = { key = key, entry = e, component = component.name }
@@ -285,10 +297,12 @@ local function check_gradients(self)
     if #set > 0 then report:set("gradients of " .. component, set, GRADIENT) end
   end
   local norm = io:read "train.grad_norm_unet"
-  if norm then report:add("train.grad_norm_unet", math.abs(math.sqrt(total) / norm:get(1) - 1), GRADIENT) end
+  if norm then
+    report:add("train.grad_norm_unet", math.abs(math.sqrt(total) / norm:get(1) - 1), GRADIENT)
+  end
 end
 
--- ---- adapters ---------------------------------------------------------------------------------------------------
+-- ---- adapters -----------------------------------------------------------------------------------
 
 -- The method that makes the layers of a recorded file, from its shapes, alphas and metadata.
 local function method_of(file)
@@ -297,7 +311,8 @@ local function method_of(file)
   for _, key in ipairs(file:names()) do
     local shape = file:info(key).shape
     if key:match "lora_down%.weight$" and #shape == 4 and shape[3] > 1 then
-      o.conv_rank, o.conv_alpha = shape[1], file:read(key:gsub("lora_down%.weight$", "alpha")):get(1)
+      local alpha = key:gsub("lora_down%.weight$", "alpha")
+      o.conv_rank, o.conv_alpha = shape[1], file:read(alpha):get(1)
       break
     end
   end
@@ -320,27 +335,61 @@ local function compare_keys(self, kind, file, exported)
   self.report:add(kind .. ".keys and shapes", wrong, 0, ("%d tensors"):format(seen))
 end
 
--- Ours against the file, per tensor; relative to `base` (the start of an update) when given.
-local function compare_tensors(self, label, exported, file, tolerance, base)
+-- Ours against the file, per tensor.
+local function compare_gradients(self, label, exported, file)
   local list, max = {}, 0
   for _, item in ipairs(exported) do
     local reference = file:read(item[1])
     if reference and not item[1]:match "%.alpha$" then
       local distance, norm = item[2]:distance(reference)
-      if base then norm = reference:distance(base:read(item[1])) end
       max = math.max(max, norm)
       list[#list + 1] = { item[1], distance, norm }
     end
   end
-  for _, item in ipairs(list) do item[4] = base and 0 or VANISHING * max end
-  self.report:set(label, list, tolerance)
+  for _, item in ipairs(list) do item[4] = VANISHING * max end
+  self.report:set(label, list, GRADIENT)
+end
+
+-- The distance without elements of noise, as long as those moved no further than Adam can, and how
+-- many they are.
+local function resolved_distance(ours, reference, grad, reach)
+  local sum, left_out, noise = 0, 0, NOISE * grad:stats().norm
+  for i = 1, ours.count do
+    local d = math.abs(ours:get(i) - reference:get(i))
+    if math.abs(grad:get(i)) < noise and d <= 2 * reach then
+      left_out = left_out + 1
+    else
+      sum = sum + d * d
+    end
+  end
+  return math.sqrt(sum), left_out
+end
+
+-- Values after `steps` updates, relative to how far they moved from `base`.
+local function compare_updates(self, label, exported, file, base, grads, steps)
+  local list, left_out, n = {}, 0, 0
+  for _, item in ipairs(exported) do
+    local key, ours = item[1], item[2]
+    local reference = file:read(key)
+    if reference and not key:match "%.alpha$" then
+      local distance, moved = ours:distance(reference), reference:distance(base:read(key))
+      if distance > UPDATE * moved and grads and grads:info(key) then
+        distance, n = resolved_distance(ours, reference, grads:read(key), steps * LEARNING_RATE)
+        left_out = left_out + n
+      end
+      list[#list + 1] = { key, distance, moved }
+    end
+  end
+  local note = left_out > 0 and ("%d elements of noise left out; "):format(left_out)
+  self.report:set(label, list, UPDATE, note)
 end
 
 local function check_adapter(self, kind)
   local init, model, report = self:open(kind .. "_init"), self.model, self.report
   if not init then return end
   local method = model:adapt(method_of(init))
-  local trainer = compile.trainer { optimizer = optim.adamw { lr = 1e-3, weight_decay = 0.01 } }
+  local optimizer = optim.adamw { lr = LEARNING_RATE, weight_decay = 0.01 }
+  local trainer = compile.trainer { optimizer = optimizer }
   local p, pred = nil, nil
   local session = trainer:session("verify." .. kind, function(graph)
     p = program(model)
@@ -356,12 +405,13 @@ local function check_adapter(self, kind)
   for _, w in ipairs(p.writes) do w[1]:write(w[2]) end
   compare_keys(self, kind, init, method:export(model.map, "f32"))
 
-  local losses = self.io:read(kind .. ".losses")
+  local losses, recorded = self.io:read(kind .. ".losses"), self:open(kind .. "_grads_step0")
   for step = 0, 3 do
-    trainer:run(session, step, { [0] = 1e-3, 1e-3 })
+    trainer:run(session, step, { [0] = LEARNING_RATE, LEARNING_RATE })
     local loss = trainer:read()
     local reference = losses:get(step + 1)
-    report:add(("%s.loss %d"):format(kind, step), math.abs(loss / reference - 1), step == 0 and FORWARD or GRADIENT)
+    report:add(("%s.loss %d"):format(kind, step), math.abs(loss / reference - 1),
+      step == 0 and FORWARD or GRADIENT)
     if step == 0 then
       p.reads[1][2](p.reads[1][1]:read())
       report:tensor(kind .. ".pred_step0", pred, self.io:read(kind .. ".pred_step0"))
@@ -369,11 +419,13 @@ local function check_adapter(self, kind)
         local view = trainer.view[var]
         return view and view:read() or core.tensor(var.shape, "f32")
       end)
-      compare_tensors(self, kind .. ".gradients", grads, self:open(kind .. "_grads_step0"), GRADIENT)
+      if recorded then compare_gradients(self, kind .. ".gradients", grads, recorded) end
     end
     local after = self:open(("%s_after_step%d"):format(kind, step + 1))
     if after then
-      compare_tensors(self, ("%s.update %d"):format(kind, step + 1), method:export(model.map, "f32"), after, UPDATE, init)
+      local values = method:export(model.map, "f32")
+      compare_updates(self, ("%s.update %d"):format(kind, step + 1), values, after, init, recorded,
+        step + 1)
     end
   end
   model:release(method)
@@ -391,7 +443,9 @@ local function check_folder(self)
         local a, b = ours(e.name), theirs(e.name)
         n = n + 1
         local distance = a and b and nn.to_device(e, a):distance(nn.to_device(e, b)) or math.huge
-        if distance > 0 then wrong[#wrong + 1] = { component.name .. "." .. e.name, distance, 1 } end
+        if distance > 0 then
+          wrong[#wrong + 1] = { component.name .. "." .. e.name, distance, 1 }
+        end
       end
     end
   end
@@ -401,7 +455,8 @@ local function check_folder(self)
   for _, field in ipairs { "channels", "depth", "heads" } do
     if table.concat(a[field], ",") ~= table.concat(b[field], ",") then same = same + 1 end
   end
-  for _, field in ipairs { "layers", "mid_depth", "context", "linear_projection", "groups", "added" } do
+  for _, field in ipairs { "layers", "mid_depth", "context", "linear_projection", "groups",
+    "added" } do
     if a[field] ~= b[field] then same = same + 1 end
   end
   self.report:add("diffusers folder: differences of config", same, 0)
@@ -412,11 +467,11 @@ function Check:open(name)
   return core.exists(path) and core.load(path) or nil
 end
 
-local function verify(path, report)
+local function verify(path, report, o)
   path = path:gsub("/+$", "")
   local self = setmetatable({ path = path, report = report }, Check)
   self.io = self:open "io" or error(path .. ": there is no io.safetensors in it", 0)
-  self.model = sd.open(path .. "/model_ldm.safetensors")
+  self.model = sd.open(path .. "/model_ldm.safetensors", o)
   self.model:declare()
   core.commit()
   self.model:load()
@@ -433,17 +488,22 @@ return {
   summary = "compare networks, gradients and training steps with recorded reference numbers",
   usage = "DIR...",
   needs = 1,
-  options = { { "--all", "flag", "a line for every tensor of a set" } },
+  options = {
+    { "--all", "flag", "a line for every tensor of a set" },
+    { "--checkpoint", "flag", "recompute blocks in the backward pass" },
+  },
   run = function(args)
     args.open_device()
-    local report = setmetatable({ count = 0, failed = 0, all = args.all, json = args.json and {} }, Report)
+    local report = setmetatable({ count = 0, failed = 0, all = args.all,
+      json = args.json and {} }, Report)
     for _, path in ipairs(args) do
       if not args.json and #args > 1 then core.write_stdout(path .. "\n") end
-      verify(path, report)
+      verify(path, report, { checkpoint = args.checkpoint })
       collectgarbage()
     end
     if args.json then
-      core.write_stdout(core.json_encode({ failed = report.failed, results = report.json }, 1) .. "\n")
+      local all = { failed = report.failed, results = report.json }
+      core.write_stdout(core.json_encode(all, 1) .. "\n")
     else
       core.write_stdout(("%d checks, %d failed\n"):format(report.count, report.failed))
     end

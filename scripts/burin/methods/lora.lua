@@ -13,16 +13,19 @@ local convolutional = { resnet = true, sampler = true }
 local spellings = {
   { "%s.lora_down.weight", "%s.lora_up.weight", "%s.alpha" },                            -- kohya
   { "%s.lora_A.weight", "%s.lora_B.weight" },                                            -- PEFT
-  { "%s.lora.down.weight", "%s.lora.up.weight" },                                        -- diffusers 0.22
+  { "%s.lora.down.weight", "%s.lora.up.weight" },                       -- diffusers 0.22
   { "%s.lora_linear_layer.down.weight", "%s.lora_linear_layer.up.weight" },
 }
 local function find(file, map, layer)
   local bases = map:kohya_spellings(layer.component, layer.name)
   for _, base in ipairs(bases) do
     local down = spellings[1][1]:format(base)
-    if file:info(down) then return down, spellings[1][2]:format(base), spellings[1][3]:format(base) end
+    if file:info(down) then
+      return down, spellings[1][2]:format(base), spellings[1][3]:format(base)
+    end
   end
-  for _, base in ipairs { layer.component .. "." .. layer.name, "base_model.model." .. layer.name } do
+  local peft = { layer.component .. "." .. layer.name, "base_model.model." .. layer.name }
+  for _, base in ipairs(peft) do
     for i = 2, #spellings do
       local down = spellings[i][1]:format(base)
       if file:info(down) then return down, spellings[i][2]:format(base) end
@@ -47,7 +50,7 @@ local definition = {
   options = {
     rank = { "integer", default = 8, min = 1, help = "inner width" },
     alpha = { "number", min = 0, help = "the scale is alpha / rank; default rank" },
-    conv_rank = { "integer", min = 1, help = "inner width of 3x3 convolutions; they are left alone without it" },
+    conv_rank = { "integer", min = 1, help = "inner width of 3x3 convolutions (LoCon)" },
     conv_alpha = { "number", min = 0, help = "alpha of 3x3 convolutions; default conv_rank" },
   },
   settle = function(o)

@@ -15,19 +15,21 @@ local function unet(shape, single)
   local function get(a, b) return shape(single and "model.diffusion_model." .. a or b) end
   local first = get("input_blocks.0.0.weight", "conv_in.weight")
   if not first then return nil end
-  local c = { in_channels = first[2], channels = {}, depth = {}, layers = 0, groups = 32, time_ids_width = 256 }
+  local c = { in_channels = first[2], channels = {}, depth = {}, layers = 0, groups = 32,
+    time_ids_width = 256 }
   c.out_channels = get("out.2.weight", "conv_out.weight")[1]
   local n, level, transformer = 1, 1, nil
   while true do
     local j = 0
     while true do  -- the residual blocks of a level
-      local block = ("input_blocks.%d."):format(n)
-      local res = get(block .. "0.in_layers.2.weight", ("down_blocks.%d.resnets.%d.conv1.weight"):format(level - 1, j))
+      local block, down = ("input_blocks.%d."):format(n), ("down_blocks.%d."):format(level - 1)
+      local res = get(block .. "0.in_layers.2.weight",
+        ("%sresnets.%d.conv1.weight"):format(down, j))
       if not res then break end
       c.channels[level] = res[1]
       if j == 0 then
-        local at = single and "model.diffusion_model." .. block .. "1." or ("down_blocks.%d.attentions.0."):format(level - 1)
-        c.depth[level] = count(shape, at:gsub("%%", "%%%%") .. "transformer_blocks.%d.norm1.weight")
+        local at = single and "model.diffusion_model." .. block .. "1." or down .. "attentions.0."
+        c.depth[level] = count(shape, at .. "transformer_blocks.%d.norm1.weight")
         if c.depth[level] > 0 then transformer = at end
       end
       j, n = j + 1, n + 1
@@ -43,14 +45,17 @@ local function unet(shape, single)
   local added = get("label_emb.0.0.weight", "add_embedding.linear_1.weight")
   c.added = added and added[2]
   c.heads = {}
-  for i, ch in ipairs(c.channels) do c.heads[i] = c.linear_projection and math.max(1, ch // 64) or 8 end
+  for i, ch in ipairs(c.channels) do
+    c.heads[i] = c.linear_projection and math.max(1, ch // 64) or 8
+  end
   return c
 end
 
 local function vae(shape, single)
   local c = { channels = {}, layers = 0, groups = 32 }
   local p = single and "first_stage_model." or ""
-  local conv = single and "encoder.down.%d.block.%d.conv1.weight" or "encoder.down_blocks.%d.resnets.%d.conv1.weight"
+  local conv = single and "encoder.down.%d.block.%d.conv1.weight"
+    or "encoder.down_blocks.%d.resnets.%d.conv1.weight"
   while true do
     local s = shape(p .. conv:format(#c.channels, 0))
     if not s then break end
@@ -68,7 +73,8 @@ local function clip(shape, prefix)
   local token = shape(p .. "embeddings.token_embedding.weight")
   if not token then return nil end
   local projection = shape(prefix .. "text_projection.weight")
-  return { vocab = token[1], width = token[2], tokens = shape(p .. "embeddings.position_embedding.weight")[1],
+  return { vocab = token[1], width = token[2],
+    tokens = shape(p .. "embeddings.position_embedding.weight")[1],
     layers = count(shape, p .. "encoder.layers.%d.layer_norm1.weight"), act = "quick_gelu",
     mlp = shape(p .. "encoder.layers.0.mlp.fc1.weight")[1], heads = math.max(1, token[2] // 64),
     projection = projection and projection[1] }
@@ -80,7 +86,8 @@ local function openclip(shape, prefix, unused)
   local projection = shape(prefix .. "text_projection")
   return { vocab = token[1], width = token[2], tokens = shape(prefix .. "positional_embedding")[1],
     layers = count(shape, prefix .. "transformer.resblocks.%d.ln_1.weight") - unused, act = "gelu",
-    mlp = shape(prefix .. "transformer.resblocks.0.mlp.c_fc.weight")[1], heads = math.max(1, token[2] // 64),
+    mlp = shape(prefix .. "transformer.resblocks.0.mlp.c_fc.weight")[1],
+    heads = math.max(1, token[2] // 64),
     projection = unused == 0 and projection and projection[2] or nil }
 end
 
@@ -124,7 +131,7 @@ function detect.folder(shape)
   return finish(c)
 end
 
--- ---- what else is known -----------------------------------------------------------------------------------
+-- ---- what else is known -------------------------------------------------------------------------
 
 local function set_heads(c, heads)
   for i = 1, #c.channels do c.heads[i] = type(heads) == "table" and heads[i] or heads end
@@ -151,13 +158,16 @@ function detect.apply_config(c, j)
   c.pad = { j.pad_te1 or j.pad, j.pad_te2 }
   set_text(c.text[1], j.text_encoder)
   set_text(c.text[2], j.text_encoder_2)
-  if c.vae then c.vae.groups = j.vae and j.vae.norm_num_groups or j.norm_num_groups or c.vae.groups end
+  if c.vae then
+    c.vae.groups = j.vae and j.vae.norm_num_groups or j.norm_num_groups or c.vae.groups
+  end
   c.scaling_factor = j.vae and j.vae.scaling_factor or c.scaling_factor
 end
 
 -- The config.json files of a diffusers folder; attention_head_dim holds the number of heads there.
 function detect.apply_folder(c, json)
-  local u, v, s = json "unet/config.json", json "vae/config.json", json "scheduler/scheduler_config.json"
+  local u, v = json "unet/config.json", json "vae/config.json"
+  local s = json "scheduler/scheduler_config.json"
   if u then
     set_heads(c.unet, u.num_attention_heads or u.attention_head_dim or c.unet.heads)
     c.unet.groups = u.norm_num_groups or c.unet.groups

@@ -4,9 +4,11 @@
 -- configuration.
 --
 --   local map = names.map(family, config)
---   map:to_file("unet", "conv_in.weight")     --> "model.diffusion_model.input_blocks.0.0.weight", "copy"
---   map:to_canonical("model.diffusion_model.input_blocks.0.0.weight") --> "unet", { "conv_in.weight" }, "copy"
---   map:kohya("unet", "mid_block.attentions.0.proj_in") --> "lora_unet_mid_block_attentions_0_proj_in"
+--   map:to_file("unet", "conv_in.weight")
+--     --> "model.diffusion_model.input_blocks.0.0.weight", "copy"
+--   map:to_canonical("model.diffusion_model.input_blocks.0.0.weight")
+--     --> "unet", { "conv_in.weight" }, "copy"
+--   map:kohya("unet", "conv_in") --> "lora_unet_conv_in"
 --
 -- How the file's tensor becomes the canonical one: "copy"; "slice" a third of the rows (argument 0,
 -- 1 or 2); "squeeze" (out, in, 1, 1) to (out, in); "transpose".
@@ -18,9 +20,11 @@ Map.__index = Map
 local prefixes = {
   sd1 = { unet = "model.diffusion_model.", vae = "first_stage_model.",
     text_encoder = "cond_stage_model.transformer." },
-  sd2 = { unet = "model.diffusion_model.", vae = "first_stage_model.", text_encoder = "cond_stage_model.model." },
+  sd2 = { unet = "model.diffusion_model.", vae = "first_stage_model.",
+    text_encoder = "cond_stage_model.model." },
   sdxl = { unet = "model.diffusion_model.", vae = "first_stage_model.",
-    text_encoder = "conditioner.embedders.0.transformer.", text_encoder_2 = "conditioner.embedders.1.model." },
+    text_encoder = "conditioner.embedders.0.transformer.",
+    text_encoder_2 = "conditioner.embedders.1.model." },
 }
 
 local kohya_prefixes = {
@@ -77,15 +81,19 @@ local function unet_modules(c)
   return list
 end
 
-local vae_attention = { group_norm = "norm", to_q = "q", to_k = "k", to_v = "v", ["to_out.0"] = "proj_out" }
+local vae_attention = { group_norm = "norm", to_q = "q", to_k = "k", to_v = "v",
+  ["to_out.0"] = "proj_out" }
 -- names in diffusers folders written before version 0.17
-local vae_old_attention = { to_q = "query", to_k = "key", to_v = "value", ["to_out.0"] = "proj_attn" }
+local vae_old_attention = { to_q = "query", to_k = "key", to_v = "value",
+  ["to_out.0"] = "proj_attn" }
 
 local function vae_modules(c)
   local list, levels = {}, #c.channels
   local function add(a, b) list[#list + 1] = { a, b } end
   local function resnet(a, b)
-    for _, part in ipairs { "norm1", "conv1", "norm2", "conv2" } do add(a .. "." .. part, b .. "." .. part) end
+    for _, part in ipairs { "norm1", "conv1", "norm2", "conv2" } do
+      add(a .. "." .. part, b .. "." .. part)
+    end
     add(a .. ".conv_shortcut", b .. ".nin_shortcut")
   end
   for _, side in ipairs { "encoder", "decoder" } do
@@ -99,9 +107,14 @@ local function vae_modules(c)
     end
   end
   for i = 0, levels - 1 do
-    local down, up = ("encoder.down_blocks.%d."):format(i), ("decoder.up_blocks.%d."):format(levels - 1 - i)
-    for j = 0, c.layers - 1 do resnet(down .. "resnets." .. j, ("encoder.down.%d.block.%d"):format(i, j)) end
-    for j = 0, c.layers do resnet(up .. "resnets." .. j, ("decoder.up.%d.block.%d"):format(i, j)) end
+    local down = ("encoder.down_blocks.%d."):format(i)
+    local up = ("decoder.up_blocks.%d."):format(levels - 1 - i)
+    for j = 0, c.layers - 1 do
+      resnet(down .. "resnets." .. j, ("encoder.down.%d.block.%d"):format(i, j))
+    end
+    for j = 0, c.layers do
+      resnet(up .. "resnets." .. j, ("decoder.up.%d.block.%d"):format(i, j))
+    end
     add(down .. "downsamplers.0.conv", ("encoder.down.%d.downsample.conv"):format(i))
     add(up .. "upsamplers.0.conv", ("decoder.up.%d.upsample.conv"):format(i))
   end
@@ -111,9 +124,11 @@ local function vae_modules(c)
 end
 
 local function clip_modules(c)
-  local list = { { "text_model.embeddings.token_embedding", "text_model.embeddings.token_embedding" },
-    { "text_model.embeddings.position_embedding", "text_model.embeddings.position_embedding" },
-    { "text_model.final_layer_norm", "text_model.final_layer_norm" } }
+  local list = {}
+  for _, s in ipairs { "embeddings.token_embedding", "embeddings.position_embedding",
+    "final_layer_norm" } do
+    list[#list + 1] = { "text_model." .. s, "text_model." .. s }
+  end
   for i = 0, c.layers - 1 do
     local s = "text_model.encoder.layers." .. i
     list[#list + 1] = { s, s }
@@ -173,11 +188,14 @@ end
 
 local slices = { q = 0, k = 1, v = 2 }
 
+local position = "text_model.embeddings.position_embedding.weight"
+
 local function openclip_to_file(name)
-  if name == "text_model.embeddings.position_embedding.weight" then return "positional_embedding", "copy" end
+  if name == position then return "positional_embedding", "copy" end
   if name == "text_projection.weight" then return "text_projection", "transpose" end
-  local i, part, kind = name:match "^text_model%.encoder%.layers%.(%d+)%.self_attn%.([qkv])_proj%.(%a+)$"
-  if i then
+  local i, rest = name:match "^text_model%.encoder%.layers%.(%d+)%.self_attn%.(.*)$"
+  local part, kind = (rest or ""):match "^([qkv])_proj%.(%a+)$"
+  if part then
     return ("transformer.resblocks.%s.attn.in_proj_%s"):format(i, kind), "slice", slices[part]
   end
 end
@@ -197,10 +215,13 @@ function Map:to_file(component, name)
 end
 
 local function openclip_to_canonical(config, file)
-  if file == "positional_embedding" then return { "text_model.embeddings.position_embedding.weight" }, "copy" end
-  if file == "text_projection" and config.projection then return { "text_projection.weight" }, "transpose" end
+  if file == "positional_embedding" then return { position }, "copy" end
+  if file == "text_projection" and config.projection then
+    return { "text_projection.weight" }, "transpose"
+  end
   local i, kind = file:match "^transformer%.resblocks%.(%d+)%.attn%.in_proj_(%a+)$"
-  if not i or tonumber(i) >= config.layers then return nil end  -- SD 2.x leaves the last layer unused
+  -- SD 2.x leaves the last layer unused
+  if not i or tonumber(i) >= config.layers then return nil end
   local list = {}
   for part, at in pairs(slices) do
     list[at + 1] = ("text_model.encoder.layers.%s.self_attn.%s_proj.%s"):format(i, part, kind)
@@ -250,14 +271,18 @@ end
 function Map:kohya(component, module)
   local prefix = kohya_prefixes[self.family][component]
   if not prefix then return nil end
-  if self.family == "sdxl" and component == "unet" then module = replace(self.tables.unet.forward, module) end
+  if self.family == "sdxl" and component == "unet" then
+    module = replace(self.tables.unet.forward, module)
+  end
   return prefix .. module:gsub("%.", "_")
 end
 
 -- Spellings of a layer that LoRA files use, kohya's default first.
 function Map:kohya_spellings(component, module)
   local list = { self:kohya(component, module) }
-  if self.family == "sdxl" and component == "unet" then list[2] = "lora_unet_" .. module:gsub("%.", "_") end
+  if self.family == "sdxl" and component == "unet" then
+    list[2] = "lora_unet_" .. module:gsub("%.", "_")
+  end
   return list
 end
 

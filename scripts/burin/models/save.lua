@@ -8,10 +8,12 @@ local nn = require "burin.nn"
 -- { { canonical name, tensor in diffusers' layout } ... }
 local function component_tensors(model, component, dtype, on_device)
   if on_device then return component:export(dtype) end
-  if not model.files then error(component.name .. " has no values to save: it was never declared", 0) end
+  if not model.files then
+    error(component.name .. " has no values to save: it was never declared", 0)
+  end
   local reader, list = model:reader(component.name), {}
   local part = component.name:match "^text" and "text" or component.name
-  if not component:is_declared() then model:declare { part } end  -- for the names: memory is taken on use
+  if not component:is_declared() then model:declare { part } end  -- memory is taken on use only
   for i, e in ipairs(component.order) do
     local t = reader(e.name) or error(component.name .. ": the file lacks " .. e.name, 0)
     list[i] = { e.name, nn.to_file(e, nn.to_device(e, t)):cast(dtype) }
@@ -57,7 +59,9 @@ end
 return function(model, path, o)
   o = o or {}
   local dtype, list, slices, on_device = o.dtype or "f16", {}, {}, {}
-  for _, component in ipairs(model:components()) do on_device[component] = component:is_declared() end
+  for _, component in ipairs(model:components()) do
+    on_device[component] = component:is_declared()
+  end
   for _, component in ipairs(model:components()) do
     for _, item in ipairs(component_tensors(model, component, dtype, on_device[component])) do
       local name, t = item[1], item[2]
@@ -83,8 +87,9 @@ return function(model, path, o)
   end
   local source = model.files and model.files.single
   if model.family == "sd2" then unused_text(model, list, dtype) end
-  local scale = model.family == "sdxl" and source and source:read "conditioner.embedders.1.model.logit_scale"
-  if scale then list[#list + 1] = { "conditioner.embedders.1.model.logit_scale", scale:cast(dtype) } end
+  local scale_key = "conditioner.embedders.1.model.logit_scale"
+  local scale = model.family == "sdxl" and source and source:read(scale_key)
+  if scale then list[#list + 1] = { scale_key, scale:cast(dtype) } end
   local config = {}
   for k, v in pairs(model.config) do config[k] = v end
   local metadata = { format = "pt", ["burin.config"] = core.json_encode(config) }

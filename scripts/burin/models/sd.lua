@@ -6,7 +6,7 @@
 --   model:adapt(lora { rank = 8 })            -- before the first trace
 --   local context = model:encode_text(graph, ids)
 --   local noise = model:predict(graph, x, t, context)
---   core.commit(); model:load()               -- weights go to the device after a trace declared them
+--   core.commit(); model:load()               -- after a trace declared the variables
 local core = require "burin.core"
 local nn = require "burin.nn"
 local names = require "burin.models.names"
@@ -32,7 +32,7 @@ local sample_sizes = { sd1 = 512, sd2 = 768, sdxl = 1024 }  -- pixels
 
 local function text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
 
--- ---- opening --------------------------------------------------------------------------------------------
+-- ---- opening ------------------------------------------------------------------------------------
 
 local function open_single(path)
   local file = core.load(path)
@@ -46,7 +46,8 @@ local function open_single(path)
     config = detect.single(shape)
     local beside = path:match "^(.*/)" or ""
     if config and core.exists(beside .. "config.json") then
-      detect.apply_config(config, core.json_decode(core.read_file(beside .. "config.json"), beside .. "config.json"))
+      local text = core.read_file(beside .. "config.json")
+      detect.apply_config(config, core.json_decode(text, beside .. "config.json"))
     end
   end
   return config, { single = file }
@@ -55,7 +56,8 @@ end
 local function open_folder(path)
   local files = {}
   for _, component in ipairs { "unet", "vae", "text_encoder", "text_encoder_2" } do
-    for _, stem in ipairs { "diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16", "model.fp16" } do
+    for _, stem in ipairs { "diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16",
+      "model.fp16" } do
       local file = ("%s/%s/%s.safetensors"):format(path, component, stem)
       if not files[component] and core.exists(file) then files[component] = core.load(file) end
     end
@@ -75,23 +77,25 @@ end
 
 -- o: dtype of frozen weights, role ("param" to train them all), compute (type of activations; dtype
 -- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
--- when the file is known to differ from its family), method (an instance of burin.method) to adapt
--- the model with, lora (path of a LoRA file to apply)
+-- when the file is known to differ from its family), lora (path of a LoRA file to apply)
 local function build(config, files, o)
   o = o or {}
   config.prediction = o.prediction or config.prediction
   config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
-  local self = setmetatable({ family = config.family, config = config, prediction = config.prediction,
-    scaling_factor = config.scaling_factor, norm_groups = config.unet.groups, text = {}, tokenizers = {},
-    schedule = diffusion.schedule(), files = files, map = names.map(config.family, config) }, Model)
+  local self = setmetatable({ family = config.family, config = config, files = files,
+    prediction = config.prediction, scaling_factor = config.scaling_factor,
+    norm_groups = config.unet.groups, text = {}, tokenizers = {}, schedule = diffusion.schedule(),
+    map = names.map(config.family, config) }, Model)
   local function component(name, compute)
-    return nn.component { name = name, dtype = o.dtype, compute = compute or o.compute or o.dtype }
+    return nn.component { name = name, dtype = o.dtype, role = o.role,
+      compute = compute or o.compute or o.dtype }
   end
   self.unet = component "unet"
   if config.vae then
     config.vae.downsample = 1 << (#config.vae.channels - 1)
     -- SDXL's autoencoder leaves the range of f16
-    self.vae = component("vae", config.family == "sdxl" and (o.compute or o.dtype) == "f16" and "f32" or nil)
+    local half = config.family == "sdxl" and (o.compute or o.dtype) == "f16"
+    self.vae = component("vae", half and "f32" or nil)
   end
   for i, text in ipairs(config.text) do
     text.checkpoint = o.checkpoint
@@ -103,7 +107,6 @@ local function build(config, files, o)
   end
   self.vocab = config.text[1] and config.text[1].vocab
   config.sample_size = config.sample_size or sample_sizes[config.family]
-  if o.method then self:adapt(o.method) end
   if o.lora then
     self.lora_file = core.load(o.lora)
     self.lora = self:adapt(require("burin.methods.lora").from_file(self.lora_file, self))
@@ -113,7 +116,11 @@ end
 
 function sd.open(path, o)
   local config, files
-  if core.exists(path) == "folder" then config, files = open_folder(path) else config, files = open_single(path) end
+  if core.exists(path) == "folder" then
+    config, files = open_folder(path)
+  else
+    config, files = open_single(path)
+  end
   if not config then error(path .. ": no Stable Diffusion U-Net found in it", 0) end
   local model = build(config, files, o)
   model.path = path
@@ -158,7 +165,7 @@ function Model:release(instance)
   for _, component in ipairs(self:components()) do instance:detach(component) end
 end
 
--- ---- the networks ------------------------------------------------------------------------------------------
+-- ---- the networks -------------------------------------------------------------------------------
 
 -- ids (B * chunks, 77), one node per text encoder (a single node serves SD 1.x and 2.x). o:
 -- clip_skip (SD 1.x, 2.x), chunks (1), eos (rows of the end tokens, see eos_rows; SDXL's pooled
@@ -223,10 +230,9 @@ function Model:predict(graph, x, t, context, extra)
   return unet.predict(c, scope, x, t, context, added)
 end
 
--- image (B, H, W, 3) in [-1, 1] -> mean, logvar (clamped), moments of unscaled latents
+-- image (B, H, W, 3) in [-1, 1] -> moments, mean, logvar (clamped) of unscaled latents
 function Model:encode_image(graph, image)
-  local moments, mean, logvar = vae.encode(self.config.vae, self.vae:trace(graph), image)
-  return mean, logvar, moments
+  return vae.encode(self.config.vae, self.vae:trace(graph), image)
 end
 
 -- scaled latents (B, h, w, 4) -> image in [-1, 1]
@@ -234,9 +240,11 @@ function Model:decode_latents(graph, latents)
   return vae.decode(self.config.vae, self.vae:trace(graph), latents * (1 / self.scaling_factor))
 end
 
--- ---- for training and sampling -------------------------------------------------------------------------------
+-- ---- for training and sampling ------------------------------------------------------------------
 
-function Model:context_shape(batch) return { batch, self.config.text[1].tokens, self.config.unet.context } end
+function Model:context_shape(batch)
+  return { batch, self.config.text[1].tokens, self.config.unet.context }
+end
 
 -- Pixels per latent, along each side.
 function Model:downsample() return 1 << (#self.config.vae.channels - 1) end
@@ -263,20 +271,22 @@ function Model:content_hash(part)
   return core.hash(table.concat(hashes))
 end
 
--- ---- weights ------------------------------------------------------------------------------------------------
+-- ---- weights ------------------------------------------------------------------------------------
 
 -- Traces parts ("text", "unet", "vae"; all of them by default) once, so that their variables exist.
 function Model:declare(parts)
   local graph = core.graph()
-  local function input(shape, dtype) return graph:leaf(core.var("declare", shape, dtype or "f32", "input")) end
+  local function input(shape, dtype)
+    return graph:leaf(core.var("declare", shape, dtype or "f32", "input"))
+  end
   local u = self.config.unet
   for _, part in ipairs(parts or { "text", "unet", "vae" }) do
     if part == "text" and self.text[1] then
       self:encode_text(graph, input({ 1, self.config.text[1].tokens }, "i32"))
     elseif part == "unet" then
       local size = 1 << (#u.channels - 1)
-      self:predict(graph, input { 1, size, size, u.in_channels }, input { 1 }, input { 1, 2, u.context },
-        u.added and { added = input { 1, u.added } })
+      self:predict(graph, input { 1, size, size, u.in_channels }, input { 1 },
+        input { 1, 2, u.context }, u.added and { added = input { 1, u.added } })
     elseif part == "vae" and self.vae then
       local c = self.config.vae
       local size = 1 << (#c.channels - 1)
@@ -302,7 +312,9 @@ function Model:reader(component)
     local key, op, at = map:to_file(component, name)
     if not key then return nil end
     local t = files.single:read(key)
-    for _, other in ipairs(not t and map:alternatives(key) or {}) do t = t or files.single:read(other) end
+    for _, other in ipairs(not t and map:alternatives(key) or {}) do
+      t = t or files.single:read(other)
+    end
     if t and op == "slice" then
       local rows = t.shape[1] // 3
       return t:rows(at * rows + 1, (at + 1) * rows)

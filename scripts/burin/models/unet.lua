@@ -71,7 +71,8 @@ end
 function unet.added_vector(c, scope, pooled, time_ids)
   local b = pooled.shape[1]
   local sizes = time_ids:reshape { b * 6 }:timestep_embedding { width = c.time_ids_width }
-  return scope:cast(pooled):concat(scope:cast(sizes:reshape { b, 6 * c.time_ids_width }), { axis = 1 })
+  sizes = sizes:reshape { b, 6 * c.time_ids_width }
+  return scope:cast(pooled):concat(scope:cast(sizes), { axis = 1 })
 end
 
 -- x (B, H, W, in_channels), t (B), context (B, N, context), added (B, added) or nil -> (B, H, W,

@@ -61,8 +61,8 @@ end
 -- latents (B, h, w, 4) -> image (B, 8 h, 8 w, 3)
 function vae.decode(config, scope, latents)
   local c, s = config, scope:at "decoder":in_group "vae"
-  local ch = c.channels
-  local h = scope:in_group "vae":conv(s:cast(latents), "post_quant_conv", c.latent_channels, { kernel = 1 })
+  local ch, z = c.channels, c.latent_channels
+  local h = scope:in_group "vae":conv(s:cast(latents), "post_quant_conv", z, { kernel = 1 })
   h = middle(c, s, s:conv(h, "conv_in", ch[#ch]))
   for i = #ch, 1, -1 do
     local u = s:at("up_blocks", #ch - i)

@@ -14,7 +14,7 @@ local CLEAR = 0.88          -- a silhouette that fits this well needs no second 
 local MIN_CELLS, MAX_CELLS = 60, 560 -- a smaller or larger blob is no object
 local MIN_IOU = 0.66        -- below this a silhouette is no class
 local MAX_COLOUR, MAX_BACKGROUND = 80, 42 -- beyond these distances a colour has no name
-local MIN_PART = 0.5       -- of each of the subject's parts, how much must have its colour
+local MIN_PART = 0.5        -- of each of the subject's parts, how much must have its colour
 local LIGHTNESS = 0.6       -- the weight of lightness in a colour distance
 
 local byte, abs, floor, min, max = string.byte, math.abs, math.floor, math.min, math.max

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- What the recogniser compares with: each silhouette in the canonical frame, mirrored too, with zones
--- of cells where its own colours must show. Made once, from the same sprites that are drawn.
+-- What the recogniser compares with: each silhouette in the canonical frame, mirrored too, with
+-- zones of cells where its own colours must show. Made once, from the same sprites that are drawn.
 
 local draw = require "burin.world.draw"
 local shapes = require "burin.world.shapes"
