@@ -115,7 +115,8 @@ static bool create_handle(struct gpu_device *d)
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, .pNext = &want11,
         .timelineSemaphore = VK_TRUE,
         .shaderFloat16 = have12.shaderFloat16, .shaderInt8 = have12.shaderInt8,
-        .storageBuffer8BitAccess = have12.storageBuffer8BitAccess};
+        .storageBuffer8BitAccess = have12.storageBuffer8BitAccess,
+        .shaderSubgroupExtendedTypes = have12.shaderSubgroupExtendedTypes};
     VkPhysicalDeviceFeatures2 want = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &want12,
         .features = {.shaderInt16 = have.features.shaderInt16,

@@ -150,29 +150,33 @@ function Trainer:state()
 end
 
 -- burin.compile{ ... } for a loop of one's own: returns an object that is called with a batch of tensors.
---   inputs     name -> { shape, dtype }: what a batch holds
+--   inputs     name -> { shape, dtype }: what a batch holds; or a list of such tables, one per batch shape
 --   loss       function(x, graph, control) -> scalar node; x holds the inputs' nodes
 --   params     function() -> { { name =, var =, group = } ... }, asked for after loss has been traced
 --   optimizer, schedule, steps, max_grad_norm, accumulate, seed, ema, loss_scale
--- step(batch) -> loss, gradient norm.
+-- step(batch, shape?) -> loss, gradient norm; shape: number of the inputs table (1).
 function compile.step(o)
   local trainer = compile.trainer { optimizer = o.optimizer, max_norm = o.max_grad_norm or 1, accumulate = o.accumulate,
     seed = o.seed, ema = o.ema, loss_scale = o.loss_scale }
-  local vars = {}
-  for name, spec in pairs(o.inputs) do vars[name] = core.var("batch." .. name, spec[1], spec[2] or "f32", "input") end
-  local session = trainer:session(o.name or "step", function(graph, control)
-    local x = {}
-    for name, var in pairs(vars) do x[name] = graph:leaf(var) end
-    local loss = o.loss(x, graph, control)
-    return loss, o.params()
-  end)
-  local self = { trainer = trainer, session = session, count = 0 }
-  return setmetatable(self, { __call = function(_, batch)
+  local shapes = {}
+  for k, inputs in ipairs(o.inputs[1] and o.inputs or { o.inputs }) do
+    local vars = {}
+    for name, spec in pairs(inputs) do vars[name] = core.var("batch." .. name, spec[1], spec[2] or "f32", "input") end
+    local session = trainer:session((o.name or "step") .. "." .. k, function(graph, control)
+      local x = {}
+      for name, var in pairs(vars) do x[name] = graph:leaf(var) end
+      local loss = o.loss(x, graph, control)
+      return loss, o.params()
+    end)
+    shapes[k] = { vars = vars, session = session }
+  end
+  return setmetatable({ trainer = trainer, shapes = shapes, count = 0 }, { __call = function(self, batch, shape)
     if self.count == 0 then trainer:reset() end
-    for name, var in pairs(vars) do var:write(batch[name]) end
+    local s = shapes[shape or 1]
+    for name, var in pairs(s.vars) do var:write(batch[name]) end
     local update = self.count // trainer.accumulate
     local lr = o.optimizer.lr * (o.schedule and o.schedule.factor(update, o.steps) or 1)
-    trainer:run(session, self.count, { [0] = lr, lr, lr, lr })
+    trainer:run(s.session, self.count, { [0] = lr, lr, lr, lr })
     self.count = self.count + 1
     return trainer:read()
   end })

@@ -36,6 +36,12 @@ function burin.session(name, inputs, trace) return require("burin.compile").sess
 function burin.new_model(config, o) return require("burin.models.sd").new(config, o) end
 burin.diffusion = diffusion
 burin.tensor = core.tensor
+-- burin.save(path, { { name, tensor } ... }, metadata?) and burin.read(path) -> file or nil: safetensors
+function burin.save(path, tensors, metadata)
+  core.make_dirs(path:match "^(.*)/" or ".")
+  core.export(path, "safetensors", tensors, metadata or {})
+end
+function burin.read(path) return core.exists(path) and core.load(path) or nil end
 burin.rng = require("burin.rng").new
 function burin.progress(title, total) return require("burin.progress").new(title, total) end
 function burin.log(text, ...) core.log("info", text:format(...)) end

@@ -29,7 +29,8 @@ local function same_weights(label, a, b)
   end
 end
 
-local counts = { tiny_sd1 = 686 + 248 + 52, tiny_sd2 = 686 + 248 + 54, tiny_sdxl = 840 + 248 + 52 + 42 }
+local counts = { tiny_sd1 = 686 + 248 + 52, tiny_sd2 = 686 + 248 + 54,
+  tiny_sdxl = 840 + 248 + 52 + 42 }
 
 for _, name in ipairs { "tiny_sd1", "tiny_sd2", "tiny_sdxl" } do
   local path = "tests/golden/" .. name .. "/model_ldm.safetensors"
@@ -52,7 +53,8 @@ for _, name in ipairs { "tiny_sd1", "tiny_sd2", "tiny_sdxl" } do
   for _, key in ipairs(copy.files.single:names()) do
     local a, b = source:info(key), copy.files.single:info(key)
     n = n + 1
-    check(a and table.concat(a.shape, ",") == table.concat(b.shape, ","), name, key, "name and shape")
+    local same = a and table.concat(a.shape, ",") == table.concat(b.shape, ",")
+    check(same, name, key, "name and shape")
   end
   check(n == counts[name], name, n .. " tensors in the file, expected", counts[name])
 
@@ -114,10 +116,69 @@ end
 method:save(temporary, model)
 local file = core.load(temporary)
 local meta = file:meta()
-check(meta.ss_network_dim == "4" and meta.ss_base_model_version == "sdxl_base_v1-0", "LoRA metadata")
+check(meta.ss_network_dim == "4" and meta.ss_network_alpha == "2", "LoRA metadata")
+check(meta.ss_base_model_version == "sdxl_base_v1-0", "LoRA metadata")
 check(meta.ss_network_module == "networks.lora" and meta.ss_v2 == "False", "LoRA metadata")
 local alpha = file:read "lora_unet_input_blocks_4_1_proj_in.alpha"
 check(alpha and #alpha.shape == 0 and alpha:get(1) == 2, "alpha is a tensor without dims")
+
+-- The published models: every tensor and the number of parameters, without any memory for them.
+local clip_l = { vocab = 49408, width = 768, tokens = 77, layers = 12, heads = 12, mlp = 3072,
+  act = "quick_gelu" }
+local function open_clip(width, layers, projection)
+  return { vocab = 49408, width = width, tokens = 77, layers = layers, heads = width // 64,
+    mlp = 4 * width, act = "gelu", projection = projection }
+end
+local function u_net(channels, depth, mid_depth, heads, context, added)
+  return { in_channels = 4, out_channels = 4, channels = channels, layers = 2, depth = depth,
+    mid_depth = mid_depth, heads = heads, context = context, linear_projection = context > 768,
+    groups = 32, added = added, time_ids_width = 256 }
+end
+local four, three = { 320, 640, 1280, 1280 }, { 320, 640, 1280 }
+local published = {
+  { file = "sd15", family = "sd1", text = { clip_l }, unet_count = 859520964,
+    text_count = 123060480,
+    unet = u_net(four, { 1, 1, 1, 0 }, 1, { 8, 8, 8, 8 }, 768) },
+  { file = "sd21", family = "sd2", text = { open_clip(1024, 23) }, unet_count = 865910724,
+    text_count = 340387840, unet = u_net(four, { 1, 1, 1, 0 }, 1, { 5, 10, 20, 20 }, 1024) },
+  { file = "sdxl_base", family = "sdxl", text = { clip_l, open_clip(1280, 32, 1280) },
+    unet_count = 2567463684, text_count = 123060480 + 694659840,
+    unet = u_net(three, { 0, 2, 10 }, 10, { 5, 10, 20 }, 2048, 2816) },
+}
+
+local function canonical_names(path)
+  local set, n = {}, 0
+  for line in io.lines(path) do
+    local component, key = line:match "^[^\t]*\t([^\t]*)\t([^\t]*)"
+    if component ~= "-" then
+      set[component .. "." .. key] = true
+      n = n + 1
+    end
+  end
+  return set, n
+end
+
+for _, p in ipairs(published) do
+  local big = sd.new { family = p.family, unet = p.unet, text = p.text,
+    vae = { channels = { 128, 256, 512, 512 }, layers = 2, latent_channels = 4, groups = 32 } }
+  big:declare()
+  local set, n = canonical_names("tests/data/keys_" .. p.file .. ".tsv")
+  local total, seen = {}, 0
+  for _, component in ipairs(big:components()) do
+    local kind = component.name:match "^text" and "text" or component.name
+    for _, e in ipairs(component.order) do
+      local size = 1
+      for _, d in ipairs(e.shape) do size = size * d end
+      total[kind] = (total[kind] or 0) + size
+      seen = seen + 1
+      check(set[component.name .. "." .. e.name], p.file, component.name, e.name, "is not listed")
+    end
+  end
+  check(seen == n, p.file, seen .. " tensors, published are", n)
+  check(total.unet == p.unet_count, p.file, "U-Net", total.unet, p.unet_count)
+  check(total.text == p.text_count, p.file, "text encoders", total.text, p.text_count)
+  check(total.vae == 83653863, p.file, "VAE", total.vae)
+end
 
 os.remove(temporary)
 print(("%d passed, %d failed"):format(passed, failed))

@@ -25,8 +25,10 @@ local four = { channels = { 320, 640, 1280, 1280 }, layers = 2, depth = { 1, 1, 
 local three = { channels = { 320, 640, 1280 }, layers = 2, depth = { 0, 2, 10 } }
 local vae = { channels = { 128, 256, 512, 512 }, layers = 2 }
 local models = {
-  { file = "sd15", family = "sd1", unet = four, vae = vae, text = { { width = 768, layers = 12 } } },
-  { file = "sd21", family = "sd2", unet = four, vae = vae, text = { { width = 1024, layers = 23 } } },
+  { file = "sd15", family = "sd1", unet = four, vae = vae,
+    text = { { width = 768, layers = 12 } } },
+  { file = "sd21", family = "sd2", unet = four, vae = vae,
+    text = { { width = 1024, layers = 23 } } },
   { file = "sdxl_base", family = "sdxl", unet = three, vae = vae,
     text = { { width = 768, layers = 12 }, { width = 1280, layers = 32, projection = 1280 } } },
 }
@@ -46,11 +48,13 @@ for _, m in ipairs(models) do
     else
       local back, back_op, at = map:to_file(component, canonical)
       check(back == file, m.file, canonical, "to", file, "got", back)
-      check(have == component and contains(list, canonical), m.file, file, "to", canonical, "got", list and list[1])
+      check(have == component and contains(list, canonical), m.file, file, "to", canonical,
+        "got", list and list[1])
       check(op:sub(1, #back_op) == back_op and how == back_op, m.file, canonical, op, back_op, how)
       if back_op == "slice" then
         local width = m.text[component == "text_encoder" and 1 or 2].width
-        check(op == ("slice_dim0[%d:%d]"):format(at * width, (at + 1) * width), m.file, canonical, op, at)
+        local rows = ("slice_dim0[%d:%d]"):format(at * width, (at + 1) * width)
+        check(op == rows, m.file, canonical, op, at)
       end
     end
   end
@@ -64,7 +68,8 @@ check(map:alternatives("cond_stage_model.transformer.text_model.final_layer_norm
   == "cond_stage_model.transformer.final_layer_norm.bias", "old SD 1 merges")
 check(map:in_folder("vae", "decoder.mid_block.attentions.0.to_out.0.bias")[2]
   == "decoder.mid_block.attentions.0.proj_attn.bias", "old VAE attention names")
-check(map:in_folder("vae", "decoder.mid_block.attentions.0.group_norm.bias")[2] == nil, "group_norm kept its name")
+check(map:in_folder("vae", "decoder.mid_block.attentions.0.group_norm.bias")[2] == nil,
+  "group_norm kept its name")
 check(map:to_canonical "model_ema.decay" == nil, "scalars are not weights")
 
 print(("%d passed, %d failed"):format(passed, failed))

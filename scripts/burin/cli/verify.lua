@@ -304,16 +304,20 @@ end
 
 -- ---- adapters -----------------------------------------------------------------------------------
 
--- The method that makes the layers of a recorded file, from its shapes, alphas and metadata.
+-- The method that makes the layers of a recorded file, from its shapes and alphas.
 local function method_of(file)
-  local meta, o = file:meta(), { text_encoder = true }
-  o.rank, o.alpha = math.tointeger(tonumber(meta.ss_network_dim)), tonumber(meta.ss_network_alpha)
+  local o = { text_encoder = false, unet = false }
   for _, key in ipairs(file:names()) do
-    local shape = file:info(key).shape
-    if key:match "lora_down%.weight$" and #shape == 4 and shape[3] > 1 then
-      local alpha = key:gsub("lora_down%.weight$", "alpha")
-      o.conv_rank, o.conv_alpha = shape[1], file:read(alpha):get(1)
-      break
+    local layer = key:match "^(.*)%.lora_down%.weight$"
+    if layer then
+      local shape, alpha = file:info(key).shape, file:read(layer .. ".alpha")
+      alpha = alpha and alpha:get(1) or shape[1]
+      if #shape == 4 and shape[3] > 1 then
+        o.conv_rank, o.conv_alpha = shape[1], alpha
+      else
+        o.rank, o.alpha = shape[1], alpha
+      end
+      if layer:match "^lora_te" then o.text_encoder = true else o.unet = true end
     end
   end
   return lora(o)
@@ -409,12 +413,14 @@ local function check_adapter(self, kind)
   for step = 0, 3 do
     trainer:run(session, step, { [0] = LEARNING_RATE, LEARNING_RATE })
     local loss = trainer:read()
-    local reference = losses:get(step + 1)
-    report:add(("%s.loss %d"):format(kind, step), math.abs(loss / reference - 1),
-      step == 0 and FORWARD or GRADIENT)
+    if losses then
+      report:add(("%s.loss %d"):format(kind, step), math.abs(loss / losses:get(step + 1) - 1),
+        step == 0 and FORWARD or GRADIENT)
+    end
     if step == 0 then
       p.reads[1][2](p.reads[1][1]:read())
-      report:tensor(kind .. ".pred_step0", pred, self.io:read(kind .. ".pred_step0"))
+      local reference = self.io:read(kind .. ".pred_step0")
+      if reference then report:tensor(kind .. ".pred_step0", pred, reference) end
       local grads = method:export(model.map, "f32", function(var)
         local view = trainer.view[var]
         return view and view:read() or core.tensor(var.shape, "f32")
@@ -470,7 +476,10 @@ end
 local function verify(path, report, o)
   path = path:gsub("/+$", "")
   local self = setmetatable({ path = path, report = report }, Check)
-  self.io = self:open "io" or error(path .. ": there is no io.safetensors in it", 0)
+  self.io = self:open "io"
+  if not self.io then
+    error({ exit = 66, message = path .. ": there is no io.safetensors in it" }, 0)
+  end
   self.model = sd.open(path .. "/model_ldm.safetensors", o)
   self.model:declare()
   core.commit()
