@@ -1,9 +1,11 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Gradients of attention for a CPU driver, in the shape of attention_fwd_cpu: a subgroup owns T rows of one side
-// (queries for dq, keys for dk and dv), its lanes stream the other side, and their sums are merged once at the end.
-// Scores are symmetric in the two sides, so one body serves both (Dao 2023, FlashAttention-2, algorithm 2):
-//   p = exp(scale q k' - lse)   ds = p (dy v' - delta)   dq = scale ds k   dk = scale ds' q   dv = p' dy
+// Gradients of attention for a CPU driver, in the shape of attention_fwd_cpu: a subgroup owns T
+// rows of one side (queries for dq, keys for dk and dv), its lanes stream the other side, and their
+// sums are merged once at the end. Scores are symmetric in the two sides, so one body serves both
+// (Dao 2023, FlashAttention-2, algorithm 2):
+//   p = exp(scale q k' - lse)   ds = p (dy v' - delta)
+//   dq = scale ds k   dk = scale ds' q   dv = p' dy
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "attention.glsl"
@@ -67,7 +69,8 @@ void main()
         own_delta[t] = KEYS ? 0.0 : delta_at(head * N + r);
     }
 
-    uint begin = KEYS && causal != 0 ? row0 : 0, end = !KEYS && causal != 0 ? min(row0 + T, far) : far;
+    uint begin = KEYS && causal != 0 ? row0 : 0;
+    uint end = !KEYS && causal != 0 ? min(row0 + T, far) : far;
     for (uint f0 = begin; f0 < end; f0 += LANES) {
         uint f = f0 + lane, r = min(f, far - 1), at = (b * far + r) * C + column;
         vec4 x[D4], y[D4];
@@ -89,7 +92,8 @@ void main()
                 s[t] += m.w * x[d].w, ds[t] += n.w * y[d].w;
             }
         }
-        float far_lse = KEYS ? lse_at(head * N + r) : 0.0, far_delta = KEYS ? delta_at(head * N + r) : 0.0;
+        float far_lse = KEYS ? lse_at(head * N + r) : 0.0;
+        float far_delta = KEYS ? delta_at(head * N + r) : 0.0;
         [[unroll]] for (uint t = 0; t < T; t++) {
             bool seen = f < far && (causal == 0 || (KEYS ? row0 + t <= f : f <= row0 + t));
             s[t] = seen ? exp(s[t] - (KEYS ? far_lse : own_lse[t])) : 0.0;

@@ -1,7 +1,7 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Gradients of attention for a GPU: a workgroup owns 64 rows of one side (queries for dq, keys for dk and dv) and walks
-// over the other side in tiles; formulas and symmetry as in attention_bwd_cpu.
+// Gradients of attention for a GPU: a workgroup owns 64 rows of one side (queries for dq, keys for
+// dk and dv) and walks over the other side in tiles; formulas and symmetry as in attention_bwd_cpu.
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "attention.glsl"
@@ -53,7 +53,8 @@ void main()
             own_delta[i] = delta_at(head * N + min(o[i], N - 1));
         }
 
-    uint begin = KEYS && causal != 0 ? own0 : 0, end = !KEYS && causal != 0 ? min(own0 + TILE, far) : far;
+    uint begin = KEYS && causal != 0 ? own0 : 0;
+    uint end = !KEYS && causal != 0 ? min(own0 + TILE, far) : far;
     for (uint far0 = begin; far0 < end; far0 += TILE) {
         vec4 s[4] = vec4[4](vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0)), ds[4] = s;
         scores(KEYS ? KEY : QUERY, own0, KEYS ? QUERY : KEY, far0, s);
@@ -61,7 +62,8 @@ void main()
         for (uint j = 0; j < 4; j++) {
             uint f = far0 + 4 * tx() + j;
             bvec4 seen = bvec4(f < far);         // and the key not after the query, if causal
-            for (uint i = 0; i < 4; i++) seen[i] = seen[i] && (causal == 0 || (KEYS ? o[i] <= f : f <= o[i]));
+            for (uint i = 0; i < 4; i++)
+                seen[i] = seen[i] && (causal == 0 || (KEYS ? o[i] <= f : f <= o[i]));
             vec4 l = KEYS ? vec4(lse_at(head * N + min(f, N - 1))) : own_lse;
             vec4 e = KEYS ? vec4(delta_at(head * N + min(f, N - 1))) : own_delta;
             s[j] = mix(vec4(0.0), exp(s[j] * scale - l), seen);

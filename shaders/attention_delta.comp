@@ -1,6 +1,7 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// delta (B, H, N) = row sums of output * dy per head; one invocation per row of a head, heads side by side.
+// delta (B, H, N) = row sums of output * dy per head; one invocation per row of a head, heads side
+// by side.
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
@@ -17,7 +18,8 @@ void main()
     if (i >= rows) return;
     float sum = 0.0;
     if (D % 4 == 0)
-        for (uint d = 0; d < D / 4; d++) sum += dot(y_at4(i * (D / 4) + d), dy_at4(i * (D / 4) + d));
+        for (uint d = 0; d < D / 4; d++)
+            sum += dot(y_at4(i * (D / 4) + d), dy_at4(i * (D / 4) + d));
     else
         for (uint d = 0; d < D; d++) sum += y_at(i * D + d) * dy_at(i * D + d);
     delta_set((i / H / N * H + i % H) * N + i / H % N, sum);

@@ -1,7 +1,8 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Attention for a CPU driver: one subgroup per T queries of a head, its lanes take the keys in turn. Each lane keeps an
-// online softmax of its own (Milakov and Gimelshein 2018); they are merged once at the end.
+// Attention for a CPU driver: one subgroup per T queries of a head, its lanes take the keys in
+// turn. Each lane keeps an online softmax of its own (Milakov and Gimelshein 2018); they are merged
+// once at the end.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #include "types.glsl"
@@ -68,10 +69,12 @@ void main()
     }
 
     [[unroll]] for (uint t = 0; t < T; t++) {
-        float above = subgroupMax(top[t]), share = exp(top[t] - above), total = subgroupAdd(sum[t] * share);
+        float above = subgroupMax(top[t]), share = exp(top[t] - above);
+        float total = subgroupAdd(sum[t] * share);
         if (lane == 0 && n0 + t < N) lse_set(head * N + n0 + t, above + log(total));
         share /= total;
-        [[unroll]] for (uint d = 0; d < D4; d++) part[(t * D4 + d) * LANES + lane] = acc[t * D4 + d] * share;
+        [[unroll]] for (uint d = 0; d < D4; d++)
+            part[(t * D4 + d) * LANES + lane] = acc[t * D4 + d] * share;
     }
     part_barrier();
     for (uint i = lane; i < T * D4; i += LANES) {

@@ -1,7 +1,8 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Attention for a GPU (Dao 2023, FlashAttention-2): a workgroup owns 64 queries of one head and walks over the keys
-// in tiles, with an online softmax; scores live in registers and shared memory only.
+// Attention for a GPU (Dao 2023, FlashAttention-2): a workgroup owns 64 queries of one head and
+// walks over the keys in tiles, with an online softmax; scores live in registers and shared memory
+// only.
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "attention.glsl"
@@ -31,7 +32,8 @@ vec4 fetch(uint which, uint row, uint d)
 
 void main()
 {
-    uint blocks = (N + TILE - 1) / TILE, head = group_number() / blocks, n0 = group_number() % blocks * TILE;
+    uint blocks = (N + TILE - 1) / TILE, head = group_number() / blocks;
+    uint n0 = group_number() % blocks * TILE;
     if (head >= heads) return;
     batch = head / H;
     column = head % H * D;
@@ -50,7 +52,7 @@ void main()
                 if (m >= M || (causal != 0 && m > n[i])) s[j][i] = NEVER;
             above = max(above, s[j]);
         }
-        weight[tx() * STRIDE + ty()] = above;    // the maximum over the 16 invocations that share these rows
+        weight[tx() * STRIDE + ty()] = above;    // 16 invocations share these rows
         barrier();
         for (uint i = 0; i < 16; i++) above = max(above, weight[i * STRIDE + ty()]);
         barrier();

@@ -1,13 +1,15 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// x (rows, 2 C) = a | b to y (rows, C) = a * gelu(b); GRADIENT: dx = dy * gelu(b) | dy * a * gelu'(b).
+// x (rows, 2 C) = a | b to y (rows, C) = a * gelu(b)
+// GRADIENT: dx = dy * gelu(b) | dy * a * gelu'(b)
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "vector.glsl"
 #include "erf.glsl"
 
 // The op table's formulas as functions: value_gelu(v), value_gelu_slope(v), ...
-#define EW1(name, attrs, value, gradient, help) float value_##name(float v, float p, float q) { return value; }
+#define EW1(name, attrs, value, gradient, help) \
+    float value_##name(float v, float p, float q) { return value; }
 #define EW2(name, attrs, value, gradient, help)
 #define OP(name, inputs, attrs, shape, emit, gradient, help)
 #include "ops.def"

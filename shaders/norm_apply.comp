@@ -1,7 +1,7 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Last stage of group norm: y = chain((x - mean) * rstd * gamma + beta). One invocation takes WIDTH columns of a slice
-// of rows, so what depends on the column alone is read once.
+// Last stage of group norm: y = chain((x - mean) * rstd * gamma + beta). One invocation takes WIDTH
+// columns of a slice of rows, so what depends on the column alone is read once.
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "vector.glsl"

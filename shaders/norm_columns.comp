@@ -1,17 +1,19 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// First stage of a norm over rows: x (B, R, C) in slices of rows, two numbers per slice and column to part (B, S, 2, C).
-//   forward   mean and sum of squared deviations. Sums are shifted by the slice's first value, which keeps them
-//             exact however far the mean lies from zero (Chan, Golub and LeVeque 1983).
+// First stage of a norm over rows: x (B, R, C) in slices of rows, two numbers per slice and column
+// to part (B, S, 2, C).
+//   forward   mean and sum of squared deviations. Sums are shifted by the slice's first value, so
+//             a mean far from zero costs no accuracy (Chan, Golub and LeVeque 1983).
 //   GRADIENT  sum of dy * (x - mean) * rstd and sum of dy
-// One invocation per slice and WIDTH columns: neighbours read neighbours, and nothing crosses lanes.
+// One invocation per slice and WIDTH columns: neighbours read neighbours, and nothing crosses
+// lanes.
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "vector.glsl"
 
 layout(local_size_x = 64) in;
 layout(constant_id = 9) const bool GRADIENT = false;
-layout(constant_id = 10) const bool BY_ROW = false;  // statistics per row (layer norm), else per group of columns
+layout(constant_id = 10) const bool BY_ROW = false;  // statistics of layer norm, not of group norm
 layout(push_constant) uniform Push { uint count, R, C, slices, height, groups; };
 
 TENSOR(0, x, DT0)

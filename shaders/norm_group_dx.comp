@@ -1,7 +1,7 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Last stage of group norm's input gradient, xhat = (x - mean) * rstd:
-//   dx = rstd * (gamma * dy - mean of gamma dy - xhat * mean of gamma dy xhat)    means over the group (norm_groups)
+// Last stage of group norm's input gradient, xhat = (x - mean) * rstd, means over the group:
+//   dx = rstd * (gamma * dy - mean of gamma dy - xhat * mean of gamma dy xhat)
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "vector.glsl"
@@ -25,7 +25,8 @@ void main()
     uint i = group_number() * 64 + gl_LocalInvocationID.x, columns = C / WIDTH;
     if (i >= count) return;
     uint c = i % columns, s = i / columns % slices, b = i / columns / slices;
-    vec4 mean = vec4(0.0), rstd = vec4(0.0), along = vec4(0.0), level = vec4(0.0), slope = gamma_get(c);
+    vec4 mean = vec4(0.0), rstd = vec4(0.0), along = vec4(0.0), level = vec4(0.0);
+    vec4 slope = gamma_get(c);
     for (uint j = 0; j < WIDTH; j++) {
         uint g = 2 * (b * groups + (c * WIDTH + j) / (C / groups));
         mean[j] = stats_at(g);

@@ -1,6 +1,7 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Second stage of group norm: one subgroup per batch item and group merges part (B, S, 2, C) of norm_columns.
+// Second stage of group norm: one subgroup per batch item and group merges part (B, S, 2, C) of
+// norm_columns.
 //   forward   to (mean, 1 / sqrt(variance + eps)), by sums of squares about the common mean
 //   GRADIENT  to (mean of gamma dy xhat, mean of gamma dy)
 #extension GL_GOOGLE_include_directive : require
@@ -9,7 +10,7 @@
 
 layout(local_size_x = 64) in;
 layout(constant_id = 9) const bool GRADIENT = false;
-layout(push_constant) uniform Push { uint rows, R, C, slices, height, groups; float eps; };  // rows = B G
+layout(push_constant) uniform Push { uint rows, R, C, slices, height, groups; float eps; };
 
 TENSOR(0, part, DT0)
 TENSOR(1, stats, DT1)

@@ -1,8 +1,9 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Layer norm over rows (rows, C), one subgroup per row: y = chain(xhat * gamma + beta), xhat = (x - mean) * rstd, and
-// the statistics (rows, 2). Each lane keeps its sums about its own first value; the lanes' moments are merged with
-// their counts (Chan, Golub and LeVeque 1983), so a large mean costs no accuracy.
+// Layer norm over rows (rows, C), one subgroup per row: y = chain((x - mean) * rstd * gamma +
+// beta), and the statistics (rows, 2). Each lane keeps its sums about its own first value;
+// the lanes' moments are merged with their counts (Chan, Golub and LeVeque 1983), so a large mean
+// costs no accuracy.
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "vector.glsl"

@@ -33,7 +33,8 @@ void main()
             level += g;
             along += g * (x_get(base + c) - mean);
         }
-        float a = subgroupAdd(sum4(level)) / float(C), b = subgroupAdd(sum4(along)) * rstd * rstd / float(C);
+        float a = subgroupAdd(sum4(level)) / float(C);
+        float b = subgroupAdd(sum4(along)) * rstd * rstd / float(C);
         for (uint c = lane; c < columns; c += lanes) {
             vec4 g = gamma_get(c) * dy_get(base + c);
             dx_put(base + c, rstd * (g - a - (x_get(base + c) - mean) * b));

@@ -1,6 +1,7 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// Second stage of the weight gradients: dgamma and dbeta (C) are the sums of part (slices, 2, C) over the slices.
+// Second stage of the weight gradients: dgamma and dbeta (C) are the sums of part (slices, 2, C)
+// over the slices.
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "vector.glsl"

@@ -42,6 +42,7 @@ void main()
             sum += WIDE ? e : vec4(e.x, 0.0, 0.0, 0.0);
         }
         float scale = 1.0 / subgroupAdd(sum4(sum));
-        for (uint c = lane; c < columns; c += lanes) y_put(base + c, exp(x_get(base + c) - top) * scale);
+        for (uint c = lane; c < columns; c += lanes)
+            y_put(base + c, exp(x_get(base + c) - top) * scale);
     }
 }

@@ -28,28 +28,38 @@ static struct attention attention_of(const struct plan_step *s)
 
 static void push_attention(struct kernel_call *c, const struct attention *a)
 {
-    uint32_t push[] = { a->batch * a->heads, a->n, a->m, a->heads, a->causal, kernel_float(a->scale) };
+    uint32_t push[] = { a->batch * a->heads, a->n, a->m, a->heads, a->causal,
+                        kernel_float(a->scale) };
     for (int i = 0; i < COUNT_OF(push); i++)
         c->push[i] = push[i];
     c->n_push = COUNT_OF(push);
 }
 
-/* CPU tier: rows that one subgroup keeps in registers. More rows share a loaded vector among more products;
- * the kernel's size, and with it its compile time, grows with rows * d. */
-static uint32_t owned_rows(uint32_t d, uint32_t budget)
+#define MAX_HEAD 256u        /* columns; what the tiles of the simd kernels hold */
+
+/* CPU tier: rows that one subgroup keeps in registers. More rows share a loaded vector among more
+ * products; the kernel's size, and with it its compile time, grows with rows * d. Their sums per
+ * lane must fit into shared memory. */
+static uint32_t owned_rows(const struct plan_target *t, uint32_t d, uint32_t budget)
 {
-    uint32_t rows = budget / d;
-    return rows < 2 ? 2 : rows > 8 ? 8 : rows;
+    uint32_t rows = budget / d, most = t->max_shared / (16 * t->subgroup * ceil_div(d, 4));
+    if (rows < 2)
+        rows = 2;
+    if (rows > 8)
+        rows = 8;
+    return most && rows > most ? most : rows;
 }
 
 #define SIMD_TILE 64u        /* rows of both sides in a tile of the simd kernels */
 
 /* `products` of 2 N M D multiply-adds; rows: length of the owned side. */
-static bool emit_tiles(struct emit *e, struct kernel_call *c, const struct attention *a, uint32_t rows,
-                       uint32_t budget, int products)
+static bool emit_tiles(struct emit *e, struct kernel_call *c, const struct attention *a,
+                       uint32_t rows, uint32_t budget, int products)
 {
+    if (a->d > MAX_HEAD)
+        return fail("attention: a head of %u columns; at most %u", a->d, MAX_HEAD);
     bool cpu = e->target->tier == TIER_CPU;
-    uint32_t tile = cpu ? owned_rows(a->d, budget) : SIMD_TILE;
+    uint32_t tile = cpu ? owned_rows(e->target, a->d, budget) : SIMD_TILE;
     c->spec[0] = cpu ? e->target->subgroup : 256;
     c->spec[1] = a->d;
     c->spec[2] = tile;
@@ -66,7 +76,8 @@ bool emit_attention(struct emit *e)
     struct attention a = attention_of(s);
     struct kernel_call c = {
         .shader = e->target->tier == TIER_CPU ? "attention_fwd_cpu" : "attention_fwd_simd",
-        .bind = { s->in[0], s->in[1], s->in[2], s->out[0], s->out[1] }, .n_bind = 5, .writes = 3u << 3,
+        .bind = { s->in[0], s->in[1], s->in[2], s->out[0], s->out[1] }, .n_bind = 5,
+        .writes = 3u << 3,
     };
     return emit_tiles(e, &c, &a, a.n, 320, 2);
 }
@@ -77,7 +88,8 @@ bool emit_attention_delta(struct emit *e)
     const burin_shape *y = &s->node->in[0]->shape;
     uint32_t heads = (uint32_t)s->node->at[0], rows = (uint32_t)(y->dim[0] * y->dim[1]) * heads;
     struct kernel_call c = {
-        .shader = "attention_delta", .bind = { s->in[0], s->in[1], s->out[0] }, .n_bind = 3, .writes = 1u << 2,
+        .shader = "attention_delta",
+        .bind = { s->in[0], s->in[1], s->out[0] }, .n_bind = 3, .writes = 1u << 2,
         .push = { rows, (uint32_t)y->dim[1], heads, (uint32_t)y->dim[2] / heads }, .n_push = 4,
         .flops = 2.0 * (double)burin_shape_count(y),
     };
@@ -90,13 +102,14 @@ static struct kernel_call backward_call(const struct emit *e, bool keys)
     const struct plan_step *s = e->step;
     struct kernel_call c = {
         .shader = e->target->tier == TIER_CPU ? "attention_bwd_cpu" : "attention_bwd_simd",
-        .n_bind = keys ? 8 : 7, .writes = keys ? 3u << 6 : 1u << 6, .spec = { [3] = keys }, .n_spec = 4,
+        .n_bind = 8, .writes = keys ? 3u << 6 : 1u << 6,
+        .spec = { [3] = keys }, .n_spec = 4,
     };
     for (int i = 0; i < 6; i++)
         c.bind[i] = s->in[i];
     c.bind[6] = s->out[0];
-    if (keys)
-        c.bind[7] = s->out[1];
+    /* dq leaves the second output alone, but the validation layer takes it for one. */
+    c.bind[7] = s->out[keys];
     return c;
 }
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* FLAGS of shaders/lib/gemm.glsl */
-enum { U_RC = 1, L_KC = 2, SWAP = 4, SCALAR = 8, FOURS = 16 };
+enum { U_RC = 1, L_KC = 2, SWAP = 4, U_SCALAR = 8, L_SCALAR = 16, FOURS = 32 };
 
 #define CPU_LANES 8                 /* of lib/gemm_cpu.glsl */
 #define SIMD_TILE 64                /* of lib/gemm_simd.glsl */
@@ -16,16 +16,17 @@ enum { U_RC = 1, L_KC = 2, SWAP = 4, SCALAR = 8, FOURS = 16 };
 static uint32_t tile_flags(const struct emit *e, const struct gemm *g, bool swap)
 {
     bool u_rc = swap ? !g->tb : g->ta, l_kc = swap ? !g->ta : g->tb;
-    bool scalar = (g->ta ? g->m : g->k) % 4 || (g->tb ? g->k : g->n) % 4;
+    bool a_scalar = (g->ta ? g->m : g->k) % 4, b_scalar = (g->tb ? g->k : g->n) % 4;
     bool fours = g->n % 4 == 0 && chain_by_fours(e->step);
-    return (u_rc ? U_RC : 0) | (l_kc ? L_KC : 0) | (swap ? SWAP : 0) | (scalar ? SCALAR : 0) | (fours ? FOURS : 0);
+    return (u_rc ? U_RC : 0) | (l_kc ? L_KC : 0) | (swap ? SWAP : 0) | (fours ? FOURS : 0) |
+           ((swap ? b_scalar : a_scalar) ? U_SCALAR : 0) | ((swap ? a_scalar : b_scalar) ? L_SCALAR : 0);
 }
 
 /* The tile whose rounds over all cores take least time. Wide loads need rows of multiples of 8. */
 static struct gemm_tile cpu_tile(const struct emit *e, const struct gemm *g)
 {
     static const struct { uint32_t tu, tl; double rc, kc; } sizes[] = {  /* GFLOP/s of a full tile, by L's layout */
-        {8, 4, 20, 20}, {16, 8, 35, 33}, {16, 16, 42, 29}, {16, 20, 41, 36}};
+        {8, 4, 20, 20}, {16, 4, 26, 25}, {16, 8, 35, 33}, {16, 16, 42, 29}, {16, 20, 41, 34}};
     struct gemm_tile best = {0};
     double best_cost = 0;
     for (int i = 0; i < 2 * COUNT_OF(sizes); i++) {
@@ -33,12 +34,15 @@ static struct gemm_tile cpu_tile(const struct emit *e, const struct gemm *g)
         uint32_t tu = sizes[i / 2].tu, tl = sizes[i / 2].tl, flags = tile_flags(e, g, swap);
         struct gemm_tile t = {.engine = "cpu", .us = (uint32_t)(swap ? g->n : g->m),
             .ls = (uint32_t)(swap ? g->m : g->n), .spec = {tu, tl, flags}, .swap = swap};
-        if (tl > 4 && ((flags & SCALAR) || (flags & U_RC && t.us % 8) || (!(flags & L_KC) && t.ls % 8)))
+        if ((tu > 8 && flags & U_RC && !(flags & U_SCALAR) && t.us % 8) ||
+            (tl > 4 && (flags & L_SCALAR || (!(flags & L_KC) && t.ls % 8))))
             continue;
         t.u_tiles = ceil_div(t.us, tu);
         t.l_tiles = ceil_div(t.ls, CPU_LANES * tl);
         double rounds = ceil_div(g->batch * t.u_tiles * t.l_tiles, e->target->cores);
         double cost = rounds * tu * tl / (flags & L_KC ? sizes[i / 2].kc : sizes[i / 2].rc);
+        if (flags & L_SCALAR)
+            cost *= 5;
         if (!best.engine || cost < 0.97 * best_cost)
             best = t, best_cost = cost;
     }

@@ -127,6 +127,15 @@ static void push_value(lua_State *L, const struct burin_option *o, int index, st
         luaL_error(L, "option %s: %f is outside %f .. %f (%s)", o->name, out->number, o->min, o->max, o->help);
 }
 
+/* Appends to the list of left-out files on top of the stack. */
+static void push_skipped(lua_State *L, const char *path, const char *reason, int n)
+{
+    lua_createtable(L, 0, 2);
+    set_string(L, "path", path);
+    set_string(L, "reason", reason);
+    lua_rawseti(L, -2, n);
+}
+
 /* core.source(location, options?) -> { { path =, caption =, class_tokens =, repeats = } ... }, { { path =, reason = } ... } */
 static int core_source(lua_State *L)
 {
@@ -139,27 +148,31 @@ static int core_source(lua_State *L)
     if (s->open(location, values, &self)) return script_raise(L);
     struct burin_item item;
     int64_t n = s->count(self);
-    lua_newtable(L);
+    int kept = 0, left_out = 0;
     bool ok = true;
+    lua_newtable(L);
+    lua_newtable(L);
     for (int64_t i = 0; i < n && ok; i++) {
         memset(&item, 0, sizeof item);
         if (!(ok = !s->item(self, i, &item))) break;
+        bool captioned = item.caption || item.caption_path;
+        char *caption = captioned ? caption_of(&item) : NULL;
+        if (captioned && !caption) {  /* one bad caption costs one picture, not the run */
+            push_skipped(L, item.path, burin_error(), ++left_out);
+            continue;
+        }
         lua_createtable(L, 0, 4);
         set_string(L, "path", item.path);
-        set_string(L, "caption", item.caption);
+        set_string(L, "caption", caption);
         set_string(L, "class_tokens", item.class_tokens);
         lua_pushinteger(L, item.repeats);
         lua_setfield(L, -2, "repeats");
-        lua_rawseti(L, -2, i + 1);
+        lua_rawseti(L, -3, ++kept);
+        mem_free(caption);
     }
-    lua_newtable(L);
     const char *path, *reason;
-    for (int64_t i = 0; ok && s->skipped && s->skipped(self, i, &path, &reason) == 1; i++) {
-        lua_createtable(L, 0, 2);
-        set_string(L, "path", path);
-        set_string(L, "reason", reason);
-        lua_rawseti(L, -2, i + 1);
-    }
+    for (int64_t i = 0; ok && s->skipped && s->skipped(self, i, &path, &reason) == 1; i++)
+        push_skipped(L, path, reason, ++left_out);
     s->close(self);
     return ok ? 2 : script_raise(L);
 }

@@ -47,37 +47,63 @@ function sample.new(model, o)
   return self
 end
 
--- jobs: { { prompt =, negative =, seed = }, ... }; o: sampler, steps, guidance. Calls done(i, image) as each is
--- ready (image: u8 tensor). progress(step, steps), optional, after each denoising step.
+-- Jobs that are drawn together must share the number of steps and the guidance: lists of indices, in order.
+local function groups(jobs, o)
+  local list, by = {}, {}
+  for i, job in ipairs(jobs) do
+    local steps, guidance = job.steps or o.steps or 20, job.guidance or o.guidance or 7.5
+    local key = steps .. "/" .. guidance
+    if not by[key] then
+      by[key] = { steps = math.tointeger(steps), guidance = guidance }
+      list[#list + 1] = by[key]
+    end
+    table.insert(by[key], i)
+  end
+  return list
+end
+
+local function start_round(self, jobs, init)
+  local b, shape = self.batch, self.latent.shape
+  local ids = core.tensor({ 2 * b, 77 }, "i32")
+  local x = core.tensor(self.x.shape, "f32")
+  local each = shape[2] * shape[3] * shape[4]
+  for i = 1, b do
+    local job = jobs[math.min(i, #jobs)]  -- a short last round repeats its last job
+    ids:copy_into((i - 1) * 77 + 1, self.model:tokenize(job.negative or ""))
+    ids:copy_into((b + i - 1) * 77 + 1, self.model:tokenize(job.prompt))
+    x:copy_into((i - 1) * each + 1, core.tensor(shape, "f32"):fill_normal(job.seed or 0, 0x5eed, init))
+  end
+  self.ids:write(ids)
+  self.text_session:run()
+  self.x:write(x)
+end
+
+-- jobs: { { prompt =, negative =, seed =, steps =, guidance = }, ... }; o: sampler, and steps and guidance of jobs that
+-- name none. Calls done(i, image) as each is ready (image: u8 tensor); progress(step, steps), optional, after each
+-- denoising step. A picture depends on its own job alone, not on what it is drawn together with.
 function Sampler:run(jobs, o, done, progress)
-  local model, b = self.model, self.batch
-  local plan = samplers[o.sampler or "ddim"](self.schedule, o.steps or 20, model.prediction)
-  local rounds = (#jobs + b - 1) // b
-  for round = 0, rounds - 1 do
-    local ids = core.tensor({ 2 * b, 77 }, "i32")
-    local x = core.tensor(self.x.shape, "f32")
-    local shape = self.latent.shape
-    for i = 1, b do
-      local job = jobs[math.min(round * b + i, #jobs)]  -- a short last round repeats its last job
-      ids:copy_into((i - 1) * 77 + 1, model:tokenize(job.negative or ""))
-      ids:copy_into((b + i - 1) * 77 + 1, model:tokenize(job.prompt))
-      x:copy_into((i - 1) * shape[2] * shape[3] * shape[4] + 1,
-        core.tensor(shape, "f32"):fill_normal(job.seed or 0, 0x5eed, plan.init))
-    end
-    self.ids:write(ids)
-    self.text_session:run()
-    self.x:write(x)
-    for i, s in ipairs(plan) do
-      self.step:write(core.tensor({ 8 }, "f32", { s.c_in, s.t, o.guidance or 7.5, s.a, s.b, 0, 0, 0 }))
-      self.step_session:run()
-      if progress then progress(round * #plan + i, rounds * #plan) end
-    end
-    local latents = self.x:read()
-    for i = 1, math.min(b, #jobs - round * b) do
-      self.latent:write(latents:rows(i, i))
-      self.decode_session:run()
-      local image = self.image:read():affine(127.5, 127.5, "u8")
-      done(round * b + i, image:reshape { self.o.height, self.o.width, 3 })
+  local b, finished, total = self.batch, 0, 0
+  local list = groups(jobs, o)
+  for _, group in ipairs(list) do total = total + (#group + b - 1) // b * group.steps end
+  for _, group in ipairs(list) do
+    local plan = samplers[o.sampler or "ddim"](self.schedule, group.steps, self.model.prediction)
+    for first = 1, #group, b do
+      local round = {}
+      for i = first, math.min(first + b - 1, #group) do round[#round + 1] = jobs[group[i]] end
+      start_round(self, round, plan.init)
+      for _, s in ipairs(plan) do
+        self.step:write(core.tensor({ 8 }, "f32", { s.c_in, s.t, group.guidance, s.a, s.b, 0, 0, 0 }))
+        self.step_session:run()
+        finished = finished + 1
+        if progress then progress(finished, total) end
+      end
+      local latents = self.x:read()
+      for i = 1, #round do
+        self.latent:write(latents:rows(i, i))
+        self.decode_session:run()
+        local image = self.image:read():affine(127.5, 127.5, "u8")
+        done(group[first + i - 1], image:reshape { self.o.height, self.o.width, 3 })
+      end
     end
   end
 end

@@ -15,7 +15,7 @@ local function with_warmup(name, o, after)
     name = name,
     factor = function(step, steps)
       local warm = o.warmup < 1 and o.warmup * steps or o.warmup
-      if step < warm then return (step + 1) / warm end
+      if step < warm then return math.min(1, (step + 1) / warm) end
       local left = math.max(1, steps - warm)
       return o.floor + (1 - o.floor) * after(math.min(1, (step - warm) / left), o)
     end,

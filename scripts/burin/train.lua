@@ -6,6 +6,7 @@ local compile = require "burin.compile"
 local core = require "burin.core"
 local dataset = require "burin.dataset"
 local diffusion = require "burin.diffusion"
+local grid = require "burin.grid"
 local options = require "burin.options"
 local progress = require "burin.progress"
 local sample = require "burin.sample"
@@ -186,6 +187,13 @@ local function trace_sampler(run)
   local o = run.o
   if not o.sample and #run.missing_prior == 0 then return end
   local s = o.sample or {}
+  for _, line in ipairs(s.prompts or {}) do
+    local job = sample.parse_prompt(line)
+    if (job.width or s.width or o.resolution) ~= (s.width or o.resolution)
+      or (job.height or s.height or o.resolution) ~= (s.height or o.resolution) then
+      options.fail("sample prompt '%s': all samples of a run have one size; set width and height in sample = { ... }", line)
+    end
+  end
   run.sampler = sample.new(run.model, { width = s.width or o.resolution, height = s.height or o.resolution,
     batch = s.batch or 1, clip_skip = o.clip_skip })
 end
@@ -298,6 +306,7 @@ function Run:draw_samples(step)
     images[i] = image
     core.image_save(self:path("samples/step-%06d-%02d.png", step, i), image, { "prompt", s.prompts[i] })
   end)
+  core.image_save(self:path("samples/step-%06d.png", step), grid.labelled(images, jobs, math.min(#images, 4)))
   return images
 end
 

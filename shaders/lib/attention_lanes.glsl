@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// attention_lanes.glsl - what the CPU kernels of attention share. A workgroup is one subgroup of LANES invocations; it
-// owns T rows of one head as splats in registers, and each lane runs over its own share of the other side's rows. So
-// nothing crosses lanes inside the loop, and no load but the wide one of a lane's row. Include after attention.glsl.
+// attention_lanes.glsl - what the CPU kernels of attention share. A workgroup is one subgroup of
+// LANES invocations; it owns T rows of one head as splats in registers, and each lane runs over its
+// own share of the other side's rows. So nothing crosses lanes inside the loop, and no load but the
+// wide one of a lane's row. Include after attention.glsl.
 #extension GL_KHR_shader_subgroup_basic : require
 #include "wide.glsl"
 
@@ -23,7 +24,8 @@ vec4 part_sum(uint i)
     return x;
 }
 
-// WIDE_HEAD(b, name, DTb), with TENSOR and HEAD: name_load(i, row) reads the whole head that starts at element i.
+// WIDE_HEAD(b, name, DTb), with TENSOR and HEAD: name_load(i, row) reads the whole head that starts
+// at element i.
 #define WIDE_HEAD(b, name, dt) \
     WIDE(b, name, dt) \
     void name##_load(uint i, out vec4 row[D4]) \

@@ -22,6 +22,8 @@ TENSOR(2, y, DT2)
 
 const bool GRADIENT = SWAP ? !U_RC : L_KC;              // pixels are KC; the weight too when its last dim is K
 const uint PIXELS = SWAP ? L_PIECES : U_PIECES;
+const bool A_SCALAR = SWAP ? L_SCALAR : U_SCALAR;
+const bool B_SCALAR = SWAP ? U_SCALAR : L_SCALAR;
 const uint WEIGHTS = SWAP ? U_PIECES : L_PIECES;
 
 int pixel_y[20], pixel_x[20];           // in the source, before the tap's offset
@@ -42,14 +44,14 @@ uint out_row(uint row)
 piece pixel_piece(uint i, uint k)
 {
     bool there = pixel_at[i] != NO_ROW;
-    piece p = piece_along_k(there ? pixel_at[i] : 0, k, depth);
+    piece p = piece_along_k(A_SCALAR, there ? pixel_at[i] : 0, k, depth);
     if (!there) p.count = 0;
     return p;
 }
 piece weight_piece(uint i, uint k)
 {
-    if (GRADIENT) return piece_along_k(weight_at[i], k, depth);
-    return piece_along_rows(weight_at[i], weight_left[i], columns, k, depth);
+    if (GRADIENT) return piece_along_k(B_SCALAR, weight_at[i], k, depth);
+    return piece_along_rows(B_SCALAR, weight_at[i], weight_left[i], columns, k, depth);
 }
 piece u_piece(uint p, uint k) { if (SWAP) return weight_piece(p, k); return pixel_piece(p, k); }
 piece l_piece(uint c, uint k) { if (SWAP) return pixel_piece(c, k); return weight_piece(c, k); }
@@ -65,7 +67,7 @@ void place(uint pixel0, uint pixels, uint column0)
     [[unroll]] for (uint i = 0; i < WEIGHTS; i++) {
         uint column = column0 + (SWAP ? u_row(i) : l_row(i));
         weight_left[i] = rows_left(column, columns);
-        weight_at[i] = GRADIENT ? min(column, columns - 1) * depth : inside(column, columns, SWAP ? u_whole(i) : l_whole(i));
+        weight_at[i] = GRADIENT ? min(column, columns - 1) * depth : inside(B_SCALAR, column, columns, SWAP ? u_whole(i) : l_whole(i));
     }
 }
 

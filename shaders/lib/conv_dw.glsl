@@ -25,9 +25,9 @@ piece x_piece(uint at, uint left_, uint k)
 {
     uint px = uint(int(k * stride) + shift);
     bool there = px < src_w && k < out_w;
-    return piece(x_row + (there ? px * channels : 0) + at, !there ? 0 : SCALAR ? min(left_, 4) : 4);
+    return piece(x_row + (there ? px * channels : 0) + at, !there ? 0 : (SWAP ? L_SCALAR : U_SCALAR) ? min(left_, 4) : 4);
 }
-piece dy_piece(uint at, uint left_, uint k) { return piece_along_rows(dy_row + at, left_, columns, k, out_w); }
+piece dy_piece(uint at, uint left_, uint k) { return piece_along_rows(SWAP ? U_SCALAR : L_SCALAR, dy_row + at, left_, columns, k, out_w); }
 piece u_piece(uint p, uint k)
 {
     if (SWAP) return dy_piece(u_at[p], u_left[p], k);
@@ -50,11 +50,11 @@ void main()
     first_row = z * channels * columns;
     shift = int(z % kw) - left;
     [[unroll]] for (uint p = 0; p < U_PIECES; p++) {
-        u_at[p] = inside(u0 + u_row(p), us, u_whole(p));
+        u_at[p] = inside(U_SCALAR, u0 + u_row(p), us, u_whole(p));
         u_left[p] = rows_left(u0 + u_row(p), us);
     }
     [[unroll]] for (uint c = 0; c < L_PIECES; c++) {
-        l_at[c] = inside(l0 + l_row(c), ls, l_whole(c));
+        l_at[c] = inside(L_SCALAR, l0 + l_row(c), ls, l_whole(c));
         l_left[c] = rows_left(l0 + l_row(c), ls);
     }
     gemm_clear();

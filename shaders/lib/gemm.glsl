@@ -17,10 +17,11 @@ layout(constant_id = 10) const uint FLAGS = 0;
 const bool U_RC = (FLAGS & 1) != 0;
 const bool L_KC = (FLAGS & 2) != 0;
 const bool SWAP = (FLAGS & 4) != 0;
-const bool SCALAR = (FLAGS & 8) != 0;   // contiguous sizes are no multiples of 4: one element per load
-const bool FOURS = (FLAGS & 16) != 0;   // rows of the output and of the chain's inputs are multiples of 4
+const bool U_SCALAR = (FLAGS & 8) != 0;     // its contiguous size is no multiple of 4: one element per load
+const bool L_SCALAR = (FLAGS & 16) != 0;
+const bool FOURS = (FLAGS & 32) != 0;       // rows of the output and of the chain's inputs are multiples of 4
 
-// Index of the first element, and how many of the 4 exist: 0 or 4 unless SCALAR. An element at the index is readable.
+// Index of the first element, and how many of the 4 exist: 0 or 4 unless scalar. An element at the index is readable.
 struct piece { uint index, count; };
 
 // The kernel's part:
@@ -59,17 +60,17 @@ void store4(uint index, uint count, vec4 v)
 #endif
 
 // A piece along k of something that begins at `first` and ends after `end` k's.
-piece piece_along_k(uint first, uint k, uint end)
+piece piece_along_k(bool scalar, uint first, uint k, uint end)
 {
-    if (!SCALAR && STEP == 4) return piece(first + k, 4);
+    if (!scalar && STEP == 4) return piece(first + k, 4);
     uint left = end - min(k, end);
-    return piece(first + min(k, end - 1), SCALAR ? min(left, 4) : left == 0 ? 0 : 4);
+    return piece(first + min(k, end - 1), scalar ? min(left, 4) : left == 0 ? 0 : 4);
 }
 // A piece along rows: `rows` are left of `first` and `stride` separates two k's.
-piece piece_along_rows(uint first, uint rows, uint stride, uint k, uint end)
+piece piece_along_rows(bool scalar, uint first, uint rows, uint stride, uint k, uint end)
 {
-    return piece(first + min(k, end - 1) * stride, k >= end ? 0 : SCALAR ? min(rows, 4) : 4);
+    return piece(first + min(k, end - 1) * stride, k >= end ? 0 : scalar ? min(rows, 4) : 4);
 }
 // The first row of a piece along rows, kept inside of the `rows` there are; whole: as many as one load reads.
-uint inside(uint row, uint rows, uint whole) { return min(row, rows - min(rows, SCALAR ? 1 : whole)); }
+uint inside(bool scalar, uint row, uint rows, uint whole) { return min(row, rows - min(rows, scalar ? 1 : whole)); }
 uint rows_left(uint row, uint rows) { return rows - min(row, rows); }

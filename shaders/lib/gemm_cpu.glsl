@@ -12,8 +12,8 @@ layout(local_size_x = 8) in;
 const uint TU8 = TU / 8, TL4 = TL / 4;
 const uint U_TILE = TU, L_TILE = 8 * TL, STEP = 4;      // TU is 8 or 16, TL is 4, 8, 16 or 20
 const uint U_PIECES = TU8, L_PIECES = L_KC ? TL : TL4;
-const uint DTU = SCALAR ? F32 : SWAP ? DT1 : DT0;
-const uint DTL = SCALAR ? F32 : SWAP ? DT0 : DT1;
+const uint DTU = U_SCALAR ? F32 : SWAP ? DT1 : DT0;
+const uint DTL = L_SCALAR ? F32 : SWAP ? DT0 : DT1;
 
 uint lane = gl_SubgroupInvocationID;
 uint u_row(uint p) { return U_RC ? lane % 2 * (TU / 2) + 4 * p : 8 * p + lane; }
@@ -24,9 +24,9 @@ uint u_whole(uint p) { return 4 * TU8; }
 uint l_whole(uint c) { return paired(c) ? 8 : 4; }
 uint l_row(uint c) { return L_KC ? lane * TL + c : l_quad(c); }
 
-raw4 load4(bool b, piece s)
+raw4 load4(bool scalar, bool b, piece s)
 {
-    if (SCALAR) return raw_pack(gather(b, s));
+    if (scalar) return raw_pack(gather(b, s));
     raw4 r = b ? b_raw4(s.index) : a_raw4(s.index);
     return s.count == 0 ? raw4(0ul) : r;
 }
@@ -64,13 +64,13 @@ void gemm_step(uint k)
 {
     if (L_KC) {
         [[unroll]] for (uint c = 0; c < TL; c++) {
-            vec4 v = raw_value(DTL, load4(!SWAP, l_piece(c, k)));
+            vec4 v = raw_value(DTL, load4(L_SCALAR, !SWAP, l_piece(c, k)));
             [[unroll]] for (uint e = 0; e < 4; e++) held[e * TL4 + c / 4][c % 4] = v[e];
         }
     } else {
         [[unroll]] for (uint e = 0; e < 4; e++)
             [[unroll]] for (uint j = 0; j < TL4; j++) {
-                if (SCALAR || !paired(j)) held[e * TL4 + j] = raw_value(DTL, load4(!SWAP, l_piece(j, k + e)));
+                if (L_SCALAR || !paired(j)) held[e * TL4 + j] = raw_value(DTL, load4(L_SCALAR, !SWAP, l_piece(j, k + e)));
                 else if (j % 2 == 0) {
                     raw8 r = load8(!SWAP, l_piece(j, k + e));
                     held[e * TL4 + j] = raw_value(DTL, r.lo);
@@ -79,12 +79,12 @@ void gemm_step(uint k)
             }
     }
     uint uk = U_RC ? k + lane / 2 : k;
-    if (U_RC && TU == 16 && !SCALAR) {
+    if (U_RC && TU == 16 && !U_SCALAR) {
         raw8 r = load8(SWAP, u_piece(0, uk));
         own[0] = r.lo;
         own[1] = r.hi;
     } else {
-        [[unroll]] for (uint p = 0; p < TU8; p++) own[p] = load4(SWAP, u_piece(p, uk));
+        [[unroll]] for (uint p = 0; p < TU8; p++) own[p] = load4(U_SCALAR, SWAP, u_piece(p, uk));
     }
     if (!U_RC) {
         [[unroll]] for (uint i = 0; i < TU; i++) multiply_row(i, spread(i / 8, i % 8));

@@ -17,7 +17,7 @@ uint l_row(uint c) { return piece_row(L_KC); }
 
 vec4 load(bool b, piece s)
 {
-    if (SCALAR) return gather(b, s);
+    if (b ? L_SCALAR : U_SCALAR) return gather(b, s);
     vec4 v = b ? b_at4(s.index / 4) : a_at4(s.index / 4);
     return s.count == 0 ? vec4(0.0) : v;
 }

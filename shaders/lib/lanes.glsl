@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-// lanes.glsl - one subgroup per row. Lanes are counted rather than read from built-ins, and each workgroup takes
-// further rows in turn, so a subgroup of another size, or one that is only partly filled, costs time and nothing else.
+// lanes.glsl - one subgroup per row. Lanes are counted rather than read from built-ins, and each
+// workgroup takes further rows in turn, so a subgroup of another size, or one that is only partly
+// filled, costs time and nothing else.
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_arithmetic : require
 
-uint lanes, lane;                                // how many work on the row, and which of them this is
+uint lanes, lane;                                // invocations on the row; which of them this is
 void lanes_count()
 {
     lanes = subgroupAdd(1u);

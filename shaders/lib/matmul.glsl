@@ -21,13 +21,13 @@ uint first_row;
 
 piece u_piece(uint p, uint k)
 {
-    if (!U_RC) return piece_along_k(u_at[p], k, end);
-    return piece_along_rows(u_at[p], u_left[p], u_stride, k, end);
+    if (!U_RC) return piece_along_k(U_SCALAR, u_at[p], k, end);
+    return piece_along_rows(U_SCALAR, u_at[p], u_left[p], u_stride, k, end);
 }
 piece l_piece(uint c, uint k)
 {
-    if (L_KC) return piece_along_k(l_at[c], k, end);
-    return piece_along_rows(l_at[c], l_left[c], l_stride, k, end);
+    if (L_KC) return piece_along_k(L_SCALAR, l_at[c], k, end);
+    return piece_along_rows(L_SCALAR, l_at[c], l_left[c], l_stride, k, end);
 }
 uint out_row(uint row) { return first_row + row * width; }
 
@@ -42,12 +42,12 @@ void main()
     [[unroll]] for (uint p = 0; p < U_PIECES; p++) {
         uint row = u0 + u_row(p);
         u_left[p] = rows_left(row, us);
-        u_at[p] = product * u_batch + (U_RC ? inside(row, us, u_whole(p)) : min(row, us - 1) * u_stride);
+        u_at[p] = product * u_batch + (U_RC ? inside(U_SCALAR, row, us, u_whole(p)) : min(row, us - 1) * u_stride);
     }
     [[unroll]] for (uint c = 0; c < L_PIECES; c++) {
         uint row = l0 + l_row(c);
         l_left[c] = rows_left(row, ls);
-        l_at[c] = product * l_batch + (L_KC ? min(row, ls - 1) * l_stride : inside(row, ls, l_whole(c)));
+        l_at[c] = product * l_batch + (L_KC ? min(row, ls - 1) * l_stride : inside(L_SCALAR, row, ls, l_whole(c)));
     }
     gemm_clear();
     for (uint k = begin; k < end; k += STEP) gemm_step(k);

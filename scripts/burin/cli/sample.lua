@@ -35,7 +35,7 @@ return {
     for _, line in ipairs(lines) do
       local parsed = sample.parse_prompt(line)
       for k = 1, args.count do
-        jobs[#jobs + 1] = { prompt = parsed.prompt, negative = parsed.negative or args.negative, line = line,
+        jobs[#jobs + 1] = { prompt = parsed.prompt, negative = parsed.negative or args.negative, steps = parsed.steps, guidance = parsed.guidance,
           seed = (parsed.seed or math.tointeger(args.seed)) + k - 1 }
       end
     end
