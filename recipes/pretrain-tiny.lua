@@ -14,8 +14,8 @@ local OUT, VAE = "models/tiny-sd.safetensors", "runs/pretrain-tiny/vae.safetenso
 local model = burin.new_model({
   family = "sd1", scaling_factor = 1,
   unet = { in_channels = 4, out_channels = 4, channels = { 48, 64, 64, 48 }, depth = { 1, 1, 1, 0 }, mid_depth = 1,
-    layers = 2, groups = 8, heads = { 4, 4, 4, 4 }, context = 32, linear_projection = false, time_ids_width = 256 },
-  vae = { channels = { 16, 32, 64, 48 }, layers = 2, groups = 8, latent_channels = 4 },
+    layers = 2, groups = 4, heads = { 4, 4, 4, 4 }, context = 32, linear_projection = false, time_ids_width = 256 },
+  vae = { channels = { 16, 32, 64, 48 }, layers = 2, groups = 2, latent_channels = 4 },
   text = { { vocab = 49408, width = 32, tokens = 77, layers = 2, heads = 4, mlp = 128, act = "quick_gelu" } },
 }, { role = "param" })
 
@@ -68,7 +68,7 @@ end
 local size, part = world.size, world.size // 2
 local vae = burin.compile {
   name = "vae", seed = SEED, optimizer = burin.adamw { lr = VAE_LR, weight_decay = 0, beta2 = 0.99 },
-  schedule = burin.cosine { warmup = 100 }, steps = VAE_STEPS, ema = 0.995,
+  schedule = burin.cosine { warmup = 50 }, steps = VAE_STEPS, ema = 0.995,
   inputs = { { images = { { VAE_BATCH, part, part, 3 } } }, { images = { { VAE_BATCH, size, size, 3 } } } },
   loss = function(x, graph, control)
     local _, mean, logvar = model:encode_image(graph, x.images)
@@ -81,6 +81,8 @@ local vae = burin.compile {
   params = function() return params_of(model.vae) end,
 }
 model.vae:init(SEED)
+-- The posterior starts narrow: with unit noise on small means the decoder would learn from noise for a long while.
+model.vae.vars["quant_conv.bias"].var:write(burin.tensor({ 8 }, "f32", { 0, 0, 0, 0, -6, -6, -6, -6 }))
 local trained = burin.read(VAE)  -- of a run that was stopped after this phase
 if trained then model.vae:load(function(name) return trained:read(name) end) end
 local bar, next = burin.progress("VAE", VAE_STEPS), burin.rng(SEED, 1)

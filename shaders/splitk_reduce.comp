@@ -1,6 +1,7 @@
 #version 450
 // SPDX-License-Identifier: MIT
-// splitk_reduce.comp - y = chain(sum of the parts of each product), parts in order: x is (products, splits, size).
+// splitk_reduce.comp - y = chain(sum of the parts of each product), parts in order; x holds
+// (products, splits, size).
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 

@@ -28,27 +28,29 @@ static burin_node *make2(enum op_code op, burin_node *a, burin_node *b, const do
 }
 
 /* clang-format off */
-#define UNARY(name)                                                                                \
-    static burin_node *op_##name(burin_node *x) { return make1(OP_##name, x, NULL, 0, NULL); }
-UNARY(neg) UNARY(sign) UNARY(square) UNARY(sin) UNARY(cos) UNARY(one_minus) UNARY(step)
-UNARY(silu_slope) UNARY(gelu_slope) UNARY(quick_gelu_slope)
-
+/* One for every elementwise row, so that a rule may use any of them. */
+#define EW1(name, ...)                                                                             \
+    static inline __attribute__((unused)) burin_node *op_##name(burin_node *x)                     \
+    {                                                                                              \
+        return make1(OP_##name, x, NULL, 0, NULL);                                                 \
+    }
 #define BINARY(name)                                                                               \
-    static burin_node *op_##name(burin_node *a, burin_node *b)                                     \
+    static inline __attribute__((unused)) burin_node *op_##name(burin_node *a, burin_node *b)      \
     {                                                                                              \
         return make2(OP_##name, a, b, NULL, 0);                                                    \
     }
-BINARY(add) BINARY(mul) BINARY(div) BINARY(less) BINARY(softmax_grad) BINARY(geglu_grad)
+#define EW2(name, ...) BINARY(name)
+#define OP(...)
+#include "graph/ops.def"
+#undef EW1
+#undef EW2
+#undef OP
+BINARY(softmax_grad) BINARY(geglu_grad)
+/* Of the rows with attributes, those that rules use. */
+#define op_scale(x, by) make1(OP_scale, x, (double[]){ by }, 1, NULL)
+#define op_within(x, low, high) make1(OP_within, x, (double[]){ low, high }, 2, NULL)
 /* clang-format on */
 
-static burin_node *op_scale(burin_node *x, double by)
-{
-    return make1(OP_scale, x, &by, 1, NULL);
-}
-static burin_node *op_within(burin_node *x, double low, double high)
-{
-    return make1(OP_within, x, (double[]){ low, high }, 2, NULL);
-}
 static burin_node *op_reshape(burin_node *x, burin_shape to)
 {
     return make1(OP_reshape, x, NULL, 0, &to);

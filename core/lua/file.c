@@ -2,6 +2,7 @@
  * file.c - model files through the plugins, JSON, and plain files for Lua. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -306,10 +307,22 @@ static int core_append_file(lua_State *L)
     size_t n;
     const char *path = luaL_checkstring(L, 1), *data = luaL_checklstring(L, 2, &n);
     FILE *f = fopen(path, "ab");
-    bool ok = f && fwrite(data, 1, n, f) == n;
+    bool ok = f && fwrite(data, 1, n, f) == n && fflush(f) == 0;
     int error = errno;
-    if (f && fclose(f)) ok = false;
-    if (!ok) { fail("%s: cannot append: %s", path, strerror(error)); return script_raise(L); }
+    if (f) fclose(f);
+    if (!ok) { fail("cannot append to %s: %s", path, strerror(error)); return script_raise(L); }
+    return 0;
+}
+
+/* core.sync_file(path): what was appended is on the disk when this returns. */
+static int core_sync_file(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL || errno == EROFS);  /* some file systems cannot */
+    int error = errno;
+    if (fd >= 0) close(fd);
+    if (!ok) { fail("cannot sync %s: %s", path, strerror(error)); return script_raise(L); }
     return 0;
 }
 
@@ -392,7 +405,8 @@ void script_open_file(lua_State *L)
     static const luaL_Reg functions[] = {
         { "load", core_load }, { "export", core_export }, { "json_encode", core_json_encode },
         { "json_decode", core_json_decode }, { "read_file", core_read_file }, { "write_file", core_write_file },
-        { "append_file", core_append_file }, { "exists", core_exists }, { "make_dirs", core_make_dirs },
+        { "append_file", core_append_file }, { "sync_file", core_sync_file },
+        { "exists", core_exists }, { "make_dirs", core_make_dirs },
         { "remove_file", core_remove_file }, { "list", core_list }, { "hash", core_hash }, { "hash_file", core_hash_file },
         { "sha256", core_sha256 }, { NULL, NULL },
     };

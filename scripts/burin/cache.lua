@@ -13,7 +13,8 @@ local function path_of(kind, key)
   return root .. "/" .. kind .. "/" .. key:sub(1, 2), key .. ".safetensors"
 end
 
--- The tensor stored under (kind, key), or make() stored and returned. Second result: whether it was there.
+-- The tensor stored under (kind, key), or make() stored and returned (nil is not stored). Second result: whether it
+-- was there.
 function cache.get(kind, key, make)
   local folder, name = path_of(kind, key)
   local path = folder .. "/" .. name
@@ -21,14 +22,16 @@ function cache.get(kind, key, make)
     local ok, tensor = pcall(function()
       local file = core.load(path)
       local t = file:read "value":cast()
+      local same = file:meta().hash == t:hash()
       file:close()
-      return t
+      return same and t or error "damaged"
     end)
     if ok then return tensor, true end
   end
   local tensor = make()
+  if not tensor then return nil end
   core.make_dirs(folder)
-  core.export(path, "safetensors", { { "value", tensor } }, {})
+  core.export(path, "safetensors", { { "value", tensor } }, { hash = tensor:hash() })
   return tensor, false
 end
 

@@ -79,6 +79,9 @@ function dataset.new(o)
   return self
 end
 
+-- The bucket that an image of this size falls into.
+function Dataset:bucket_of(w, h) return choose_bucket(self.sizes, w, h) end
+
 -- Adds the images of a folder. fallback: caption of images without one. extra: fields copied into each item
 -- (weight, prior, concept). Returns how many were added.
 function Dataset:add(location, o, extra)
@@ -91,7 +94,7 @@ function Dataset:add(location, o, extra)
       table.insert(self.skipped, { path = f.path, reason = tostring(w):gsub("^.-: ", "", 1) })
     else
       local item = { path = f.path, caption = f.caption or o.prompt or f.class_tokens or "", width = w, height = h,
-        repeats = o.repeats or f.repeats, bucket = choose_bucket(self.sizes, w, h) }
+        repeats = o.repeats or f.repeats, bucket = self:bucket_of(w, h) }
       for k, v in pairs(extra) do item[k] = v end
       table.insert(self.items, item)
       item.index = #self.items
@@ -104,15 +107,15 @@ end
 -- Prior images are shown as often as instance images in total: their repeats are dealt out round-robin, and a
 -- surplus is left out (kohya's rule for regularization images).
 function Dataset:balance_priors()
-  for concept = 1, 64 do
-    local wanted, priors = 0, {}
-    for _, item in ipairs(self.items) do
-      if item.concept == concept then
-        if item.prior then table.insert(priors, item) else wanted = wanted + item.repeats end
-      end
-    end
-    for i, item in ipairs(priors) do
-      item.repeats = wanted // #priors + (i <= wanted % #priors and 1 or 0)
+  local wanted, priors = {}, {}
+  for _, item in ipairs(self.items) do
+    local c = item.concept or 0
+    wanted[c], priors[c] = wanted[c] or 0, priors[c] or {}
+    if item.prior then table.insert(priors[c], item) else wanted[c] = wanted[c] + item.repeats end
+  end
+  for c, list in pairs(priors) do
+    for i, item in ipairs(list) do
+      item.repeats = wanted[c] // #list + (i <= wanted[c] % #list and 1 or 0)
     end
   end
 end

@@ -76,7 +76,8 @@ diffusion.losses = {}
 function diffusion.losses.mse() return { name = "mse", weight = function() return 1 end } end
 
 function diffusion.losses.min_snr(o)
-  o = options.check("min_snr", o or {}, { gamma = { "number", default = 5, min = 0 } })
+  o = options.check("min_snr", o or {}, {
+    gamma = { "number", default = 5, min = 0, help = "signal-to-noise ratio from which weights fall" } })
   return { name = "min_snr", gamma = o.gamma, weight = function(snr, prediction)
     return math.min(snr, o.gamma) / (prediction == "v" and snr + 1 or snr)
   end }
@@ -85,8 +86,11 @@ end
 -- burin.loss { name =, per_sample = function(s) ... end }: s holds the nodes pred, target, noisy, latents, noise,
 -- t, snr, weight; returns one value per sample.
 function diffusion.losses.custom(o)
-  o = options.check("loss", o, { name = { "string", required = true }, per_sample = { "function" },
-    weight = { "function", default = function() return 1 end } })
+  o = options.check("loss", o, {
+    name = { "string", required = true, help = "for messages" },
+    per_sample = { "function", help = "function(s) -> one value per sample (B); default the weighted MSE" },
+    weight = { "function", default = function() return 1 end, help = "function(snr, prediction) -> number, a table over timesteps" },
+  })
   return o
 end
 

@@ -8,7 +8,7 @@ local schedules = require "burin.schedules"
 
 local burin = {
   adamw = optim.adamw, sgd = optim.sgd,
-  constant = schedules.constant, linear = schedules.linear, cosine = schedules.cosine, schedule = schedules.custom,
+  schedule = schedules.custom,
   mse = diffusion.losses.mse, min_snr = diffusion.losses.min_snr, loss = diffusion.losses.custom,
 }
 
@@ -23,9 +23,6 @@ function burin.train(o) return require("burin.train").recipe(o) end
 
 -- burin.method{ name =, options =, params =, forward = }: an adapter of one's own (docs/extending.md).
 function burin.method(o) return require("burin.method")(o) end
-function burin.lora(o) return require("burin.methods.lora")(o) end
-function burin.locon(o) return require("burin.methods.locon")(o) end
-function burin.full(o) return require("burin.methods.full")(o) end
 
 -- The layer below: burin.compile{ ... } -> a step function; burin.dataset{ ... } -> batches.
 function burin.compile(o) return require("burin.compile").step(o) end
@@ -46,4 +43,19 @@ burin.rng = require("burin.rng").new
 function burin.progress(title, total) return require("burin.progress").new(title, total) end
 function burin.log(text, ...) core.log("info", text:format(...)) end
 
-return burin
+for name, schedule in pairs(schedules) do
+  if name ~= "custom" then burin[name] = schedule end
+end
+
+-- burin.lora{ ... } and the other methods: each is a file of methods/, found by its name.
+return setmetatable(burin, { __index = function(_, name)
+  local module = "burin.methods." .. tostring(name)
+  local found, method = pcall(require, module)
+  if found then return method end
+  if not tostring(method):find("module '" .. module .. "' not found", 1, true) then error(method, 0) end
+  local names = { "full", "locon", "lora" }  -- for the hint only
+  for known in pairs(burin) do names[#names + 1] = known end
+  table.sort(names)
+  local near = core.nearest(tostring(name), names)
+  options.fail("burin has no '%s'%s", name, near and ("; did you mean '" .. near .. "'?") or "")
+end })

@@ -2,7 +2,7 @@
 -- method.lua - what is trained, and how it changes a layer. A method is a table:
 --
 --   name, options   defaults { rank = 8 }, or rules { rank = { "integer", default = 8, min = 1 } }
---   targets         function(o, layer) -> true for layers that it adapts
+--   targets         function(o, layer) -> true for layers that it adapts (optional: all layers)
 --   params          function(o, layer) -> { name = layer:param(name, { outputs, inputs }, init) }
 --   forward         function(o, layer, p, x, y) -> the new output; y is the layer's own
 --   alpha           function(o, layer) -> number kept beside the parameters in files (optional)
@@ -34,7 +34,7 @@ end
 -- What layers call while a graph is traced (nn.lua).
 function Instance:apply(layer, x, y)
   local m, o = self.method, self.options
-  if not m.targets(o, layer) then return y end
+  if m.targets and not m.targets(o, layer) then return y end
   layer.adapter = self
   return m.forward(o, layer, m.params(o, layer), x, y)
 end
@@ -125,7 +125,7 @@ function Instance:metadata(model)
   return {
     ss_v2 = model.family == "sd2" and "True" or "False", ss_base_model_version = version,
     ss_network_module = self.method.network_module or "networks.lora",
-    ss_network_dim = tostring(o.rank), ss_network_alpha = tostring(o.alpha),
+    ss_network_dim = o.rank and tostring(o.rank), ss_network_alpha = o.alpha and tostring(o.alpha),
     ss_network_args = next(args) and core.json_encode(args) or "{}",
   }
 end

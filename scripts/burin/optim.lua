@@ -7,8 +7,10 @@ local optim = {}
 function optim.adamw(o)
   o = options.check("adamw", o or {}, {
     lr = { "number", default = 1e-4, min = 0, help = "learning rate" },
-    beta1 = { "number", default = 0.9, min = 0, max = 1 }, beta2 = { "number", default = 0.999, min = 0, max = 1 },
-    eps = { "number", default = 1e-8, min = 0 }, weight_decay = { "number", default = 0.01, min = 0 },
+    beta1 = { "number", default = 0.9, min = 0, max = 1, help = "decay of the gradient's average" },
+    beta2 = { "number", default = 0.999, min = 0, max = 1, help = "decay of the squared gradient's average" },
+    eps = { "number", default = 1e-8, min = 0, help = "added to the denominator" },
+    weight_decay = { "number", default = 0.01, min = 0, help = "decoupled from the gradient" },
     text_encoder_lr = { "number", min = 0, help = "learning rate of the text encoder; lr when absent" },
   })
   return {
@@ -22,8 +24,10 @@ end
 
 function optim.sgd(o)
   o = options.check("sgd", o or {}, {
-    lr = { "number", default = 1e-2, min = 0 }, momentum = { "number", default = 0, min = 0, max = 1 },
-    weight_decay = { "number", default = 0, min = 0 }, text_encoder_lr = { "number", min = 0 },
+    lr = { "number", default = 1e-2, min = 0, help = "learning rate" },
+    momentum = { "number", default = 0, min = 0, max = 1, help = "decay of the gradient's running sum" },
+    weight_decay = { "number", default = 0, min = 0, help = "pull towards zero" },
+    text_encoder_lr = { "number", min = 0, help = "learning rate of the text encoder; lr when absent" },
   })
   return {
     name = "sgd", lr = o.lr, text_encoder_lr = o.text_encoder_lr or o.lr, state = { "m" }, options = o,

@@ -6,6 +6,7 @@ local compile = require "burin.compile"
 local core = require "burin.core"
 local dataset = require "burin.dataset"
 local diffusion = require "burin.diffusion"
+local guard = require "burin.guard"
 local grid = require "burin.grid"
 local options = require "burin.options"
 local progress = require "burin.progress"
@@ -18,17 +19,19 @@ local schema = {
   base = { "table", required = true, help = "burin.model 'file.safetensors'" },
   concepts = { "table", required = true, help = "what to learn: { { images = 'folder', prompt = '...' } }" },
   method = { "table", required = true, help = "burin.lora{...} or burin.full{...}" },
-  resolution = { "integer", default = 512, min = 8, max = 4096 },
+  resolution = { "integer", default = 512, min = 8, max = 4096, help = "pixels; the area of a picture is its square" },
   buckets = { "boolean", default = true, help = "group images by aspect ratio instead of cropping to squares" },
-  batch = { "integer", default = 1, min = 1, max = 1024 },
+  batch = { "integer", default = 1, min = 1, max = 1024, help = "pictures per batch" },
   accumulate = { "integer", default = 1, min = 1, help = "batches per update" },
   epochs = { "number", min = 0, help = "times every image is seen (times its repeats)" },
   steps = { "integer", min = 1, help = "optimizer steps; instead of epochs" },
-  seed = { "integer", default = 0 },
-  optimizer = { "table" }, schedule = { "table" }, loss = { "table" },
+  seed = { "integer", default = 0, help = "of every random number: order, noise, first values" },
+  optimizer = { "table", help = "burin.adamw{...} or burin.sgd{...}; default burin.adamw{}" },
+  schedule = { "table", help = "burin.constant{...}, linear, cosine ...; default burin.constant{}" },
+  loss = { "table", help = "burin.mse(), burin.min_snr{...} or burin.loss{...}; default burin.mse()" },
   max_grad_norm = { "number", default = 1, min = 0, help = "0 = no clipping" },
   precision = { "string", default = "f32", one_of = { "f32", "f16", "bf16" }, help = "storage of activations and frozen weights" },
-  clip_skip = { "integer", min = 1, max = 12 },
+  clip_skip = { "integer", min = 1, max = 12, help = "use the text encoder's n-th last layer (SD 1.x, 2.x)" },
   checkpoint = { "boolean", default = false, help = "recompute blocks in the backward pass to save memory" },
   sample = { "table", help = "{ every =, prompts = { ... }, steps =, guidance =, sampler = }" },
   save = { "table", help = "{ every =, format = 'kohya', dtype = 'f32' }" },
@@ -36,17 +39,24 @@ local schema = {
   output = { "string", default = "runs", help = "folder of runs" },
 }
 local sample_schema = {
-  every = { "string|integer", help = "'1 epoch', '100 steps' or a number of steps" },
-  prompts = { "table", required = true }, steps = { "integer", default = 20, min = 1 },
-  guidance = { "number", default = 7.5 }, seed = { "integer", default = 0 }, batch = { "integer", default = 1, min = 1 },
-  sampler = { "string", default = "ddim", one_of = { "ddim", "euler" } },
-  width = { "integer" }, height = { "integer" },
+  every = { "string|integer", help = "'1 epoch', '100 steps' or a number of steps; absent: before and after training" },
+  prompts = { "table", required = true, help = "a list; kohya's --n --s --l --d are understood" },
+  steps = { "integer", default = 20, min = 1, help = "denoising steps" },
+  guidance = { "number", default = 7.5, help = "classifier-free guidance scale" },
+  seed = { "integer", default = 0, help = "of the first picture; the next ones count up" },
+  batch = { "integer", default = 1, min = 1, help = "pictures at a time" },
+  sampler = { "string", default = "ddim", one_of = { "ddim", "euler" }, help = "how noise becomes a picture" },
+  width = { "integer", help = "pixels; default resolution" }, height = { "integer", help = "pixels; default resolution" },
 }
 local save_schema = {
-  every = { "string|integer" }, format = { "string", default = "kohya", one_of = { "kohya", "checkpoint" } },
-  dtype = { "string", default = "f32", one_of = { "f32", "f16", "bf16" } },
+  every = { "string|integer", help = "as in sample; the result is saved at the end in any case" },
+  format = { "string", default = "kohya", one_of = { "kohya", "checkpoint" }, help = "for the reader: adapters are written as kohya files, full training as checkpoints" },
+  dtype = { "string", default = "f32", one_of = { "f32", "f16", "bf16" }, help = "element type in the file" },
 }
-local state_schema = { every = { "string|integer", default = "250 steps" }, keep = { "integer", default = 2, min = 1 } }
+local state_schema = {
+  every = { "string|integer", default = "250 steps", help = "as in sample; also at the end and on Ctrl-C" },
+  keep = { "integer", default = 2, min = 1, help = "newest states that stay on disk" },
+}
 
 -- Checks a recipe's table; returns a recipe object. Touches neither files nor the device.
 function train.recipe(given)
@@ -80,60 +90,82 @@ Run.__index = Run
 
 -- ---- preparing ---------------------------------------------------------------------------------------
 
-local function prior_folder(run, i) return run.folder .. "/prior-" .. i end
-
-local function image_count(folder)
-  local n = 0
-  if core.exists(folder) then
-    for _, name in ipairs(core.list(folder)) do
-      if name:lower():match "%.png$" or name:lower():match "%.jpe?g$" or name:lower():match "%.bmp$" then n = n + 1 end
-    end
-  end
-  return n
+-- Class images made for a run lie in its folder, under a name of what they depend on: another prompt makes others.
+local function prior_folder(run, i, prior)
+  local o = run.o
+  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, o.seed, o.resolution, o.precision, o.base.path }
+  return ("%s/prior-%d-%s"):format(run.folder, i, core.hash(key):sub(1, 8))
 end
 
--- Adds instance images now. Prior images may not exist yet: what they will be (count, square) is enough to plan.
+local function is_image(name)
+  name = name:lower()
+  return name:match "%.png$" or name:match "%.jpe?g$" or name:match "%.bmp$"
+end
+
+-- What a prior's folder holds and lacks: { folder =, prior =, concept =, have = count, missing = { { index =, path = } } }.
+-- The user's own pictures count, and none of them is ever written over.
+local function look_at_prior(run, i, prior)
+  local p = { folder = prior.images or prior_folder(run, i, prior), prior = prior, concept = i, have = 0, missing = {} }
+  local there, own = {}, 0
+  for _, name in ipairs(core.exists(p.folder) and core.list(p.folder) or {}) do
+    there[name] = true
+    if is_image(name) then
+      p.have = p.have + 1
+      if not name:match "^class%-%d+%.png$" then own = own + 1 end
+    end
+  end
+  for k = 1, prior.count - own do
+    local name = ("class-%05d.png"):format(k)
+    if not there[name] then p.missing[#p.missing + 1] = { index = k, path = p.folder .. "/" .. name } end
+  end
+  return p
+end
+
+-- Adds the class images that exist, and stand-ins for those to be made, so that the plan knows the number of steps.
+local function add_priors(run)
+  local square = run.data:bucket_of(run.o.resolution, run.o.resolution)
+  run.missing_prior = {}
+  for i, c in ipairs(run.o.concepts) do
+    local p = c.prior and look_at_prior(run, i, c.prior)
+    if p then
+      local extra = { weight = c.prior.weight, concept = i, prior = true }
+      if p.have > 0 then run.data:add(p.folder, { prompt = c.prior.prompt, repeats = 1 }, extra) end
+      for _ = 1, #p.missing do
+        table.insert(run.data.items, { concept = i, prior = true, repeats = 1, bucket = square, weight = c.prior.weight })
+      end
+      if #p.missing > 0 then table.insert(run.missing_prior, p) end
+    end
+  end
+  run.data:balance_priors()
+end
+
+local function report_skipped(run)
+  for i = (run.reported or 0) + 1, #run.data.skipped do
+    local s = run.data.skipped[i]
+    core.log("warn", ("%s left out: %s"):format(s.path, s.reason))
+  end
+  run.reported = #run.data.skipped
+end
+
 local function open_dataset(run)
   local o = run.o
   run.data = dataset.new { batch = o.batch, seed = o.seed, resolution = o.resolution, buckets = o.buckets,
     granularity = run.model:downsample() * 2 }
-  run.missing_prior = {}
   for i, c in ipairs(o.concepts) do
-    if run.data:add(c.images, { prompt = c.prompt, repeats = c.repeats }, { weight = c.weight, concept = i }) == 0 then
-      options.fail("concept %d: no usable image in '%s'%s", i, c.images,
-        run.data.skipped[1] and (" (" .. run.data.skipped[1].path .. ": " .. run.data.skipped[1].reason .. ")") or "")
-    end
-    if c.prior then
-      local folder = c.prior.images or prior_folder(run, i)
-      local have = image_count(folder)
-      if have < c.prior.count then
-        table.insert(run.missing_prior, { folder = folder, have = have, prior = c.prior, concept = i })
-      end
+    if guard(66, run.data.add, run.data, c.images, { prompt = c.prompt, repeats = c.repeats }, { weight = c.weight, concept = i }) == 0 then
+      local first = run.data.skipped[1]
+      error({ exit = 65, message = ("concept %d: no usable image in '%s'%s"):format(i, c.images,
+        first and (" (" .. first.path .. ": " .. first.reason .. ")") or "") }, 0)
     end
   end
-  for _, s in ipairs(run.data.skipped) do core.log("warn", ("%s left out: %s"):format(s.path, s.reason)) end
+  add_priors(run)
+  report_skipped(run)
 end
 
-local function add_priors(run)
-  for i, c in ipairs(run.o.concepts) do
-    if c.prior then
-      run.data:add(c.prior.images or prior_folder(run, i), { prompt = c.prior.prompt, repeats = 1 },
-        { weight = c.prior.weight, concept = i, prior = true })
-    end
-  end
-  run.data:balance_priors()
-end
-
--- Stand-ins for prior images that are not there yet, so that the plan knows the number of steps.
-local function assume_priors(run)
-  local square = { w = run.o.resolution, h = run.o.resolution }
-  for _, s in ipairs(run.data.sizes) do if s.w == square.w and s.h == square.h then square = s end end
-  for _, m in ipairs(run.missing_prior) do
-    for _ = 1, m.prior.count do
-      table.insert(run.data.items, { concept = m.concept, prior = true, repeats = 1, bucket = square, weight = m.prior.weight })
-    end
-  end
-  run.data:balance_priors()
+local function count_steps(run)
+  local o = run.o
+  run.per_epoch = (run.data:steps_per_epoch() + o.accumulate - 1) // o.accumulate
+  run.steps = o.steps or math.max(1, math.floor(o.epochs * run.per_epoch + 0.5))
 end
 
 local function trace_bucket(run, bucket)
@@ -194,8 +226,12 @@ local function trace_sampler(run)
       options.fail("sample prompt '%s': all samples of a run have one size; set width and height in sample = { ... }", line)
     end
   end
-  run.sampler = sample.new(run.model, { width = s.width or o.resolution, height = s.height or o.resolution,
-    batch = s.batch or 1, clip_skip = o.clip_skip })
+  local width, height, r = s.width or o.resolution, s.height or o.resolution, o.resolution
+  local function new(w, h) return sample.new(run.model, { width = w, height = h, batch = s.batch or 1, clip_skip = o.clip_skip }) end
+  run.sampler = new(width, height)
+  if #run.missing_prior > 0 then  -- class images are square, whatever size the samples have
+    run.prior_sampler = width == r and height == r and run.sampler or new(r, r)
+  end
 end
 
 -- Traces and plans a recipe. folder: where the run lives.
@@ -209,67 +245,103 @@ function train.prepare(recipe)
   run.schedule = diffusion.schedule {}
   run.tables = diffusion.tables(run.schedule, o.loss, run.model.prediction)
   open_dataset(run)
-  if #run.missing_prior > 0 then assume_priors(run) else add_priors(run) end
   run.trainer = compile.trainer { optimizer = o.optimizer, max_norm = o.max_grad_norm, accumulate = o.accumulate,
     seed = o.seed, loss_scale = o.precision == "f16" and 1024 or nil }
   run.train = {}
   for _, b in ipairs(run.data:buckets()) do run.train[b.bucket] = trace_bucket(run, b.bucket) end
   trace_encoders(run)
   trace_sampler(run)
-  run.per_epoch = (run.data:steps_per_epoch() + o.accumulate - 1) // o.accumulate
-  run.steps = o.steps or math.max(1, math.floor(o.epochs * run.per_epoch + 0.5))
+  count_steps(run)
   return run
 end
 
 -- ---- filling -------------------------------------------------------------------------------------------
 
+-- Each class image depends on its number alone, so a killed run makes just those that it still lacks.
 local function make_priors(run)
+  if #run.missing_prior == 0 then return end
   for _, m in ipairs(run.missing_prior) do
     core.make_dirs(m.folder)
     local jobs = {}
-    for i = m.have + 1, m.prior.count do jobs[#jobs + 1] = { prompt = m.prior.prompt, seed = run.o.seed * 100003 + i } end
+    for i, one in ipairs(m.missing) do jobs[i] = { prompt = m.prior.prompt, seed = run.o.seed * 100003 + one.index } end
     local bar = progress.new("class images", #jobs)
-    run.sampler:run(jobs, { steps = m.prior.steps, guidance = m.prior.guidance }, function(i, image)
-      core.image_save(("%s/%05d.png"):format(m.folder, m.have + i), image)
+    run.prior_sampler:run(jobs, { steps = m.prior.steps, guidance = m.prior.guidance }, function(i, image)
+      guard(74, core.image_save, m.missing[i].path, image)
       bar:update(i)
     end)
   end
-  if #run.missing_prior > 0 then
-    local items = {}
-    for _, item in ipairs(run.data.items) do if not item.prior then items[#items + 1] = item end end
-    run.data.items = items
-    add_priors(run)
-    if run.data:steps_per_epoch() == 0 then error "no items" end
-  end
+  local items = {}
+  for _, item in ipairs(run.data.items) do if not item.prior then items[#items + 1] = item end end
+  run.data.items = items
+  add_priors(run)
+  report_skipped(run)
 end
 
+-- The distribution of a picture's latents; nil and the reason when the picture cannot be decoded.
+local function latents_of(run, item, key)
+  local why
+  local moments = cache.get("latents", key, function()
+    local ok, image = pcall(core.image_load, item.path)
+    if not ok then
+      why = tostring(image)
+      return nil
+    end
+    local b, e = item.bucket, run.encode[item.bucket]
+    e.pixels:write(core.image_cover(image, b.w, b.h):affine(1 / 127.5, -1, "f32"))
+    e.session:run()
+    return e.moments:read()
+  end)
+  return moments, why
+end
+
+-- Goes on without pictures whose damage only decoding shows. A resumed run leaves out the same ones.
+local function leave_out(run, kept)
+  local left = {}
+  for _, item in ipairs(kept) do if not item.prior then left[item.concept] = true end end
+  report_skipped(run)
+  for i, c in ipairs(run.o.concepts) do
+    if not left[i] then
+      error({ exit = 65, message = ("concept %d: no usable image in '%s'"):format(i, c.images) }, 0)
+    end
+  end
+  run.data.items = kept
+  run.data:balance_priors()
+  count_steps(run)
+end
+
+-- Gives every item its latents and its text; run.data_key becomes a hash of all that the items are.
 local function fill_caches(run)
-  local model, o = run.model, run.o
-  local vae_key = model:content_hash "vae"
-  local text_key = not run.trains_text and model:content_hash "text" .. (o.clip_skip or 0)
-  local bar, texts = progress.new("caching latents", #run.data.items), {}
+  local model, o, device = run.model, run.o, core.device()
+  -- Other devices and types compute other bits: a cache that mixed them would make a run depend on earlier ones.
+  local how = table.concat({ o.precision, device.name, device.driver, device.tier }, "|")
+  local vae_key = model:content_hash "vae" .. how
+  local text_key = not run.trains_text and model:content_hash "text" .. (o.clip_skip or 0) .. how
+  local bar, texts, kept, facts = progress.new("caching latents", #run.data.items), {}, {}, {}
   for i, item in ipairs(run.data.items) do
     local b = item.bucket
-    local key = core.hash(core.hash_file(item.path) .. vae_key .. b.w .. "x" .. b.h)
-    item.moments = cache.get("latents", key, function()
-      local image = core.image_cover(core.image_load(item.path), b.w, b.h)
-      local e = run.encode[b]
-      e.pixels:write(image:affine(1 / 127.5, -1, "f32"))
-      e.session:run()
-      return e.moments:read()
-    end)
-    if run.trains_text then
-      item.ids = model:tokenize(item.caption)
+    local read, content = pcall(core.hash_file, item.path)
+    local why = not read and content
+    if read then item.moments, why = latents_of(run, item, core.hash(content .. vae_key .. b.w .. "x" .. b.h)) end
+    if item.moments then
+      kept[#kept + 1] = item
+      facts[#facts + 1] = ("%s|%s|%dx%d|%s"):format(content, item.caption, b.w, b.h, item.prior or false)
+      if run.trains_text then
+        item.ids = model:tokenize(item.caption)
+      else
+        texts[item.caption] = texts[item.caption] or cache.get("text", core.hash(item.caption .. "\0" .. text_key), function()
+          run.text.ids:write(model:tokenize(item.caption))
+          run.text.session:run()
+          return run.text.context:read()
+        end)
+        item.context = texts[item.caption]
+      end
     else
-      texts[item.caption] = texts[item.caption] or cache.get("text", core.hash(item.caption .. "\0" .. text_key), function()
-        run.text.ids:write(model:tokenize(item.caption))
-        run.text.session:run()
-        return run.text.context:read()
-      end)
-      item.context = texts[item.caption]
+      table.insert(run.data.skipped, { path = item.path, reason = why })
     end
     bar:update(i)
   end
+  run.data_key = core.hash(table.concat(facts, "\n"))
+  if #kept < #run.data.items then leave_out(run, kept) end
 end
 
 local function write_batch(run, batch)
@@ -304,7 +376,7 @@ function Run:draw_samples(step)
   local images = {}
   self.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image)
     images[i] = image
-    core.image_save(self:path("samples/step-%06d-%02d.png", step, i), image, { "prompt", s.prompts[i] })
+    guard(74, core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image, { "prompt", s.prompts[i] })
   end)
   core.image_save(self:path("samples/step-%06d.png", step), grid.labelled(images, jobs, math.min(#images, 4)))
   return images
@@ -317,15 +389,19 @@ function Run:save_result(name)
     ss_sd_model_name = o.base.path:match "[^/]*$", ss_learning_rate = tostring(o.optimizer.lr),
     ss_optimizer = o.optimizer.name, ss_lr_scheduler = o.schedule.name }
   if o.method.method.whole then
-    self.model:save(path, { dtype = o.save.dtype, metadata = metadata })
+    guard(74, self.model.save, self.model, path, { dtype = o.save.dtype, metadata = metadata })
   else
-    o.method:save(path, self.model, { dtype = o.save.dtype, metadata = metadata })
+    guard(74, o.method.save, o.method, path, self.model, { dtype = o.save.dtype, metadata = metadata })
   end
   return path
 end
 
+-- The state promises the metrics up to its step, so they reach the disk first.
 local function save_state(run)
-  local info = { step = run.step, seed = run.o.seed, recipe = run.recipe_hash, metrics = run.metrics_bytes }
+  local device = core.device()
+  local info = { step = run.step, seed = run.o.seed, recipe = run.recipe_hash, data = run.data_key, base = run.base_key,
+    metrics = run.metrics_bytes, average = run.average and ("%a"):format(run.average), device = device.name .. ", " .. device.driver }
+  guard(74, core.sync_file, run:path "metrics.jsonl")
   state.save(run:path "state", run.step, run.trainer:state(), info, run.o.state.keep)
 end
 
@@ -334,19 +410,31 @@ local function resume_metrics(run, bytes)
   local path = run:path "metrics.jsonl"
   local text = core.exists(path) and core.read_file(path, 1 << 30) or ""
   if #text < bytes then error({ exit = 65, message = path .. ": shorter than the saved state says; it was changed" }, 0) end
-  core.write_file(path, text:sub(1, bytes))
+  guard(74, core.write_file, path, text:sub(1, bytes))
   run.metrics_bytes = bytes
 end
 
+-- Bit for bit means: the same recipe, pictures, captions and base.
 local function restore(run)
   local info, file, path = state.latest(run:path "state")
   if not info then return false end
+  local over = "; start over with 'burin train --force'"
   if info.recipe ~= run.recipe_hash then
-    error({ exit = 78, message = run.folder .. ": the recipe has changed since this run began" }, 0)
+    error({ exit = 78, message = run.folder .. ": the recipe has changed since this run began" .. over }, 0)
   end
-  state.restore(file, path, run.trainer:state())
+  if info.data ~= run.data_key then
+    error({ exit = 65, message = run.folder .. ": the pictures or captions have changed since this run began" .. over }, 0)
+  end
+  if info.base ~= run.base_key then
+    error({ exit = 65, message = run.o.base.path .. ": the base has changed since this run began" .. over }, 0)
+  end
+  local device = core.device()
+  if info.device ~= device.name .. ", " .. device.driver then
+    core.log("warn", ("this run began on %s; what follows will not equal an uninterrupted run bit for bit"):format(info.device))
+  end
+  state.restore(info, file, path, run.trainer:state())
   file:close()
-  run.step = info.step
+  run.step, run.average = info.step, tonumber(info.average)
   resume_metrics(run, info.metrics)
   return true
 end
@@ -354,7 +442,7 @@ end
 local function log_step(run, epoch, loss, norm)
   local line = core.json_encode { step = run.step, epoch = epoch, loss = loss, grad_norm = norm,
     lr = run.lr } .. "\n"
-  core.append_file(run:path "metrics.jsonl", line)
+  guard(74, core.append_file, run:path "metrics.jsonl", line)
   run.metrics_bytes = run.metrics_bytes + #line
 end
 
@@ -388,15 +476,26 @@ local function batches_from(data, first)
   end
 end
 
+local locked = {}
+
+-- Makes this process the only one that touches the run's folder, until it ends. Again is no error.
+function train.lock(folder)
+  if locked[folder] then return end
+  if not core.lock(folder .. "/.lock") then
+    error({ exit = 75, message = folder .. ": another process is training this run" }, 0)
+  end
+  locked[folder] = true
+end
+
 -- o: resume (continue from the newest state), recipe_text (its hash guards resume; a copy is kept in the run).
 -- Returns { steps =, loss = (average of the last tenth), seconds =, path = of the result }.
 function Run:execute(o)
   local r = self.o
   self.recipe_hash = core.hash(o.recipe_text or r.name)
   core.make_dirs(self.folder)
-  if not core.lock(self:path ".lock") then
-    error({ exit = 75, message = self.folder .. ": another process is training this run" }, 0)
-  end
+  train.lock(self.folder)
+  for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
+  if not o.resume then state.clear(self:path "state") end
   local began = core.clock()
   core.commit(true)
   self.model:load()
@@ -405,13 +504,24 @@ function Run:execute(o)
   self.trainer:reset()
   make_priors(self)
   fill_caches(self)
+  self.base_key = core.exists(r.base.path) == "file" and core.hash_file(r.base.path) or self.model:content_hash "unet"
   self.step, self.metrics_bytes = 0, 0
   if not (o.resume and restore(self)) then
-    core.write_file(self:path "metrics.jsonl", "")
-    save_state(self)
+    guard(74, core.write_file, self:path "metrics.jsonl", "")
+    -- Before the state: once there is one, resume takes everything up to its step as done.
     if r.sample then self.before = self:draw_samples(0) end
+    save_state(self)
   end
   return self:loop(began)
+end
+
+-- The plan took all memory there will ever be; a step that takes more is a bug of ours.
+local function check_memory(run)
+  local bytes, allocations = core.allocated_memory()
+  if run.allocations and allocations ~= run.allocations then
+    error(("internal error: step %d allocated device memory (%d allocations before, %d now)"):format(run.step, run.allocations, allocations), 0)
+  end
+  run.allocated, run.allocations = bytes, allocations
 end
 
 function Run:loop(began)
@@ -419,29 +529,32 @@ function Run:loop(began)
   local sample_every = r.sample and every(r.sample.every, self.per_epoch)
   local save_every, state_every = every(r.save.every, self.per_epoch), every(r.state.every, self.per_epoch)
   local batches = batches_from(self.data, self.step * r.accumulate)
-  local bar, average = progress.new("training", self.steps, self.step), nil
+  local bar = progress.new("training", self.steps, self.step)
   local start = core.clock()
   core.catch_stop()
   while self.step < self.steps do
     local loss = one_step(self, batches)
-    average = average and average + 0.05 * (loss - average) or loss
+    self.average = self.average and self.average + 0.05 * (loss - self.average) or loss
     if self.step == 1 then self.first_step_seconds = core.clock() - began end
+    check_memory(self)
     log_step(self, (self.step - 1) // self.per_epoch, loss, self.norm)
-    bar:update(self.step, ("loss %.4f"):format(average))
+    bar:update(self.step, ("loss %.4f"):format(self.average))
     local last = self.step == self.steps
     if sample_every and (self.step % sample_every == 0) and not last then self:draw_samples(self.step) end
     if save_every and self.step % save_every == 0 and not last then
       self:save_result(("%s-%06d"):format(r.name, self.step))
     end
-    if self.step % state_every == 0 or last or core.stop_requested() then save_state(self) end
-    if core.stop_requested() then
+    local stop = core.stop_requested()  -- asked once: who is told that we stopped has a state of this very step
+    if self.step % state_every == 0 or last or stop then save_state(self) end
+    if stop then
       error({ exit = 130, message = ("stopped after step %d; continue with: burin resume %s"):format(self.step, self.folder) }, 0)
     end
   end
   self.seconds = core.clock() - start
   local path = self:save_result(r.name)
   if r.sample then self.after = self:draw_samples(self.step) end
-  return { steps = self.step, loss = average, seconds = self.seconds, path = path, first_step = self.first_step_seconds }
+  return { steps = self.step, loss = self.average, seconds = self.seconds, path = path, first_step = self.first_step_seconds,
+    planned_bytes = core.planned_memory().total, allocated_bytes = core.allocated_memory() }
 end
 
 return train

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
-// conv.glsl - convolution and its input gradient as a sum over taps of (pixels, K) x (K, columns) products.
-//
-// forward: x (N, H, W, K), w (KH, KW, K, columns): output pixel (y, x) reads pixel (y s + ky - top, ..)
-// gradient: dy (N, H, W, K), w (KH, KW, columns, K): input pixel (y, x) reads pixel ((y + top - ky) / s, ..) of the
-//   taps that divide. The pixels of a tile agree in y mod s and x mod s (their phase), so a tap is of use to the whole
-//   tile or is skipped. The grid counts pixels within a phase: y = grid y * s + phase y.
+// conv.glsl - convolution and its input gradient as a sum over taps of (pixels, K) x (K, columns)
+// products.
+//   forward: x (N, H, W, K), w (KH, KW, K, columns)
+//     output pixel (y, x) reads pixel (y s + ky - top, x s + kx - left)
+//   gradient: dy (N, H, W, K), w (KH, KW, columns, K)
+//     input pixel (y, x) reads pixel ((y + top - ky) / s, (x + left - kx) / s) of taps that divide
+// The pixels of a gradient's tile agree in y mod s and x mod s (their phase), so a tap is of use to
+// the whole tile or is skipped. The grid counts pixels within a phase: y = grid y * s + phase y.
 layout(push_constant) uniform Push {
     uint images, grid_h, grid_w;    // the pixels of one phase
     uint out_h, out_w, columns;     // the output
@@ -20,7 +22,7 @@ TENSOR(2, y, DT2)
 #include "chain.glsl"
 #include "gemm.glsl"
 
-const bool GRADIENT = SWAP ? !U_RC : L_KC;              // pixels are KC; the weight too when its last dim is K
+const bool GRADIENT = SWAP ? !U_RC : L_KC;  // the weight is KC, as pixels always are
 const uint PIXELS = SWAP ? L_PIECES : U_PIECES;
 const bool A_SCALAR = SWAP ? L_SCALAR : U_SCALAR;
 const bool B_SCALAR = SWAP ? U_SCALAR : L_SCALAR;
@@ -67,7 +69,9 @@ void place(uint pixel0, uint pixels, uint column0)
     [[unroll]] for (uint i = 0; i < WEIGHTS; i++) {
         uint column = column0 + (SWAP ? u_row(i) : l_row(i));
         weight_left[i] = rows_left(column, columns);
-        weight_at[i] = GRADIENT ? min(column, columns - 1) * depth : inside(B_SCALAR, column, columns, SWAP ? u_whole(i) : l_whole(i));
+        uint whole = SWAP ? u_whole(i) : l_whole(i);
+        weight_at[i] = GRADIENT ? min(column, columns - 1) * depth
+                                : inside(B_SCALAR, column, columns, whole);
     }
 }
 
@@ -85,7 +89,8 @@ void main()
 {
     uint g = group_number();
     if (g >= total) return;
-    uint u0 = g % u_tiles * U_TILE, l0 = g / u_tiles % l_tiles * L_TILE, phase = g / (u_tiles * l_tiles);
+    uint u0 = g % u_tiles * U_TILE, l0 = g / u_tiles % l_tiles * L_TILE;
+    uint phase = g / (u_tiles * l_tiles);
     uint pixels = images * grid_h * grid_w;
     phase_y = phase / stride;
     phase_x = phase % stride;
@@ -99,7 +104,8 @@ void main()
             if (use_y && use_x) {
                 [[unroll]] for (uint i = 0; i < PIXELS; i++) {
                     uint py = uint(pixel_y[i] + dy), px = uint(pixel_x[i] + dx);
-                    pixel_at[i] = py < src_h && px < src_w ? image[i] + (py * src_w + px) * depth : NO_ROW;
+                    bool there = py < src_h && px < src_w;
+                    pixel_at[i] = there ? image[i] + (py * src_w + px) * depth : NO_ROW;
                 }
                 for (uint k = 0; k < depth; k += STEP) gemm_step(k);
             }

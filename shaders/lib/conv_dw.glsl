@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// conv_dw.glsl - weight gradient: dw (KH, KW, C, O) = sum over image rows of x' dy, where x is shifted by the tap.
-// k runs along a row of dy. The image rows may be cut into parts: part s is output s.
+// conv_dw.glsl - weight gradient: dw (KH, KW, C, O) = sum over image rows of x' dy, where x is
+// shifted by the tap. k runs along a row of dy. The image rows may be cut into parts: part s is
+// output s.
 layout(push_constant) uniform Push {
     uint src_h, src_w, channels;    // x (N, H, W, C)
     uint out_h, out_w, columns;     // dy (N, OH, OW, O)
@@ -16,6 +17,9 @@ TENSOR(2, y, DT2)
 #include "chain.glsl"
 #include "gemm.glsl"
 
+const bool A_SCALAR = SWAP ? L_SCALAR : U_SCALAR;
+const bool B_SCALAR = SWAP ? U_SCALAR : L_SCALAR;
+
 uint u_at[2], u_left[2], l_at[20], l_left[20];  // first channel or column of a piece
 uint x_row, dy_row;                               // index of the first element of the rows at hand
 int shift;                                        // of the tap along the row
@@ -25,9 +29,13 @@ piece x_piece(uint at, uint left_, uint k)
 {
     uint px = uint(int(k * stride) + shift);
     bool there = px < src_w && k < out_w;
-    return piece(x_row + (there ? px * channels : 0) + at, !there ? 0 : (SWAP ? L_SCALAR : U_SCALAR) ? min(left_, 4) : 4);
+    uint count = A_SCALAR ? min(left_, 4) : 4;
+    return piece(x_row + (there ? px * channels : 0) + at, there ? count : 0);
 }
-piece dy_piece(uint at, uint left_, uint k) { return piece_along_rows(SWAP ? U_SCALAR : L_SCALAR, dy_row + at, left_, columns, k, out_w); }
+piece dy_piece(uint at, uint left_, uint k)
+{
+    return piece_along_rows(B_SCALAR, dy_row + at, left_, columns, k, out_w);
+}
 piece u_piece(uint p, uint k)
 {
     if (SWAP) return dy_piece(u_at[p], u_left[p], k);
@@ -45,7 +53,8 @@ void main()
     uint g = group_number();
     if (g >= total) return;
     uint us = SWAP ? columns : channels, ls = SWAP ? channels : columns;
-    uint u0 = g % u_tiles * U_TILE, l0 = g / u_tiles % l_tiles * L_TILE, z = g / (u_tiles * l_tiles);
+    uint u0 = g % u_tiles * U_TILE, l0 = g / u_tiles % l_tiles * L_TILE;
+    uint z = g / (u_tiles * l_tiles);
     uint ky = z / kw % kh, begin = z / (kw * kh) * part;
     first_row = z * channels * columns;
     shift = int(z % kw) - left;

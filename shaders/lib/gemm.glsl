@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// gemm.glsl - the inner product loop of matrix products and convolutions, in one of two engines (GEMM_CPU or not).
-// It computes a tile: out (U_TILE, L_TILE) = sum over k of U (U_TILE, k) L (k, L_TILE). A kernel tells where the
-// operands are, in pieces of 4 neighbours in memory:
-//   along k ("KC": k is contiguous)       k .. k + 3 of one row of U (one column of L)
-//   along rows ("RC": rows are contiguous) 4 rows of U (columns of L) at one k
+// gemm.glsl - the inner product loop of matrix products and convolutions, in one of two engines
+// (GEMM_CPU or not). It computes a tile: out (U_TILE, L_TILE) = sum over k of U (U_TILE, k)
+// L (k, L_TILE). A kernel tells where the operands are, in pieces of 4 neighbours in memory:
+//   along k ("KC": k is contiguous)         k .. k + 3 of one row of U (one column of L)
+//   along rows ("RC": rows are contiguous)  4 rows of U (columns of L) at one k
 // U is a and L is b, or the other way round (SWAP): then the output's rows run along L.
 //
 // An engine defines
@@ -17,11 +17,11 @@ layout(constant_id = 10) const uint FLAGS = 0;
 const bool U_RC = (FLAGS & 1) != 0;
 const bool L_KC = (FLAGS & 2) != 0;
 const bool SWAP = (FLAGS & 4) != 0;
-const bool U_SCALAR = (FLAGS & 8) != 0;     // its contiguous size is no multiple of 4: one element per load
+const bool U_SCALAR = (FLAGS & 8) != 0;  // its contiguous size is no multiple of 4: single loads
 const bool L_SCALAR = (FLAGS & 16) != 0;
-const bool FOURS = (FLAGS & 32) != 0;       // rows of the output and of the chain's inputs are multiples of 4
+const bool FOURS = (FLAGS & 32) != 0;    // rows of the output and chain are multiples of 4
 
-// Index of the first element, and how many of the 4 exist: 0 or 4 unless scalar. An element at the index is readable.
+// Index of the first element (readable), and how many of the 4 exist: 0 or 4 unless scalar.
 struct piece { uint index, count; };
 
 // The kernel's part:
@@ -71,6 +71,9 @@ piece piece_along_rows(bool scalar, uint first, uint rows, uint stride, uint k, 
 {
     return piece(first + min(k, end - 1) * stride, k >= end ? 0 : scalar ? min(rows, 4) : 4);
 }
-// The first row of a piece along rows, kept inside of the `rows` there are; whole: as many as one load reads.
-uint inside(bool scalar, uint row, uint rows, uint whole) { return min(row, rows - min(rows, scalar ? 1 : whole)); }
+// The first row of a piece along rows, kept inside of the `rows` there are, `whole` to a load.
+uint inside(bool scalar, uint row, uint rows, uint whole)
+{
+    return min(row, rows - min(rows, scalar ? 1 : whole));
+}
 uint rows_left(uint row, uint rows) { return rows - min(row, rows); }

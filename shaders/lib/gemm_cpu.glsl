@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// gemm_cpu.glsl - gemm.glsl on a CPU driver: one subgroup of 8 lanes, no shared memory, no barriers. The tile of
-// TU x (8 TL) stays in registers. U is spread to all lanes by broadcasts; each lane holds TL neighbours of L.
+// gemm_cpu.glsl - gemm.glsl on a CPU driver: one subgroup of 8 lanes, no shared memory, no
+// barriers. The tile of TU x (8 TL) stays in registers. U is spread to all lanes by broadcasts;
+// each lane holds TL columns of L.
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_ballot : require
 #extension GL_EXT_shader_subgroup_extended_types_int64 : require
@@ -17,9 +18,14 @@ const uint DTL = L_SCALAR ? F32 : SWAP ? DT0 : DT1;
 
 uint lane = gl_SubgroupInvocationID;
 uint u_row(uint p) { return U_RC ? lane % 2 * (TU / 2) + 4 * p : 8 * p + lane; }
-// Columns of quad j: quads come in pairs (one load of 8) as long as there are two, 64 columns a pair.
+// Where this lane's quad j of columns begins. Quads come in pairs (one load of 8, 64 columns of the
+// tile) as long as there are two.
 bool paired(uint j) { return (j | 1u) < TL4; }
-uint l_quad(uint j) { return L_KC ? lane * TL + 4 * j : j / 2 * 64 + (paired(j) ? lane * 8 + j % 2 * 4 : lane * 4); }
+uint l_quad(uint j)
+{
+    if (L_KC) return lane * TL + 4 * j;
+    return j / 2 * 64 + (paired(j) ? lane * 8 + j % 2 * 4 : lane * 4);
+}
 uint u_whole(uint p) { return 4 * TU8; }
 uint l_whole(uint c) { return paired(c) ? 8 : 4; }
 uint l_row(uint c) { return L_KC ? lane * TL + c : l_quad(c); }
@@ -51,7 +57,8 @@ vec4 spread(uint p, uint from)
 void multiply_row(uint i, vec4 u)
 {
     [[unroll]] for (uint j = 0; j < TL4; j++)
-        acc[i * TL4 + j] += u.x * held[j] + u.y * held[TL4 + j] + u.z * held[2 * TL4 + j] + u.w * held[3 * TL4 + j];
+        acc[i * TL4 + j] += u.x * held[j] + u.y * held[TL4 + j] +
+                            u.z * held[2 * TL4 + j] + u.w * held[3 * TL4 + j];
 }
 
 void gemm_clear()
@@ -70,8 +77,10 @@ void gemm_step(uint k)
     } else {
         [[unroll]] for (uint e = 0; e < 4; e++)
             [[unroll]] for (uint j = 0; j < TL4; j++) {
-                if (L_SCALAR || !paired(j)) held[e * TL4 + j] = raw_value(DTL, load4(L_SCALAR, !SWAP, l_piece(j, k + e)));
-                else if (j % 2 == 0) {
+                if (L_SCALAR || !paired(j)) {
+                    raw4 r = load4(L_SCALAR, !SWAP, l_piece(j, k + e));
+                    held[e * TL4 + j] = raw_value(DTL, r);
+                } else if (j % 2 == 0) {
                     raw8 r = load8(!SWAP, l_piece(j, k + e));
                     held[e * TL4 + j] = raw_value(DTL, r.lo);
                     held[e * TL4 + j + 1] = raw_value(DTL, r.hi);
@@ -92,14 +101,16 @@ void gemm_step(uint k)
         [[unroll]] for (uint q = 0; q < TU / 4; q++) {
             vec4 u[4];
             [[unroll]] for (uint e = 0; e < 4; e++) u[e] = spread(q % TU8, 2 * e + q / TU8);
-            [[unroll]] for (uint r = 0; r < 4; r++) multiply_row(4 * q + r, vec4(u[0][r], u[1][r], u[2][r], u[3][r]));
+            [[unroll]] for (uint r = 0; r < 4; r++)
+                multiply_row(4 * q + r, vec4(u[0][r], u[1][r], u[2][r], u[3][r]));
         }
     }
 }
 
-// Stores the tile at (u0, l0) of an output of us x ls numbers; its rows run along U (after SWAP: along L). The loops
-// have no constant end and move the accumulators along, because the chain's code is long and the compiler slow: it
-// should see that code few times, and the accumulators must not be indexed by a variable.
+// Stores the tile at (u0, l0) of an output of us x ls numbers; its rows run along U (after SWAP:
+// along L). The loops have no constant end and move the accumulators along, because the chain's
+// code is long and the compiler slow: it should see that code few times, and the accumulators must
+// not be indexed by a variable.
 void gemm_store(uint u0, uint us, uint l0, uint ls)
 {
     uint end = min(us, u0 + TU);

@@ -6,7 +6,7 @@ layout(push_constant) uniform Push {
     uint u_batch, l_batch;          // elements from product to product
     uint width;                     // elements of an output row
     uint u_tiles, l_tiles, total;
-    uint splits, part;              // parts of k, k's of one: part s of product z is output z * splits + s
+    uint splits, part;              // parts of k, k's of one; s of product z: output z * splits + s
     CHAIN_PUSH
 };
 TENSOR(0, a, DT0)
@@ -35,19 +35,22 @@ void main()
 {
     uint g = group_number();
     if (g >= total) return;
-    uint u0 = g % u_tiles * U_TILE, l0 = g / u_tiles % l_tiles * L_TILE, z = g / (u_tiles * l_tiles);
+    uint u0 = g % u_tiles * U_TILE, l0 = g / u_tiles % l_tiles * L_TILE;
+    uint z = g / (u_tiles * l_tiles);
     uint product = z / splits, begin = z % splits * part;
     end = min(begin + part, depth);
     first_row = z * us * ls;
     [[unroll]] for (uint p = 0; p < U_PIECES; p++) {
         uint row = u0 + u_row(p);
         u_left[p] = rows_left(row, us);
-        u_at[p] = product * u_batch + (U_RC ? inside(U_SCALAR, row, us, u_whole(p)) : min(row, us - 1) * u_stride);
+        row = U_RC ? inside(U_SCALAR, row, us, u_whole(p)) : min(row, us - 1) * u_stride;
+        u_at[p] = product * u_batch + row;
     }
     [[unroll]] for (uint c = 0; c < L_PIECES; c++) {
         uint row = l0 + l_row(c);
         l_left[c] = rows_left(row, ls);
-        l_at[c] = product * l_batch + (L_KC ? min(row, ls - 1) * l_stride : inside(L_SCALAR, row, ls, l_whole(c)));
+        row = L_KC ? min(row, ls - 1) * l_stride : inside(L_SCALAR, row, ls, l_whole(c));
+        l_at[c] = product * l_batch + row;
     }
     gemm_clear();
     for (uint k = begin; k < end; k += STEP) gemm_step(k);

@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: MIT
-// wide.glsl - loads of 4 or 8 neighbours as 64-bit words. A CPU driver runs a load as a loop over lanes whose cost
-// hardly depends on the width of what one lane reads, so wide words halve the price of a number. Include after
-// types.glsl. A raw4 holds 4 elements: two words of f32, or one word (x) of a 16-bit type.
+// wide.glsl - loads of 4 or 8 neighbours as 64-bit words. A CPU driver runs a load as a loop over
+// lanes whose cost hardly depends on the width of what one lane reads, so wide words halve the
+// price of a number. Include after types.glsl. A raw4 holds 4 elements: two words of f32, or one
+// word (x) of a 16-bit type.
 #extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
 
 #define raw4 u64vec2
 
 struct raw8 { raw4 lo, hi; };
 
-raw4 raw_pack(vec4 v) { return raw4(packUint2x32(floatBitsToUint(v.xy)), packUint2x32(floatBitsToUint(v.zw))); }
+raw4 raw_pack(vec4 v)
+{
+    return raw4(packUint2x32(floatBitsToUint(v.xy)), packUint2x32(floatBitsToUint(v.zw)));
+}
 vec4 raw_value(uint dt, raw4 r)
 {
-    if (dt == F32) return vec4(uintBitsToFloat(unpackUint2x32(r.x)), uintBitsToFloat(unpackUint2x32(r.y)));
-    return unpack4(dt, unpackUint2x32(r.x));
+    uvec2 x = unpackUint2x32(r.x);
+    if (dt == F32) return vec4(uintBitsToFloat(x), uintBitsToFloat(unpackUint2x32(r.y)));
+    return unpack4(dt, x);
 }
 
 // WIDE(b, name, DTb) goes with TENSOR(b, name, DTb) and declares

@@ -62,7 +62,7 @@ for _, name in ipairs { "tiny_sd1", "tiny_sd2", "tiny_sdxl" } do
   for _, kind in ipairs { "lora", "locon" } do
     local file_path = ("tests/golden/%s/%s_init.safetensors"):format(name, kind)
     if core.exists(file_path) then
-      local adapted = sd.open(path, { lora = file_path })
+      local adapted = sd.open(path, { loras = { { path = file_path } } })
       adapted:declare { "text", "unet" }
       core.commit()
       adapted:load()

@@ -11,7 +11,7 @@
 #undef fail /* base.h has its own */
 
 #include "graph/control.h"
-#include "graph/plan.h"
+#include "graph/device.h"
 #include "ops/reference.h"
 
 #include <math.h>
@@ -87,7 +87,8 @@ static double stored(double v, burin_dtype dtype)
     return dtype == BURIN_F16 ? f16_to_f32(f32_to_f16(f)) : dtype == BURIN_BF16 ? bf16_to_f32(f32_to_bf16(f)) : f;
 }
 
-static burin_node *add_leaf(struct bench *b, burin_dtype dtype, const burin_shape *shape, double low, double high)
+static burin_node *add_leaf(struct bench *b, burin_dtype dtype, const burin_shape *shape, double low, double high,
+                            bool whole)
 {
     struct tensor *t = &b->tensor[b->tensors++];
     t->var = burin_var_create(b->device, "input", dtype, shape, BURIN_ROLE_INPUT);
@@ -95,7 +96,7 @@ static burin_node *add_leaf(struct bench *b, burin_dtype dtype, const burin_shap
     t->filled = true;
     for (int64_t i = 0; i < burin_shape_count(shape); i++) {
         double v = next_random(b, low, high);
-        t->value[i] = dtype == BURIN_I32 ? floor(v) : stored(v, dtype);
+        t->value[i] = whole ? floor(v) : stored(v, dtype);
     }
     return burin_leaf(b->g, t->var);
 }
@@ -121,8 +122,8 @@ static burin_node *add_input(struct bench *b, int i, burin_dtype dtype)
     const struct op_case *c = b->c;
     bool set = c->low != 0 || c->high != 0, ids = c->ids && i == c->ids_input;
     if (control_input(c->op) >= 0 || amp_input(c->op) >= 0) dtype = BURIN_F32;
-    burin_node *n = add_leaf(b, ids ? BURIN_I32 : dtype, &c->in[i], ids ? 0 : set ? c->low : -1,
-                             ids ? c->ids : set ? c->high : 1);
+    if (ids) dtype = dtype == BURIN_BF16 ? BURIN_F32 : BURIN_I32;  /* whole F32 numbers are ids too */
+    burin_node *n = add_leaf(b, dtype, &c->in[i], ids ? 0 : set ? c->low : -1, ids ? c->ids : set ? c->high : 1, ids);
     double *v = b->tensor[b->tensors - 1].value;
     const double control[CONTROL_WORDS] = { [CONTROL_STEP] = 12345, [CONTROL_SEED_LO] = 0x89abcdef,
                                             [CONTROL_SEED_HI] = 0x1234567, [CONTROL_LR] = LR, [CONTROL_LR + 1] = LR };
@@ -198,7 +199,7 @@ static int trace(struct bench *b, burin_dtype dtype, bool backward)
     for (int i = 0; i < row->inputs; i++) b->tensor[i].result = changed >> i & 1;
     int first = b->tensors;
     if (!backward || !row->gradient) return first;
-    burin_node *w = add_leaf(b, y->dtype, &y->shape, -1, 1);
+    burin_node *w = add_leaf(b, y->dtype, &y->shape, -1, 1, false);
     burin_node *product = burin_call(b->g, "mul", (burin_node *[]){ y, w }, 2, NULL, 0, NULL, 0);
     burin_node *loss = burin_call(b->g, "sum_to", &product, 1, NULL, 0, &(burin_shape){ 0 }, BURIN_F32);
     want(b, burin_backward(b->g, loss, NULL, in, dx, row->inputs));
@@ -269,6 +270,8 @@ static void run_case(struct tier_run *run, burin_device *device, const struct op
     struct bench b = { .run = run, .c = c, .device = device, .g = burin_graph_create(),
                        .r = reference_create(false), .random = 1 };
     float *out[MAX_VARS] = { NULL };
+    uint64_t max_range = device->target.max_range;
+    if (c->max_range) device->target.max_range = c->max_range;
     int first = trace(&b, types[type].dtype, backward);
     burin_session *s = burin_session_create(device, b.g, op_at(c->op)->name);
     if (want(&b, s != NULL) && run_twice(&b, s, out) && want(&b, reference_run(b.r, b.g))) {
@@ -276,6 +279,7 @@ static void run_case(struct tier_run *run, burin_device *device, const struct op
         compare(&b, type, first, out);
     }
     for (int k = 0; k < b.tensors; k++) mem_free(out[k]);
+    device->target.max_range = max_range;
     burin_session_destroy(s);
     for (int k = 0; k < b.tensors; k++) burin_var_destroy(b.tensor[k].var);
     reference_destroy(b.r);

@@ -21,6 +21,10 @@ local function collect(run)
   if run.sampler then
     list[#list + 1] = { "sampling step", run.sampler.step_session }
     list[#list + 1] = { "VAE decode", run.sampler.decode_session }
+    if run.prior_sampler and run.prior_sampler ~= run.sampler then
+      list[#list + 1] = { "class images step", run.prior_sampler.step_session }
+      list[#list + 1] = { "class images decode", run.prior_sampler.decode_session }
+    end
   end
   local sessions = {}
   for _, s in ipairs(list) do
@@ -77,7 +81,7 @@ return {
     end
     if #run.missing_prior > 0 then
       for _, m in ipairs(run.missing_prior) do
-        out[#out + 1] = ("first  %d class images of '%s' will be generated"):format(m.prior.count - m.have, m.prior.prompt)
+        out[#out + 1] = ("first  %d class images of '%s' will be generated"):format(#m.missing, m.prior.prompt)
       end
     end
     core.write_stdout(table.concat(out, "\n") .. "\n")

@@ -3,6 +3,19 @@ local core = require "burin.core"
 local progress = require "burin.progress"
 local sample = require "burin.sample"
 
+-- "dog.safetensors:0.8" -> { path =, scale = }
+local function parse_loras(list)
+  local out = {}
+  for i, text in ipairs(list) do
+    local path, scale = text:match "^(.*):(%-?[%d.]+)$"
+    out[i] = { path = path or text, scale = tonumber(scale or 1) }
+    if not core.exists(out[i].path) then
+      error({ exit = 66, message = out[i].path .. ": there is no such LoRA file" }, 0)
+    end
+  end
+  return out
+end
+
 return {
   summary = "pictures from a checkpoint, with LoRAs at any scale",
   usage = "MODEL --prompt TEXT [options]",
@@ -40,7 +53,7 @@ return {
       end
     end
     args.open_device()
-    local model = require("burin.models.sd").open(args[1], { lora = args.lora })
+    local model = require("burin.models.sd").open(args[1], { loras = parse_loras(args.lora or {}) })
     local size = model.config.sample_size or 512
     local sampler = sample.new(model, { width = math.tointeger(args.width or size), height = math.tointeger(args.height or size),
       batch = math.tointeger(args.batch), clip_skip = args.clip_skip and math.tointeger(args.clip_skip) })

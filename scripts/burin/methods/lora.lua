@@ -66,7 +66,7 @@ local definition = {
     local rank, alpha = size(o, layer)
     return {
       down = layer:param("lora_down", { rank, layer.inputs }, "kaiming", { kernel = true }),
-      up = layer:param("lora_up", { layer.outputs, rank }, "zeros"), scale = alpha / rank,
+      up = layer:param("lora_up", { layer.outputs, rank }, "zeros"), scale = alpha / rank * (o.strength or 1),
     }
   end,
   forward = function(_, layer, p, x, y)
@@ -88,10 +88,12 @@ local definition = {
 
 local construct = method.define(definition)
 
--- lora { rank = 16, alpha = 16, ... } trains; lora.from_file(core.load(path), model) has the
--- layers, ranks and alphas of a file: adapt the model with it, trace, then instance:load(file,
+-- lora { rank = 16, alpha = 16, ... } trains; lora.from_file(core.load(path), model, strength) has
+-- the layers, ranks and alphas of a file: adapt the model with it, trace, then instance:load(file,
 -- model.map).
 return setmetatable({
   definition = definition,
-  from_file = function(file, model) return construct({}, { file = file, map = model.map }) end,
+  from_file = function(file, model, strength)
+    return construct({}, { file = file, map = model.map, strength = strength })
+  end,
 }, { __call = function(_, o) return construct(o) end })

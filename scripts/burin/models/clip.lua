@@ -26,9 +26,9 @@ local function layer(c, s, x)
   return x + mlp(c, s, s:layer_norm(x, "layer_norm2"))
 end
 
--- ids (B, 77); eos: rows of the end tokens in the flattened (B * 77), for the pooled output. -> {
--- hidden = { [0] = embeddings, after layer 1, ... }, last = normed output, pooled = (B, projection)
--- or nil }
+-- ids (B, 77); eos: rows of the end tokens in the flattened (B * 77), needed for the pooled output.
+-- Returns hidden ([0] = embeddings, [i] = after layer i), last (normed), normed (the final norm as a
+-- function) and pooled (B, projection) or nil.
 function clip.encode(config, scope, ids, eos)
   local c, s = config, scope:at "text_model"
   local e = s:at "embeddings"
@@ -44,8 +44,9 @@ function clip.encode(config, scope, ids, eos)
   if c.projection then
     local shape = x.shape
     local rows = out.last:reshape { shape[1] * shape[2], shape[3] }
-    local pooled = eos and rows:embedding(eos) or rows:slice(0, 0, 1)
-    out.pooled = scope:linear(pooled, "text_projection", c.projection, { bias = false })
+    local pooled = scope:linear(eos and rows:embedding(eos) or rows:slice(0, 0, 1),
+      "text_projection", c.projection, { bias = false })
+    out.pooled = eos and pooled or nil  -- without eos only the variable is declared
   end
   return out
 end

@@ -10,7 +10,7 @@
 local core = require "burin.core"
 local nn = require "burin.nn"
 local names = require "burin.models.names"
-local detect = require "burin.models.detect"
+local files = require "burin.models.files"
 local clip = require "burin.models.clip"
 local unet = require "burin.models.unet"
 local vae = require "burin.models.vae"
@@ -32,59 +32,16 @@ local sample_sizes = { sd1 = 512, sd2 = 768, sdxl = 1024 }  -- pixels
 
 local function text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
 
--- ---- opening ------------------------------------------------------------------------------------
-
-local function open_single(path)
-  local file = core.load(path)
-  local function shape(name)
-    local info = file:info(name)
-    return info and info.shape
-  end
-  local metadata = file:meta()
-  local config = metadata["burin.config"] and core.json_decode(metadata["burin.config"], path)
-  if not config then
-    config = detect.single(shape)
-    local beside = path:match "^(.*/)" or ""
-    if config and core.exists(beside .. "config.json") then
-      local text = core.read_file(beside .. "config.json")
-      detect.apply_config(config, core.json_decode(text, beside .. "config.json"))
-    end
-  end
-  return config, { single = file }
-end
-
-local function open_folder(path)
-  local files = {}
-  for _, component in ipairs { "unet", "vae", "text_encoder", "text_encoder_2" } do
-    for _, stem in ipairs { "diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16",
-      "model.fp16" } do
-      local file = ("%s/%s/%s.safetensors"):format(path, component, stem)
-      if not files[component] and core.exists(file) then files[component] = core.load(file) end
-    end
-  end
-  local config = detect.folder(function(component, name)
-    local info = files[component] and files[component]:info(name)
-    return info and info.shape
-  end)
-  if config then
-    detect.apply_folder(config, function(name)
-      local file = path .. "/" .. name
-      return core.exists(file) and core.json_decode(core.read_file(file), file) or nil
-    end)
-  end
-  return config, files
-end
-
 -- o: dtype of frozen weights, role ("param" to train them all), compute (type of activations; dtype
 -- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
--- when the file is known to differ from its family), lora (path of a LoRA file to apply)
-local function build(config, files, o)
+-- when the file is known to differ from its family), loras ({ { path =, scale = } ... } to apply)
+local function build(config, opened, o)
   o = o or {}
   config.prediction = o.prediction or config.prediction
   config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
-  local self = setmetatable({ family = config.family, config = config, files = files,
+  local self = setmetatable({ family = config.family, config = config, files = opened,
     prediction = config.prediction, scaling_factor = config.scaling_factor,
-    norm_groups = config.unet.groups, text = {}, tokenizers = {}, schedule = diffusion.schedule(),
+    norm_groups = config.unet.groups, text = {}, tokenizers = {}, loras = {}, schedule = diffusion.schedule(),
     map = names.map(config.family, config) }, Model)
   local function component(name, compute)
     return nn.component { name = name, dtype = o.dtype, role = o.role,
@@ -107,22 +64,20 @@ local function build(config, files, o)
   end
   self.vocab = config.text[1] and config.text[1].vocab
   config.sample_size = config.sample_size or sample_sizes[config.family]
-  if o.lora then
-    self.lora_file = core.load(o.lora)
-    self.lora = self:adapt(require("burin.methods.lora").from_file(self.lora_file, self))
+  for _, l in ipairs(o.loras or {}) do
+    local file = core.load(l.path)
+    local instance = require("burin.methods.lora").from_file(file, self, l.scale)
+    self.loras[#self.loras + 1] = { instance = self:adapt(instance), file = file, path = l.path }
   end
   return self
 end
 
 function sd.open(path, o)
-  local config, files
-  if core.exists(path) == "folder" then
-    config, files = open_folder(path)
-  else
-    config, files = open_single(path)
+  local config, opened = files.open(path)
+  if not config then
+    error({ exit = 65, message = path .. ": no Stable Diffusion U-Net found in it" }, 0)
   end
-  if not config then error(path .. ": no Stable Diffusion U-Net found in it", 0) end
-  local model = build(config, files, o)
+  local model = build(config, opened, o)
   model.path = path
   return model
 end
@@ -297,31 +252,7 @@ function Model:declare(parts)
 end
 
 -- reader(canonical name) -> tensor in diffusers' layout, out of the file the model was opened from
-function Model:reader(component)
-  local files, map = self.files, self.map
-  if not files.single then
-    local file = files[component]
-    return function(name)
-      for _, n in ipairs(map:in_folder(component, name)) do
-        local t = file and file:read(n)
-        if t then return t end
-      end
-    end
-  end
-  return function(name)
-    local key, op, at = map:to_file(component, name)
-    if not key then return nil end
-    local t = files.single:read(key)
-    for _, other in ipairs(not t and map:alternatives(key) or {}) do
-      t = t or files.single:read(other)
-    end
-    if t and op == "slice" then
-      local rows = t.shape[1] // 3
-      return t:rows(at * rows + 1, (at + 1) * rows)
-    end
-    return t and op == "transpose" and t:permute { 2, 1 } or t
-  end
-end
+function Model:reader(component) return files.reader(self.files, self.map, component) end
 
 -- Uploads the weights of every declared component; a model without a file has none, see init.
 function Model:load()
@@ -329,7 +260,10 @@ function Model:load()
   for _, component in ipairs(self:components()) do
     if component:is_declared() then component:load(self:reader(component.name)) end
   end
-  if self.lora then self.lora:load(self.lora_file, self.map) end
+  for _, l in ipairs(self.loras) do
+    if #l.instance.component.order == 0 then error(l.path .. ": no layer of this model is in it", 0) end
+    l.instance:load(l.file, self.map)
+  end
 end
 
 function Model:init(seed)

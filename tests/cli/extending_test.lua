@@ -1,0 +1,116 @@
+-- SPDX-License-Identifier: MIT
+-- Follows docs/extending.md: applies its diffs to a copy of the tree, builds that, and uses what they add.
+-- lua5.4 tests/cli/extending_test.lua <source folder> <scratch folder> <cmake>
+local source, scratch, cmake = table.unpack(arg, 1, 3)
+local tree, build = scratch .. "/tree", scratch .. "/build"
+local LONGEST = 30  -- lines of a diff
+
+local function read(path)
+  local file <close> = assert(io.open(path, "rb"))
+  return file:read "a"
+end
+local function write(path, text)
+  local file <close> = assert(io.open(path, "wb"))
+  file:write(text)
+end
+local function sh(text, ...)
+  local command = text:format(...)
+  local pipe = io.popen(command .. " 2>&1")
+  local out = pipe:read "a"
+  if not pipe:close() then error("failed: " .. command .. "\n" .. out, 0) end
+  return out
+end
+
+-- { path =, new file =, hunks = { { old =, new = } } } of every ```diff block.
+local function diffs(text)
+  local list = {}
+  for block in text:gmatch "\n```diff\n(.-)```" do
+    local d, hunk, lines = { hunks = {} }, nil, 0
+    for line in block:gmatch "([^\n]*)\n" do
+      lines = lines + 1
+      local sign, rest = line:sub(1, 1), line:sub(2)
+      if line:match "^%-%-%- " then d.created = line == "--- /dev/null"
+      elseif line:match "^%+%+%+ " then d.path = line:match "^%+%+%+ b/(.+)$"
+      elseif sign == "@" then
+        hunk = { old = "", new = "" }
+        table.insert(d.hunks, hunk)
+      else
+        if sign ~= "+" then hunk.old = hunk.old .. rest .. "\n" end
+        if sign ~= "-" then hunk.new = hunk.new .. rest .. "\n" end
+      end
+    end
+    assert(lines < LONGEST, ("the diff of %s has %d lines"):format(d.path, lines))
+    list[#list + 1] = d
+  end
+  return list
+end
+
+-- Applied by content, not by line number. The file keeps its old time unless it or the page is newer, so that a second
+-- run of this test builds nothing.
+local function apply(d)
+  local text = d.created and "" or read(source .. "/" .. d.path)
+  for _, h in ipairs(d.hunks) do
+    if d.created then
+      text = h.new
+    else
+      local from, to = text:find(h.old, 1, true)
+      assert(from and not text:find(h.old, to, true), d.path .. ": the diff's context is not there, or not once")
+      text = text:sub(1, from - 1) .. h.new .. text:sub(to + 1)
+    end
+  end
+  local page, original = source .. "/docs/extending.md", source .. "/" .. d.path
+  write(tree .. "/" .. d.path, text)
+  sh("if [ '%s' -nt '%s' ] || [ ! -e '%s' ]; then touch -r '%s' '%s'; else touch -r '%s' '%s'; fi", page, original, original,
+    page, tree .. "/" .. d.path, original, tree .. "/" .. d.path)
+end
+
+sh("rm -rf '%s' && mkdir -p '%s' && cd '%s' && cp -a CMakeLists.txt cmake core data plugins scripts shaders '%s'", tree, tree, source, tree)
+local list = diffs(read(source .. "/docs/extending.md"))
+assert(#list == 3, "docs/extending.md: an op, a method and a schedule")
+for _, d in ipairs(list) do apply(d) end
+sh("'%s' -S '%s' -B '%s' -G Ninja -DCMAKE_BUILD_TYPE=Debug", cmake, tree, build)
+sh("'%s' --build '%s' --target burin plugin_safetensors plugin_folder plugin_stb_image", cmake, build)
+
+-- The op: values and derivatives on a device.
+write(scratch .. "/op.lua", [[
+local burin = require "burin"
+local at = { -30, -2.5, -0.5, 0, 0.5, 2.5, 30, 1 }
+local f = burin.session("op", { x = { { 8 } } }, function(x, graph)
+  local y = x.x:softplus()
+  return { y = y, dx = graph:backward(y:sum_to {}, { x.x })[1] }
+end)
+local out = f { x = burin.tensor({ 8 }, "f32", at) }
+for i, v in ipairs(at) do
+  local y, dx = math.log(1 + math.exp(-math.abs(v))) + math.max(v, 0), 1 / (1 + math.exp(-v))
+  assert(math.abs(out.y:get(i) - y) < 1e-5 and math.abs(out.dx:get(i) - dx) < 1e-5, v)
+end
+]])
+-- The method and the schedule: a short training run.
+write(scratch .. "/train.lua", ([[
+local burin = require "burin"
+return burin.train {
+  name = "extended", output = "%s/runs", base = burin.model "%s/tests/golden/tiny_sd1/model_ldm.safetensors",
+  concepts = { { images = "%s/examples/sks-cat" } },
+  method = burin.ia3 {}, schedule = burin.root {}, optimizer = burin.adamw { lr = 0.01 },
+  resolution = 64, steps = 4,
+}
+]]):format(scratch, source, source))
+local burin = ("cd '%s' && BURIN_CACHE='%s/cache' '%s/burin'"):format(source, scratch, build)
+assert(sh("%s ops", burin):find "softplus +1  d")
+sh("%s run '%s/op.lua'", burin, scratch)
+sh("%s train '%s/train.lua' --force", burin, scratch)
+local step = 0
+for line in io.lines(scratch .. "/runs/extended/metrics.jsonl") do
+  local lr = tonumber(line:match '"lr": ([%d.e-]+)')
+  assert(math.abs(lr - 0.01 * (1 - math.sqrt(step / 4))) < 1e-6, line)
+  step = step + 1
+end
+assert(step == 4)
+local result = sh("%s inspect --values '%s/runs/extended/extended.safetensors'", burin, scratch)
+local tensors, trained = 0, 0
+for std in result:gmatch "ia3_scale%S*  mean %S+ std (%S+)" do
+  tensors = tensors + 1
+  if tonumber(std) > 0 then trained = trained + 1 end
+end
+assert(tensors > 0 and trained == tensors, result)
+print(("%d diffs applied, %d scales trained"):format(#list, trained))

@@ -1,0 +1,68 @@
+-- SPDX-License-Identifier: MIT
+-- Every recipe of recipes/ is sound. Those that return burin.train{...} pass the schema, are planned when their model
+-- is there, and train two steps on a small reference model in the place of theirs; loop.lua runs; the rest parses.
+-- From the repository's root: lua5.4 tests/cli/recipes_test.lua <burin binary> <scratch folder>
+local burin, scratch = table.unpack(arg, 1, 2)
+local MODEL = "tests/golden/tiny_sd1/model_ldm.safetensors"
+
+local function read(path)
+  local file <close> = assert(io.open(path, "rb"))
+  return file:read "a"
+end
+local function run(text, ...)
+  local pipe = io.popen(("BURIN_CACHE='%s/cache' '%s' %s 2>&1"):format(scratch, burin, text:format(...)))
+  local out = pipe:read "a"
+  local ok, _, code = pipe:close()
+  return ok and 0 or code, out
+end
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+local trained, count = 0, 0
+local function small(path, text)
+  local function replace(pattern, by)
+    local n
+    text, n = text:gsub(pattern, by)
+    return n
+  end
+  assert(replace('burin%.model "[^"]*"', ('burin.model "%s"'):format(MODEL)) == 1, path)
+  replace('images = "[^"]*"', 'images = "examples/sks-cat"')
+  replace("resolution = %d+", "resolution = 64")
+  replace("count = %d+", "count = 2, steps = 3")
+  assert(replace("epochs = %d+, seed", "steps = 2, seed") + replace("steps = %d+, seed", "steps = 2, seed") >= 1, path)
+  replace("prompts = {", "steps = 2, prompts = {")
+  replace('burin.train {', ('burin.train {\n output = "%s/runs",'):format(scratch))
+  local name = scratch .. "/" .. path:match "[^/]+$"
+  local file <close> = assert(io.open(name, "wb"))
+  file:write(text)
+  return name
+end
+
+local pipe = io.popen "ls recipes/*.lua"
+for path in pipe:lines() do
+  local text = read(path)
+  assert(load(text, "@" .. path, "t", {}))
+  count = count + 1
+  local base = text:match 'burin%.model "([^"]*)"'
+  if text:find "return burin%.train" then
+    local code, out = run("plan %s --device null", path)
+    assert(code == 0 or (code ~= 78 and not exists(base) and out:find(base, 1, true)), path .. ": " .. out)
+    -- sampling settings occur once more in the quickstart's own recipe, which ./quickstart tests whole
+    if path ~= "recipes/quickstart.lua" then
+      code, out = run("train '%s' --force", small(path, text))
+      assert(code == 0, path .. ": " .. out)
+      trained = trained + 1
+    end
+  end
+end
+pipe:close()
+
+local code, out = run "run recipes/loop.lua"
+assert(code == 0, out)
+local first, last
+for loss in out:gmatch "loss (%d+%.%d+)" do first, last = first or tonumber(loss), tonumber(loss) end
+assert(last < 0.85 * first, out)
+print(("%d recipes, %d trained on a small model, the loop's loss %.3f -> %.3f"):format(count, trained, first, last))

@@ -1,0 +1,142 @@
+-- SPDX-License-Identifier: MIT
+-- The rules of the house that a compiler does not check: layers, names of foreign libraries, sizes, licence lines, the
+-- README's reading path. From the root: lua5.4 tests/null/house_test.lua
+local LINES = 1000                                        -- of a source file
+local FUNCTION = 120                                      -- lines of a C function
+local CEILINGS = {                                        -- of files below a folder
+  { "^shaders/", 150 }, { "^scripts/burin/models/", 300 }, { "^recipes/", 60 },
+}
+-- Files over their ceiling, each with the ceiling that it has instead and why.
+local OVER = {
+  ["recipes/pretrain-tiny.lua"] = 180,                    -- a whole program: it made models/tiny-sd.safetensors
+}
+-- What a folder of core/ may include, itself aside. main.c is the folder "main".
+local LAYERS = {
+  base = {}, gpu = { "base" }, plug = { "base" }, graph = { "base" }, run = { "base", "gpu", "plug", "graph" },
+  data = { "base", "gpu", "plug", "graph", "run" }, lua = { "base", "gpu", "plug", "graph", "run", "data" },
+  main = { "base", "gpu", "plug", "graph", "run", "data", "lua" },
+}
+-- The exceptions: sessions meet the device in one file, and no file but these two of lua/ asks gpu/ for anything,
+-- and that only to list devices.
+local EXCEPT = { ["core/graph/exec.c"] = "gpu" }
+local LUA_GPU = { ["core/lua/system.c"] = true, ["core/lua/device.c"] = true }
+
+local failures, checks = {}, 0
+local function check(ok, text, ...)
+  checks = checks + 1
+  if not ok then failures[#failures + 1] = text:format(...) end
+end
+
+local function read(path)
+  local file <close> = assert(io.open(path, "rb"))
+  return file:read "a"
+end
+local function lines_of(text) return select(2, text:gsub("\n", "")) end
+
+-- Every file of ours below the folders, without build trees: name -> text.
+local files = {}
+local pipe = io.popen "find core plugins shaders scripts recipes tests -type f \\( -name '*.[ch]' -o -name '*.lua' -o -name '*.comp' -o -name '*.glsl' -o -name '*.def' \\) | LC_ALL=C sort"
+for path in pipe:lines() do files[#files + 1] = path end
+pipe:close()
+assert(#files > 100, "run this from the repository's root")
+
+-- C without comments and strings, line breaks kept.
+local function code_of(text)
+  local function blank(s) return (s:gsub("[^\n]", " ")) end
+  local out, i = {}, 1
+  while i <= #text do
+    local two = text:sub(i, i + 1)
+    local from, to, keep = i, i, false
+    if two == "/*" then to = select(2, text:find("*/", i + 2, true)) or #text
+    elseif two == "//" then to = (text:find("\n", i, true) or #text + 1) - 1
+    elseif two:match "^[\"']" then
+      to = i + 1
+      while text:sub(to, to) ~= two:sub(1, 1) do to = to + (text:sub(to, to) == "\\" and 2 or 1) end
+    else
+      to, keep = (text:find("[/\"']", i + 1) or #text + 1) - 1, true
+    end
+    out[#out + 1] = keep and text:sub(from, to) or blank(text:sub(from, to))
+    i = to + 1
+  end
+  return table.concat(out)
+end
+
+local function allowed(list, folder)
+  for _, one in ipairs(list) do if one == folder then return true end end
+end
+
+local function check_includes(path, text)
+  local folder = path:match "^core/(%l+)/" or (path == "core/main.c" and "main")
+  for line in text:gmatch "[^\n]+" do
+    local own, foreign = line:match '^%s*#%s*include%s*"([^"]+)"', line:match "^%s*#%s*include%s*<([^>]+)>"
+    if path:match "^plugins/" and own then
+      check(own == "burin_plugin.h" or not own:find "/", "%s includes %s: a plugin sees burin_plugin.h only", path, own)
+    elseif folder and own then
+      local target = own:match "^(%l+)/"
+      check(not target or target == folder or allowed(LAYERS[folder] or {}, target) or EXCEPT[path] == target,
+        "%s includes %s: %s/ is not below %s/", path, own, target, folder)
+      check(not (folder == "lua" and target == "gpu") or LUA_GPU[path], "%s includes %s", path, own)
+    end
+    if foreign and path:match "^core/" then
+      check(not foreign:match "^lua" and not foreign:match "^lauxlib" or folder == "lua", "%s includes %s: only core/lua does", path, foreign)
+      check(not foreign:match "^vulkan" or folder == "gpu", "%s includes %s: only core/gpu does", path, foreign)
+    end
+  end
+end
+
+-- Bodies that begin with a brace in column 0 (or end the line of a signature) and end with one.
+local function check_functions(path, code)
+  local line, start, name = 0, nil, "?"
+  for text in (code .. "\n"):gmatch "([^\n]*)\n" do
+    line = line + 1
+    local opens = text:match "^{" or text:match "^%a.*%)%s*{%s*$"
+    if not start and opens then start = line end
+    name = not start and text:match "^%a.-([%w_]+)%(" or name
+    if start and text:match "^}" then
+      check(line - start + 1 <= FUNCTION, "%s:%d: %s has %d lines", path, start, name, line - start + 1)
+      start = nil
+    end
+  end
+end
+
+for _, path in ipairs(files) do
+  local text = read(path)
+  local n = lines_of(text)
+  local ceiling = LINES
+  for _, c in ipairs(CEILINGS) do if path:match(c[1]) then ceiling = c[2] end end
+  check(n <= (OVER[path] or ceiling), "%s has %d lines, %d at most", path, n, OVER[path] or ceiling)
+  check(not OVER[path] or n > ceiling, "%s needs no exception any more", path)
+  local first, second = text:match "^([^\n]*)\n([^\n]*)"
+  local spdx = (first or ""):find("SPDX-License-Identifier: MIT", 1, true)
+    or ((first or ""):match "^#" or (first or ""):match "^%-%-%-@meta") and second:find("SPDX-License-Identifier: MIT", 1, true)
+  check(spdx, "%s: the first line is no SPDX-License-Identifier", path)
+  if path:match "%.[ch]$" then
+    local code = code_of(text)
+    check_functions(path, code)
+    if not path:match "^tests/" then check_includes(path, text) end
+    if path:match "^core/" then
+      check(path:match "^core/gpu/" or not code:find "%f[%w_]Vk%u", "%s: Vulkan outside core/gpu", path)
+      check(path:match "^core/lua/" or not code:find "%f[%w_]lua_%l", "%s: Lua outside core/lua", path)
+      check(not code:find "%f[%w]case%s+OP_%l", "%s: a switch over ops; the op table says what an op is", path)
+    end
+  end
+end
+
+-- "| `path` | 123 |" in the README: within a tenth of the truth, all together about what the text says.
+local total, readme = 0, read "README.md"
+for path, said in readme:gmatch "| `([%w_/.-]+)` | (%d+) |" do
+  local n = lines_of(read(path))
+  total = total + n
+  check(math.abs(n - said) <= n / 10, "README.md: %s has %d lines, not %s", path, n, said)
+end
+local promised = readme:match "[Aa]bout ([%d,]+) lines"
+check(promised and math.abs(total - promised:gsub(",", "")) <= total / 10, "README.md: the reading path has %d lines, not %s", total, promised)
+for path in readme:gmatch "%]%(([%w_/.-]+)%)" do
+  local file = io.open(path)
+  check(file or path == "docs/before-after.png", "README.md points at %s, which does not exist", path)
+  if file then file:close() end
+end
+
+print(("%d checks, %d failed"):format(checks, #failures))
+for _, text in ipairs(failures) do print("FAILED: " .. text) end
+os.exit(#failures == 0)
