@@ -7,10 +7,12 @@
 
 static burin_device *device;  /* one per process; destroyed after the interpreter */
 
-void script_device_finish(void)
+int script_device_finish(void)
 {
+    int messages = device ? gpu_validation_count(device->gpu) : 0;
     burin_device_destroy(device);
     device = NULL;
+    return messages;
 }
 
 burin_device *script_device(lua_State *L)

@@ -81,12 +81,20 @@ static int recipe_require(lua_State *L)
     return 1;
 }
 
+/* Before the first line of a recipe. A variable to be closed makes `return burin.train { ... }` an ordinary call: a tail
+ * call would forget the recipe's line, which errors name. */
+#define PROLOGUE "local recipe_ <close> = nil "
+
 static void load_file(lua_State *L, const char *path, int env)
 {
-    struct str text = { 0 };
-    if (!file_read(path, 1 << 20, &text)) script_raise(L);
+    struct str file = { 0 }, text = { 0 };
+    if (!file_read(path, 1 << 20, &file)) script_raise(L);
+    bool bytecode = file.len && file.data[0] == LUA_SIGNATURE[0];
+    str_add(&text, bytecode ? "" : PROLOGUE);
+    if (file.len) str_add_bytes(&text, file.data, file.len);
+    str_finish(&file);
     lua_pushfstring(L, "@%s", path);
-    int status = luaL_loadbufferx(L, text.data ? text.data : "", text.len, lua_tostring(L, -1), "t");
+    int status = luaL_loadbufferx(L, text.data, text.len, lua_tostring(L, -1), "t");
     str_finish(&text);
     lua_remove(L, -2);
     if (status) lua_error(L);
@@ -137,12 +145,31 @@ static void push_environment(lua_State *L, const char *folder)
     lua_setmetatable(L, env);
 }
 
+/* A loop without end in a recipe's function (a schedule, a loss) would keep Ctrl-C waiting for the end of the step.
+ * Only recipe code is interrupted, and only when it goes on: the step that a signal meets is finished and saved. */
+#define HOOK_COUNT 1000000
+#define PATIENCE 3
+
+static void stop_hook(lua_State *L, lua_Debug *d)
+{
+    static int strikes;
+    if (!script_stop_requested()) return;
+    if (!lua_getinfo(L, "Sl", d) || d->source[0] != '@' || ++strikes < PATIENCE) return;
+    lua_createtable(L, 0, 2);
+    lua_pushinteger(L, 130);
+    lua_setfield(L, -2, "exit");
+    lua_pushfstring(L, "%s:%d: stopped here, inside the recipe; nothing was saved for this step", d->short_src, d->currentline);
+    lua_setfield(L, -2, "message");
+    lua_error(L);
+}
+
 /* core.run_recipe(path, trust?) -> what the recipe returns */
 static int core_run_recipe(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1), *slash = strrchr(path, '/');
     bool trust = lua_toboolean(L, 2);
     lua_settop(L, 1);
+    lua_sethook(L, stop_hook, LUA_MASKCOUNT, HOOK_COUNT);
     lua_pushlstring(L, path, slash ? (size_t)(slash - path) + 1 : 0);
     if (trust) {
         load_file(L, path, 0);

@@ -8,9 +8,19 @@
 #include "lua/script.h"
 #include "plug/plug.h"
 
+/* A position helps in a recipe; a line of the library would only distract from the sentence. */
+static void push_recipe_position(lua_State *L)
+{
+    lua_Debug d;
+    if (lua_getstack(L, 1, &d) && lua_getinfo(L, "Sl", &d) && d.source[0] == '@' && d.currentline > 0)
+        lua_pushfstring(L, "%s:%d: ", d.short_src, d.currentline);
+    else
+        lua_pushliteral(L, "");
+}
+
 int script_raise(lua_State *L)
 {
-    luaL_where(L, 1);
+    push_recipe_position(L);
     lua_pushstring(L, burin_error());
     lua_concat(L, 2);
     return lua_error(L);
@@ -135,6 +145,10 @@ int script_main(int argc, char **argv)
     int status = lua_pcall(L, 1, 1, 1);
     int code = status ? failed(L) : (int)lua_tointeger(L, -1);
     lua_close(L);
-    script_device_finish();
+    int messages = script_device_finish();
+    if (messages) {
+        log_line(LOG_ERROR, "the validation layers had %d messages", messages);
+        if (!code) code = 70;
+    }
     return code;
 }

@@ -24,13 +24,16 @@ void script_open_data(lua_State *L);
 void script_open_system(lua_State *L);
 void script_open_sandbox(lua_State *L);
 
+/* Whether SIGINT or SIGTERM has come since core.catch_stop(). */
+bool script_stop_requested(void);
 /* Raises burin_error() as a Lua error with the position of the calling recipe line. */
 int script_raise(lua_State *L);
 /* "recipe.lua:17" of the innermost Lua function outside the library, or of the library when there is none. */
 const char *script_where(lua_State *L, char text[256]);
 
 burin_device *script_device(lua_State *L);  /* the open device; raises when there is none */
-void script_device_finish(void);            /* after the interpreter: variables refer to it */
+/* After the interpreter: variables refer to it. Returns how many messages the validation layers had. */
+int script_device_finish(void);
 void script_push_memory(lua_State *L, const burin_memory *m);  /* a table of bytes */
 
 /* ---- host tensors (tensor.c): {dtype, shape, bytes} on the Lua side --------------------------------- */

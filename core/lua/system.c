@@ -32,9 +32,11 @@ static int core_catch_stop(lua_State *L)
     return 0;
 }
 
+bool script_stop_requested(void) { return stop_signals > 0; }
+
 static int core_stop_requested(lua_State *L)
 {
-    lua_pushboolean(L, stop_signals > 0);
+    lua_pushboolean(L, script_stop_requested());
     return 1;
 }
 

@@ -9,6 +9,22 @@ function options.fail(text, ...)
   error({ exit = 78, message = core.where() .. ": " .. text:format(...) }, 0)
 end
 
+-- The same about one field: a call spans lines, so from where it begins on, the first that sets the field is named.
+local function fail_field(name, text, ...)
+  local path, first = core.where():match "^(.*):(%d+)$"
+  local message = text:format(...)
+  if path and core.exists(path) == "file" and type(name) == "string" then
+    local n, pattern = 0, "%f[%w_]" .. name:gsub("%W", "%%%0") .. "%f[^%w_][\"'%]]*%s*="
+    for line in (core.read_file(path) .. "\n"):gmatch "(.-)\n" do
+      n = n + 1
+      if n >= tonumber(first) and line:find(pattern) then
+        error({ exit = 78, message = ("%s:%d: %s"):format(path, n, message) }, 0)
+      end
+    end
+  end
+  options.fail("%s", message)
+end
+
 local function kind_of(v)
   return math.type(v) == "integer" and "integer" or type(v)
 end
@@ -31,21 +47,23 @@ function options.check(what, given, schema)
     local rule = schema[name]
     if not rule then
       local near = type(name) == "string" and core.nearest(name, names)
-      options.fail("%s has no option '%s'%s", what, tostring(name),
+      fail_field(name, "%s has no option '%s'%s", what, tostring(name),
         near and ("; did you mean '" .. near .. "'?") or "; it takes: " .. table.concat(names, ", "))
     end
     if not accepts(rule[1], value) then
-      options.fail("%s: '%s' must be a %s, not a %s", what, name, rule[1]:gsub("|", " or "), kind_of(value))
+      local want = rule[1]:gsub("|", " or ")
+      local function a(word) return (word:match "^[aeiou]" and "an " or "a ") .. word end
+      fail_field(name, "%s: '%s' must be %s, not %s", what, name, a(want), a(kind_of(value)))
     end
     if type(value) == "number" and (value ~= value or (rule.min and value < rule.min) or (rule.max and value > rule.max)) then
-      options.fail("%s: '%s' = %s is outside %s .. %s", what, name, value, rule.min or "-inf", rule.max or "inf")
+      fail_field(name, "%s: '%s' = %s is outside %s .. %s", what, name, value, rule.min or "-inf", rule.max or "inf")
     end
     if rule.one_of then
       local ok = false
       for _, one in ipairs(rule.one_of) do ok = ok or one == value end
       if not ok then
         local near = type(value) == "string" and core.nearest(value, rule.one_of)
-        options.fail("%s: '%s' is one of %s, not '%s'%s", what, name, table.concat(rule.one_of, ", "), tostring(value),
+        fail_field(name, "%s: '%s' is one of %s, not '%s'%s", what, name, table.concat(rule.one_of, ", "), tostring(value),
           near and ("; did you mean '" .. near .. "'?") or "")
       end
     end

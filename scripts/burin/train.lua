@@ -498,7 +498,7 @@ function Run:execute(o)
   if not o.resume then state.clear(self:path "state") end
   local began = core.clock()
   core.commit(true)
-  self.model:load()
+  guard(65, self.model.load, self.model)
   self.tables.upload()
   r.method:init(r.seed)
   self.trainer:reset()

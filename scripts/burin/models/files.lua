@@ -3,18 +3,28 @@
 -- the configuration and the opened files, reader(...) one component's tensors under diffusers' names.
 local core = require "burin.core"
 local detect = require "burin.models.detect"
+local guard = require "burin.guard"
 local files = {}
 
+-- Configuration from names and shapes; nil when there is no U-Net, an error when it is a torso.
+local function detected(path, how, shape)
+  local ok, config = pcall(how, shape)
+  if ok then return config end
+  error({ exit = 65, message = path
+    .. ": it has a Stable Diffusion U-Net, but tensors are missing or have unknown shapes" }, 0)
+end
+
 local function open_single(path)
-  local file = core.load(path)
+  local file = guard(65, core.load, path)
   local function shape(name)
     local info = file:info(name)
     return info and info.shape
   end
   local metadata = file:meta()
-  local config = metadata["burin.config"] and core.json_decode(metadata["burin.config"], path)
+  local config = metadata["burin.config"]
+    and guard(65, core.json_decode, metadata["burin.config"], path)
   if not config then
-    config = detect.single(shape)
+    config = detected(path, detect.single, shape)
     local beside = path:match "^(.*/)" or ""
     if config and core.exists(beside .. "config.json") then
       local text = core.read_file(beside .. "config.json")
@@ -30,10 +40,12 @@ local function open_folder(path)
     for _, stem in ipairs { "diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16",
       "model.fp16" } do
       local file = ("%s/%s/%s.safetensors"):format(path, component, stem)
-      if not files[component] and core.exists(file) then files[component] = core.load(file) end
+      if not files[component] and core.exists(file) then
+        files[component] = guard(65, core.load, file)
+      end
     end
   end
-  local config = detect.folder(function(component, name)
+  local config = detected(path, detect.folder, function(component, name)
     local info = files[component] and files[component]:info(name)
     return info and info.shape
   end)
@@ -46,9 +58,16 @@ local function open_folder(path)
   return config, files
 end
 
--- path -> configuration (nil when there is no U-Net), opened files
+-- path -> configuration, opened files
 function files.open(path)
-  return (core.exists(path) == "folder" and open_folder or open_single)(path)
+  if not core.exists(path) then
+    error({ exit = 66, message = path .. ": there is no such model" }, 0)
+  end
+  local config, opened = (core.exists(path) == "folder" and open_folder or open_single)(path)
+  if config then return config, opened end
+  local lora = opened.single and table.concat(opened.single:names(), "\n"):find "lora_"
+  error({ exit = 65, message = path .. (lora and ": this is a LoRA, not a base model"
+    or ": no Stable Diffusion U-Net found in it") }, 0)
 end
 
 -- reader(canonical name) -> tensor in diffusers' layout, out of opened files

@@ -74,9 +74,6 @@ end
 
 function sd.open(path, o)
   local config, opened = files.open(path)
-  if not config then
-    error({ exit = 65, message = path .. ": no Stable Diffusion U-Net found in it" }, 0)
-  end
   local model = build(config, opened, o)
   model.path = path
   return model
