@@ -43,6 +43,7 @@ static int unknown_global(lua_State *L)
 static int safe_getmetatable(lua_State *L)
 {
     if (lua_type(L, 1) != LUA_TTABLE || !lua_getmetatable(L, 1)) lua_pushnil(L);
+    else luaL_getmetafield(L, 1, "__metatable");  /* as the original does */
     return 1;
 }
 
@@ -90,9 +91,14 @@ static void load_file(lua_State *L, const char *path, int env)
     struct str file = { 0 }, text = { 0 };
     if (!file_read(path, 1 << 20, &file)) script_raise(L);
     bool bytecode = file.len && file.data[0] == LUA_SIGNATURE[0];
-    str_add(&text, bytecode ? "" : PROLOGUE);
+    str_add(&text, PROLOGUE);
     if (file.len) str_add_bytes(&text, file.data, file.len);
     str_finish(&file);
+    if (bytecode) {
+        str_finish(&text);
+        fail("%s is compiled Lua; a recipe is a plain text", path);
+        script_raise(L);
+    }
     lua_pushfstring(L, "@%s", path);
     int status = luaL_loadbufferx(L, text.data, text.len, lua_tostring(L, -1), "t");
     str_finish(&text);

@@ -16,6 +16,8 @@ Y 11110A04040404 Z 1F01020408101F 0 0E11131519110E 1 040C040404040E 2 0E11010204
 ( 02040808080402 ) 08040202020408 / 00010204081000 = 00001F001F0000 ' 04040800000000 ! 04040404040004
 ]]):gmatch "(%S) (%x+)" do font[glyph] = rows end
 
+-- Writes text into a picture (height, width, 3) whose width is given; (x, y) is its upper left corner, at most
+-- `columns` letters of 6 x 7 dots.
 local function put_text(pixels, width, x, y, text, columns)
   text = #text > columns and text:sub(1, columns - 2) .. ".." or text
   for i = 1, #text do
@@ -67,5 +69,7 @@ function grid.labelled(images, labels, columns, titles)
   end
   return out
 end
+
+grid.put_text = put_text
 
 return grid

@@ -58,6 +58,16 @@ local state_schema = {
   keep = { "integer", default = 2, min = 1, help = "newest states that stay on disk" },
 }
 
+-- "1 epoch", "100 steps" or a number -> steps; nil stays nil.
+local function every(value, per_epoch)
+  if value == nil then return nil end
+  if type(value) == "number" then return math.max(1, value) end
+  local n, unit = value:match "^%s*(%d+)%s*(%a+)%s*$"
+  if unit == "epoch" or unit == "epochs" then return math.max(1, tonumber(n) * per_epoch) end
+  if unit == "step" or unit == "steps" then return math.max(1, tonumber(n)) end
+  options.fail("'%s' is not a time such as '1 epoch' or '100 steps'", value)
+end
+
 -- Checks a recipe's table; returns a recipe object. Touches neither files nor the device.
 function train.recipe(given)
   local o = options.check("burin.train", given, schema)
@@ -68,21 +78,12 @@ function train.recipe(given)
   o.sample = o.sample and options.check("sample", o.sample, sample_schema)
   o.save = options.check("save", o.save or {}, save_schema)
   o.state = options.check("state", o.state or {}, state_schema)
+  for _, part in ipairs { o.sample or {}, o.save, o.state } do every(part.every, 1) end
   o.optimizer = o.optimizer or require("burin.optim").adamw {}
   o.schedule = o.schedule or require("burin.schedules").constant {}
   o.loss = o.loss or diffusion.losses.mse()
   o.is_train_recipe = true
   return o
-end
-
--- "1 epoch", "100 steps" or a number -> steps; nil stays nil.
-local function every(value, per_epoch)
-  if value == nil then return nil end
-  if type(value) == "number" then return math.max(1, value) end
-  local n, unit = value:match "^(%d+)%s*(%a+)$"
-  if unit == "epoch" or unit == "epochs" then return math.max(1, tonumber(n) * per_epoch) end
-  if unit == "step" or unit == "steps" then return math.max(1, tonumber(n)) end
-  options.fail("'%s' is not a time such as '1 epoch' or '100 steps'", value)
 end
 
 local Run = {}
@@ -262,6 +263,7 @@ local function make_priors(run)
   if #run.missing_prior == 0 then return end
   for _, m in ipairs(run.missing_prior) do
     core.make_dirs(m.folder)
+    state.sweep(m.folder)
     local jobs = {}
     for i, one in ipairs(m.missing) do jobs[i] = { prompt = m.prior.prompt, seed = run.o.seed * 100003 + one.index } end
     local bar = progress.new("class images", #jobs)

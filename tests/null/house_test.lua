@@ -13,7 +13,7 @@ local OVER = {
 -- What a folder of core/ may include, itself aside. main.c is the folder "main".
 local LAYERS = {
   base = {}, gpu = { "base" }, plug = { "base" }, graph = { "base" }, run = { "base", "gpu", "plug", "graph" },
-  data = { "base", "gpu", "plug", "graph", "run" }, lua = { "base", "gpu", "plug", "graph", "run", "data" },
+  data = { "base", "plug" }, lua = { "base", "gpu", "plug", "graph", "run", "data" },
   main = { "base", "gpu", "plug", "graph", "run", "data", "lua" },
 }
 -- The exceptions: sessions meet the device in one file, and no file but these two of lua/ asks gpu/ for anything,

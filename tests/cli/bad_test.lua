@@ -1,0 +1,234 @@
+-- SPDX-License-Identifier: MIT
+-- What goes wrong at the user's end: recipes, pictures, captions, models, states, disks, signals. Each mistake has its
+-- exit code and a sentence that says what and where; one bad picture costs that picture, not the run.
+package.path = "tests/recipes/?.lua;" .. package.path
+local T = require "support"
+T.private_cache()
+
+-- burin fails with this exit code, and says all of these (plain texts).
+local function fails(line, want, ...)
+  local code, out = T.run(line)
+  T.check(code == want, "burin %s: exit code %d, not %d: %s", line, code, want, out)
+  for _, text in ipairs { ... } do
+    T.check(out:find(text, 1, true), "burin %s: '%s' does not say '%s'", line, out:gsub("\n", " "), text)
+  end
+  T.check(not out:find "attempt to" and not out:find "burin/[%w_/]+%.lua:", "burin %s: an internal error: %s", line, out)
+end
+
+-- ---- recipes -----------------------------------------------------------------------------------------------------------
+
+-- A recipe of these lines behind `local burin = require "burin"`, which is line 1.
+local function plan_of(text)
+  return "plan " .. T.quote(T.write(T.scratch .. "/bad.lua", 'local burin = require "burin"\n' .. text))
+end
+local function field(text)  -- as line 6 of an otherwise good recipe
+  return plan_of(('return burin.train {\n  name = "x",\n  base = burin.model "models/tiny-sd.safetensors",\n'
+    .. '  concepts = { { images = "examples/sks-cat" } },\n  %s\n  resolution = 64,\n%s}\n'):format(text,
+    text:find "method" and "" or "  method = burin.lora {},\n"))
+end
+fails(field "stepz = 4,", 78, "bad.lua:6:", "no option 'stepz'", "did you mean 'steps'")
+fails(field "steps = 'four',", 78, "bad.lua:6:", "'steps' must be an integer, not a string")
+fails(field "steps = 1.5,", 78, "bad.lua:6:", "'steps' must be an integer, not a number")
+fails(field "batch = 0,", 78, "bad.lua:6:", "'batch' = 0 is outside 1 .. 1024")
+fails(field "max_grad_norm = 0/0,", 78, "bad.lua:6:", "'max_grad_norm'")
+fails(field "precision = 'fp16',", 78, "bad.lua:6:", "did you mean 'f16'")
+fails(field "epochs = 1, steps = 2,", 78, "bad.lua:2:", "either epochs or steps")
+fails(field "method = burin.lora { rnk = 4 },", 78, "bad.lua:6:", "lora has no option 'rnk'", "did you mean 'rank'")
+fails(field "method = burin.lroa {},", 78, "bad.lua:6:", "did you mean 'lora'")
+fails(field "optimizer = burin.adamw { lr = -1 },", 78, "bad.lua:6:", "'lr' = -1 is outside")
+fails(field "sample = { prompts = 'x' },", 78, "bad.lua:6:", "'prompts' must be a table")
+fails(field "state = { every = 'often' },", 78, "'often' is not a time")
+fails(field "loss = burin.min_snr { gama = 5 },", 78, "did you mean 'gamma'")
+fails(field "= 4,", 78, "bad.lua:6:", "unexpected symbol")
+fails(plan_of "return burin.trian {}", 78, "bad.lua:2:", "did you mean 'train'")
+fails(plan_of "return brin.train {}", 78, "bad.lua:2:", "unknown name 'brin'")
+fails(plan_of "prnt('hello')", 78, "bad.lua:2:", "unknown name 'prnt'", "did you mean 'print'")
+fails(plan_of "\nerror('by hand')", 78, "bad.lua:3: by hand")
+fails(plan_of "", 78, "a recipe ends with: return burin.train { ... }")
+fails(plan_of "return burin.train { name = '../x', base = burin.model 'a', concepts = { { images = 'b' } }, method = burin.lora {} }",
+  78, "letters, digits")
+fails("plan " .. T.quote(T.scratch .. "/none.lua"), 66, "no such recipe")
+fails("train", 2, "usage: burin train")
+fails("train a.lua --ouput x", 2, "did you mean --output")
+
+-- No way out of the sandbox: each is unknown, or an error that names the line.
+for text, says in pairs {
+  ["io.open('/etc/passwd')"] = "unknown name 'io'", ["os.execute('true')"] = "unknown name 'os'",
+  ["debug.getregistry()"] = "unknown name 'debug'", ["package.loadlib('x', 'y')"] = "unknown name 'package'",
+  ["load('return 1')"] = "unknown name 'load'", ["dofile('x.lua')"] = "unknown name 'dofile'",
+  ["loadfile('x.lua')"] = "unknown name 'loadfile'", ["collectgarbage()"] = "unknown name 'collectgarbage'",
+  ["_G.io.open('x')"] = "unknown name '_G'", ["string.dump(print)"] = "a nil value",
+  ["require 'burin.core'"] = "cannot require 'burin.core'", ["require 'burin.cli.train'"] = "cannot require",
+  ["require '../../secret'"] = "cannot require", ["require '/etc/passwd'"] = "cannot require",
+  ["require 'io'"] = "cannot open", ["getmetatable('').__index.rep = nil"] = "a nil value",
+  ["getmetatable(_ENV).__index = nil"] = "a boolean value", ["setmetatable(_ENV, {})"] = "protected metatable",
+} do
+  local code, out = T.run(plan_of(text))
+  T.check(code == 78 and out:find(says, 1, true) and out:find("bad.lua:2:", 1, true), "sandbox: %s: %d %s", text, code, out)
+end
+T.write(T.scratch .. "/bad.lua", "")
+T.shell(("lua5.4 -e 'io.write(string.dump(function() return 1 end))' > %s/bad.lua"):format(T.scratch))
+fails("plan " .. T.scratch .. "/bad.lua", 78, "bad.lua is compiled Lua")
+
+-- ---- loops without end ---------------------------------------------------------------------------------------------------
+
+local function interrupted(line, ready)
+  return T.shell(("%s %s & p=$!; %s; kill -INT $p; wait $p"):format(T.quote(T.burin), line, ready))
+end
+-- sh starts background jobs with SIGINT ignored, hence env.
+local plain = T.burin
+local function wait_for(pattern, file)
+  return ("for i in $(seq 600); do grep -q '%s' %s 2>/dev/null && break; sleep 0.1; done"):format(pattern, file)
+end
+T.burin = T.write(T.scratch .. "/interruptible", ("#!/bin/sh\nexec env --default-signal=INT %s \"$@\"\n"):format(T.quote(plain)))
+T.shell("chmod +x " .. T.burin)
+local code = interrupted(plan_of "while true do end", "sleep 1")
+T.check(code == 130, "a loop in a recipe: exit code %d", code)
+local loop = T.recipe("loop", { steps = "50", seed = "7, schedule = burin.schedule('endless', function(step)\n"
+  .. "    while step == 2 do end\n    return 1\n  end)" })
+local runs = T.folder "runs"
+local c, out = interrupted(("train %s --quiet --output %s"):format(loop, runs), wait_for('"step": \\?2', runs .. "/tiny/metrics.jsonl") .. "; sleep 1")
+T.check(c == 130 and out:find "loop.lua:%d+: stopped here, inside the recipe", "a loop in a schedule: %d %s", c, out)
+T.burin = plain
+
+-- ---- models ------------------------------------------------------------------------------------------------------------------
+
+local function base(path) return "plan " .. T.quote(T.recipe("base", { base = ("burin.model %q"):format(path) })) end
+local function file(name, text) return T.write(T.scratch .. "/" .. name, text) end
+fails(base "nowhere/model.safetensors", 66, "nowhere/model.safetensors", "no such model")
+fails(base(file("page.safetensors", "<!DOCTYPE html>\n<html><body>404</body></html>\n")), 65, "page.safetensors", "HTML page")
+fails(base(file("pointer.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n")), 65, "git-lfs pointer")
+fails(base(file("empty.safetensors", "")), 65, "is empty")
+local model = T.read "models/tiny-sd.safetensors"
+fails(base(file("cut.safetensors", model:sub(1, #model // 2))), 65, "cut.safetensors", "cut off")
+fails(base(file("text.safetensors", "hello, world")), 65, "text.safetensors", "no known model format")
+
+-- A safetensors file of zeros: { name = { dims } }
+local function zeros(name, tensors)
+  local rows, at, names = {}, 0, {}
+  for key in pairs(tensors) do names[#names + 1] = key end
+  table.sort(names)
+  for i, key in ipairs(names) do
+    local n = 4
+    for _, d in ipairs(tensors[key]) do n = n * d end
+    rows[i] = ('"%s":{"dtype":"F32","shape":[%s],"data_offsets":[%d,%d]}'):format(key, table.concat(tensors[key], ","), at, at + n)
+    at = at + n
+  end
+  local header = "{" .. table.concat(rows, ",") .. "}"
+  header = header .. (" "):rep(-#header % 8)
+  return file(name, ("<I8"):pack(#header) .. header .. ("\0"):rep(at))
+end
+fails(base(zeros("lora.safetensors", { ["lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"] = { 2, 8 } })), 65, "this is a LoRA, not a base model")
+fails(base(zeros("other.safetensors", { ["layer.weight"] = { 2, 8 } })), 65, "no Stable Diffusion U-Net")
+fails(base(zeros("torso.safetensors", { ["model.diffusion_model.input_blocks.0.0.weight"] = { 8, 4, 3, 3 } })), 65, "torso.safetensors", "tensors are missing")
+
+-- The model itself with two dims of one weight exchanged: found when the weights are loaded.
+local from, to = model:match '"model.diffusion_model.out.2.weight":{"dtype":"F16","shape":%[4,(%d+),3,3%]'
+if T.check(from, "the tiny model has no output convolution of this shape") then
+  local wrong = model:gsub('(diffusion_model%.out%.2%.weight":{"dtype":"F16","shape":%[)4,' .. from .. ",3,3%]", "%14,3," .. from .. ",3]", 1)
+  T.check(#wrong == #model and wrong ~= model, "the model was not changed")
+  local recipe = T.recipe("shapes", { base = ("burin.model %q"):format(file("shapes.safetensors", wrong)) })
+  fails(("train %s --quiet --output %s"):format(recipe, T.folder "runs"), 65, "out", "shape")
+end
+
+-- ---- datasets ------------------------------------------------------------------------------------------------------------------
+
+local cat = "examples/sks-cat/10_sks cat/"
+local function images(path) return ('{ { images = %q, prompt = "a cat" } }'):format(path) end
+local function data(path) return "plan " .. T.quote(T.recipe("data", { concepts = images(path) })) end
+fails(data(T.folder "nothing"), 66, "nothing", "no images found")
+fails(data(T.scratch .. "/absent"), 66, "absent")
+
+local mixed = T.folder "mixed"
+local png, jpeg = T.read(cat .. "1-grass.png"), T.read(cat .. "5-brick.jpg")
+T.write(mixed .. "/good.png", png)
+T.write(mixed .. "/sjis.png", png)
+T.write(mixed .. "/sjis.txt", "\x94\x4c\x82\xcc\x8e\xca\x90\x5e\x82\xc5\x82\xb7")  -- Shift-JIS
+T.write(mixed .. "/utf16.jpg", jpeg)
+T.write(mixed .. "/utf16.txt", "a\0 \0c\0a\0t\0")                              -- UTF-16 without its mark
+T.write(mixed .. "/nul.png", png)
+T.write(mixed .. "/nul.txt", "a \0cat")
+T.write(mixed .. "/marked.png", png)
+T.write(mixed .. "/marked.txt", "\xff\xfea\0 \0c\0a\0t\0")                   -- UTF-16 with its mark is fine
+T.write(mixed .. "/cut.png", png:sub(1, #png // 2))
+T.write(mixed .. "/cut.jpg", jpeg:sub(1, #jpeg // 2))
+T.write(mixed .. "/head.png", png:sub(1, 20))
+T.write(mixed .. "/animation.png", "GIF89a" .. ("\0"):rep(64))
+T.write(mixed .. "/zero.png", "")
+local recipe = T.recipe("mixed", { concepts = images(mixed), steps = "", epochs = "2", batch = "1" })
+runs = T.folder "runs"
+c, out = T.run(("train %s --output %s"):format(recipe, runs))
+T.check(c == 0, "a dataset with bad pictures: exit code %d: %s", c, out)
+for name, why in pairs { ["sjis.txt"] = "Shift-JIS", ["utf16.txt"] = "UTF-16", ["nul.txt"] = "", ["cut.png"] = "", ["cut.jpg"] = "",
+  ["head.png"] = "", ["animation.png"] = "a GIF image", ["zero.png"] = "it is empty" } do
+  local line = out:match("[^\n]*" .. name:gsub("%.", "%%.") .. "[^\n]*") or ""
+  T.check(line:find("left out", 1, true) and line:find(why, 1, true), "%s is not left out for '%s': %s", name, why, line)
+end
+T.check(#T.metrics(runs .. "/tiny", "step") == 4, "2 good pictures and 2 epochs make %d steps", #T.metrics(runs .. "/tiny", "step"))
+T.shell(("rm %s/good.png %s/marked.*"):format(mixed, mixed))
+fails(("train %s --quiet --force --output %s"):format(recipe, runs), 65, "no usable image")
+
+-- ---- states ----------------------------------------------------------------------------------------------------------------------
+
+recipe = T.recipe("state", { steps = "4", state = '{ every = "2 steps" }' })
+local start = ("train %s --quiet --output %s"):format(recipe, runs)
+local tiny, latest = runs .. "/tiny", runs .. "/tiny/state/step-00000004.safetensors"
+runs = T.folder "runs"
+c, out = T.run(start)
+T.check(c == 0, "training ends with %d: %s", c, out)
+fails(start, 73, "continue it with 'burin resume", "--force")
+fails("resume " .. T.quote(T.scratch), 66, "not the folder of a run")
+local whole, result = T.read(latest), T.read(tiny .. "/tiny.safetensors")
+local resume = "resume --quiet " .. T.quote(tiny)
+local header = ("<I8"):unpack(whole)
+local function flip(at)
+  return whole:sub(1, at - 1) .. string.char(whole:byte(at) ~ 4) .. whole:sub(at + 1)
+end
+for what, at in pairs { tensor = #whole - 1000, ["first tensor"] = header + 9 + 64, metadata = whole:find '\\"step\\":' + 9 } do
+  T.write(latest, flip(at))
+  fails(resume, 65, "step-00000004.safetensors", what == "metadata" and "checksum" or "does not match its checksum")
+end
+T.write(latest, whole:sub(1, -100))
+fails(resume, 65, "step-00000004.safetensors")
+os.remove(latest)  -- as the message advises: the state before it is used
+c, out = T.run(resume)
+T.check(c == 0 and T.read(tiny .. "/tiny.safetensors") == result, "without the damaged state: %d %s", c, out)
+T.check(T.read(latest) == whole, "the state made again differs")
+T.write(tiny .. "/state/latest.json", "{")
+fails(resume, 65, "latest.json", "damaged")
+T.write(tiny .. "/state/latest.json", '{"file":"step-00000004.safetensors","step":4}')
+local text = T.read(tiny .. "/recipe.lua")
+T.write(tiny .. "/recipe.lua", (text:gsub("seed = 7", "seed = 8")))
+fails(resume, 78, "the recipe has changed")
+T.write(tiny .. "/recipe.lua", text)
+local metrics = T.read(tiny .. "/metrics.jsonl")
+T.write(tiny .. "/metrics.jsonl", metrics:sub(1, -30))
+fails(resume, 65, "metrics.jsonl", "shorter than the saved state says")
+T.write(tiny .. "/metrics.jsonl", metrics)
+
+-- Two processes on one run: the second is turned away before it changes anything. flock stands in for the first.
+local before = T.read(tiny .. "/run.json")
+for _, line in ipairs { resume, start .. " --force" } do
+  c, out = T.shell(("flock %s/.lock %s %s"):format(tiny, T.quote(T.burin), line))
+  T.check(c == 75 and out:find("another process is training this run", 1, true), "two processes: %d %s", c, out)
+end
+T.check(T.read(tiny .. "/run.json") == before, "the second process wrote run.json")
+
+-- A full disk: the state before stays whole. Needs the right to mount.
+local disk = T.folder "disk"
+if T.shell(("mount -t tmpfs -o size=1m none %s 2>/dev/null"):format(T.quote(disk))) == 0 then
+  c, out = T.run(("train %s --quiet --output %s"):format(T.recipe("disk", { steps = "4", state = '{ every = "1 steps", keep = 4 }' }), disk))
+  T.check(c == 74 and out:find("No space left on device", 1, true), "a full disk: %d %s", c, out)
+  local named = (T.read(disk .. "/tiny/state/latest.json") or ""):match '"file": ?"([^"]+)"'
+  T.check(named, "a full disk: no state at all")
+  local _, left = T.shell(("find %s -name '*.tmp-*'"):format(disk))
+  T.check(left == "", "a full disk: half-written files stay: %s", left)
+  T.shell(("mount -o remount,size=8m %s"):format(T.quote(disk)))
+  c, out = T.run("resume --quiet " .. T.quote(disk .. "/tiny"))
+  T.check(c == 0, "resume once there is room again: %d %s", c, out)
+  T.check(T.read(disk .. "/tiny/tiny.safetensors") == result, "after a full disk the result differs")
+  T.shell("umount " .. T.quote(disk))
+else
+  print "skipped: a full disk (no right to mount)"
+end
+T.finish()

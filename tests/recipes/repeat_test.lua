@@ -1,0 +1,63 @@
+-- SPDX-License-Identifier: MIT
+-- One seed, one result; another seed, another. Storage in f16 and bf16 against f32. The plan against what is allocated.
+package.path = "tests/recipes/?.lua;" .. package.path
+local T = require "support"
+T.private_cache()
+
+local function train(name, fields)
+  local recipe, folder = T.recipe("recipe", fields), T.folder(name)
+  local code, out = T.run(("train %s --json --output %s"):format(T.quote(recipe), T.quote(folder)))
+  T.check(code == 0, "%s ends with %d: %s", name, code, out)
+  return folder .. "/tiny", out, recipe
+end
+
+-- ---- seeds -----------------------------------------------------------------------------------------------------------
+
+local small = { sample = '{ steps = 2, prompts = { "a photo of sks cat" } }', steps = "3", method = "burin.lora { rank = 2 }" }
+local function with(more)
+  local fields = {}
+  for k, v in pairs(small) do fields[k] = v end
+  for k, v in pairs(more) do fields[k] = v end
+  return fields
+end
+local first, out, recipe = train("first", small)
+T.shell("rm -rf " .. T.quote(T.burin_cache))
+local second = train("second", small)  -- with nothing cached
+local third = train("third", small)    -- with everything cached
+T.check(T.difference(first, second) == "", "the same seed: %s", T.difference(first, second))
+T.check(T.difference(first, third) == "", "the same seed, cached: %s", T.difference(first, third))
+local _, plan = T.run(("plan %s --json"):format(T.quote(recipe)))
+local other = train("other", with { seed = "8" })
+for _, name in ipairs { "tiny.safetensors", "metrics.jsonl" } do
+  T.check(T.read(first .. "/" .. name) ~= T.read(other .. "/" .. name), "another seed: the same %s", name)
+end
+
+-- ---- the plan --------------------------------------------------------------------------------------------------------
+
+local planned, held = tonumber(plan:match '"total": ?(%d+), "weights"'), tonumber(out:match '"allocated_bytes": ?(%d+)')
+T.check(planned and held and math.abs(held / planned - 1) < 0.02, "planned %s bytes, allocated %s", planned, held)
+print(("planned %s bytes, allocated %s"):format(planned, held))
+
+-- ---- precision -------------------------------------------------------------------------------------------------------
+
+-- The same noise and order in each type, so the curves can be compared step by step; averages over 10 steps.
+local function curve(precision)
+  local loss = T.metrics(train(precision, { precision = ('"%s"'):format(precision), steps = "30" }), "loss")
+  local smooth = {}
+  for i = 10, #loss do
+    local sum = 0
+    for k = i - 9, i do sum = sum + loss[k] end
+    smooth[#smooth + 1] = sum / 10
+  end
+  T.check(#smooth == 21, "%s: %d steps in the metrics", precision, #loss)
+  return smooth
+end
+
+local exact = curve "f32"
+for precision, tolerance in pairs { f16 = 0.02, bf16 = 0.04 } do
+  local worst = 0
+  for i, loss in ipairs(curve(precision)) do worst = math.max(worst, math.abs(loss / exact[i] - 1)) end
+  print(("%s: loss within %.3f %% of f32"):format(precision, 100 * worst))
+  T.check(worst < tolerance, "%s: the smoothed loss is off by %.2f %%", precision, 100 * worst)
+end
+T.finish()

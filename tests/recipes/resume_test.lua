@@ -1,0 +1,99 @@
+-- SPDX-License-Identifier: MIT
+-- Kills runs with SIGKILL, resumes them twice, and wants every file equal to the uninterrupted run's, byte for byte:
+-- the LoRA, the training state, the metrics, the class images, the samples. Moments are random but seeded; some are
+-- chosen to hit a file while it is being written. BURIN_KILLS sets the number of random kills (20).
+package.path = "tests/recipes/?.lua;" .. package.path
+local T = require "support"
+T.private_cache()
+local kills = tonumber(os.getenv "BURIN_KILLS" or 20)
+math.randomseed(20240229)
+
+local recipe = T.recipe("resume", {
+  concepts = '{ { images = "examples/sks-cat", prior = { prompt = "a photo of a cat", count = 4, steps = 1 } } }',
+  steps = "8",
+  sample = '{ every = "3 steps", steps = 1, batch = 2, prompts = { "a photo of sks cat", "a cat" } }',
+  save = '{ every = "4 steps" }', state = '{ every = "2 steps" }',
+})
+
+local function seconds()
+  local _, out = T.shell "date +%s.%N"
+  return tonumber(out)
+end
+
+local reference = T.folder "reference"
+local function train(folder) return ("train %s --quiet --output %s"):format(T.quote(recipe), T.quote(folder)) end
+local function resume(folder) return ("resume --quiet %s"):format(T.quote(folder .. "/tiny")) end
+
+local code, out = T.run(train(reference))
+T.check(code == 0, "the uninterrupted run ends with %d: %s", code, out)
+local again = T.folder "again"  -- how long a run takes once the driver has compiled everything
+local began = seconds()
+code, out = T.run(train(again))
+local duration = seconds() - began
+T.check(code == 0 and T.difference(reference .. "/tiny", again .. "/tiny") == "", "a second run differs: %s", out)
+
+-- What a run was doing, as far as its folder tells.
+local function whereabouts(folder)
+  local run = folder .. "/tiny"
+  local function count(what)
+    local _, n = T.shell(("ls -A %s 2>/dev/null | wc -l"):format(what))
+    return math.tointeger(tonumber(n)) or 0
+  end
+  local half = count(run .. "/*.tmp-* " .. run .. "/*/*.tmp-*")
+  return ("step %d, %d class images, %d samples, state %s%s"):format(#T.metrics(run, "step"), count(run .. "/prior-*/*.png"),
+    count(run .. "/samples/*.png"), (T.read(run .. "/state/latest.json") or "none"):match '"step": ?(%d+)' or "none",
+    half > 0 and ", a file half written" or "")
+end
+
+-- Starts or continues a run, which is killed by `how`. Before run.json is there, starting again is all one can do.
+local function go_on(folder, how)
+  local line = T.read(folder .. "/tiny/run.json") and resume(folder) or train(folder)
+  return how(line)
+end
+
+local function after(delay)
+  return function(line) return T.run(line, ("timeout -s KILL %.2f"):format(delay)) end
+end
+
+-- Kills as soon as a file of that pattern exists.
+local function when(pattern)
+  return function(line)
+    return T.shell(([[%s %s & p=$!; while kill -0 $p 2>/dev/null; do for f in %s; do
+      [ -e "$f" ] && kill -9 $p 2>/dev/null && break 2; done; done; wait $p]]):format(T.quote(T.burin), line, pattern))
+  end
+end
+
+local function chain(label, first, second)
+  local folder = T.folder "chain"
+  local report = {}
+  for i, how in ipairs { first, second } do
+    local c, text = go_on(folder, how)
+    T.check(c == 137 or c == 0, "%s: kill %d ends with %d: %s", label, i, c, text)
+    report[i] = (c == 137 and "killed at " or "not met, ended at ") .. whereabouts(folder)
+  end
+  print(("%-28s %s; then %s"):format(label, report[1], report[2]))
+  local c, text = go_on(folder, T.run)
+  T.check(c == 0, "%s: the last resume ends with %d: %s", label, c, text)
+  local wrong = T.difference(reference .. "/tiny", folder .. "/tiny")
+  T.check(wrong == "", "%s: %s", label, wrong)
+end
+
+for i = 1, kills // 2 do
+  chain("random " .. i, after(duration * (0.05 + 0.9 * math.random())), after(duration * (0.05 + 0.8 * math.random())))
+end
+local run = T.scratch .. "/chain/tiny"
+chain("class image, state", when(run .. "/prior-*/*.tmp-*"), when(run .. "/state/step-*.tmp-*"))
+chain("latents, sample", when(T.burin_cache .. "/latents/*/*.tmp-*"), when(run .. "/samples/*.tmp-*"))
+chain("latest.json, result", when(run .. "/state/latest.json.tmp-*"), when(run .. "/tiny.safetensors.tmp-*"))
+
+-- SIGTERM finishes the step and saves; what follows is the same run.
+local folder = T.folder "chain"
+code, out = T.shell(([[%s %s & p=$!; while ! grep -q '"step": \?3[,}]' %s/metrics.jsonl 2>/dev/null; do sleep 0.02; done
+  kill -TERM $p; wait $p]]):format(T.quote(T.burin), train(folder), run))
+T.check(code == 130, "SIGTERM: exit code %d: %s", code, out)
+T.check(out:find("stopped after step", 1, true) and out:find("burin resume", 1, true), "SIGTERM says: %s", out)
+local stopped = tonumber(out:match "step (%d+)")
+T.check((T.read(run .. "/state/latest.json") or ""):match(('"step": ?%d[,}]'):format(stopped)), "SIGTERM: no state of step %d", stopped)
+code, out = T.run(resume(folder))
+T.check(code == 0 and T.difference(reference .. "/tiny", run) == "", "after SIGTERM: %s %s", out, T.difference(reference .. "/tiny", run))
+T.finish()

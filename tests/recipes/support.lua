@@ -1,0 +1,93 @@
+-- SPDX-License-Identifier: MIT
+-- support.lua - what the tests share that run the built binary from outside. Plain Lua 5.4, from the repository root:
+--   lua5.4 tests/recipes/NAME_test.lua BURIN SCRATCH-FOLDER
+local T = { burin = assert(arg[1], "usage: NAME_test.lua BURIN SCRATCH"), scratch = assert(arg[2]), passed = 0, failed = 0 }
+
+function T.check(ok, text, ...)
+  if ok then T.passed = T.passed + 1 return true end
+  T.failed = T.failed + 1
+  print("FAIL " .. text:format(...))
+end
+
+function T.finish()
+  print(("%d passed, %d failed"):format(T.passed, T.failed))
+  os.exit(T.failed == 0 and 0 or 1)
+end
+
+function T.quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
+
+-- Runs a shell line: exit code (128 + n for signal n), all that it printed.
+function T.shell(line)
+  local pipe = io.popen("exec 2>&1; " .. line)
+  local out = pipe:read "a"
+  local _, how, code = pipe:close()
+  return how == "exit" and code or 128 + code, out
+end
+
+-- Runs burin with a line of arguments. before: words in front of it, such as "timeout 3".
+function T.run(line, before)
+  return T.shell(("%s %s %s"):format(before or "", T.quote(T.burin), line))
+end
+
+function T.read(path)
+  local file = io.open(path, "rb")
+  if not file then return nil end
+  local text = file:read "a"
+  file:close()
+  return text
+end
+
+function T.write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+-- An empty folder of this name in the scratch folder.
+function T.folder(name)
+  local path = T.scratch .. "/" .. name
+  T.shell(("rm -rf %s; mkdir -p %s"):format(T.quote(path), T.quote(path)))
+  return path
+end
+
+-- Every test has caches of its own, so that it neither sees nor leaves anything.
+function T.private_cache()
+  local path = T.folder "cache"
+  T.burin_cache = path
+  local plain = T.shell
+  function T.shell(line) return plain(("export BURIN_CACHE=%s; %s"):format(T.quote(path), line)) end
+end
+
+-- A file with a recipe for the tiny model; fields: lines that replace or follow the usual ones.
+function T.recipe(name, fields)
+  local usual = { name = '"tiny"', base = 'burin.model "models/tiny-sd.safetensors"',
+    concepts = '{ { images = "examples/sks-cat" } }', method = "burin.lora { rank = 2, alpha = 2, text_encoder = false }",
+    resolution = "64", batch = "2", steps = "4", seed = "7", optimizer = "burin.adamw { lr = 2e-3 }" }
+  for k, v in pairs(fields or {}) do usual[k] = v end
+  local lines, keys = {}, {}
+  for k in pairs(usual) do keys[#keys + 1] = k end
+  table.sort(keys)
+  for _, k in ipairs(keys) do
+    if usual[k] ~= "" then lines[#lines + 1] = ("  %s = %s,"):format(k, usual[k]) end
+  end
+  return T.write(("%s/%s.lua"):format(T.scratch, name),
+    ('local burin = require "burin"\nreturn burin.train {\n%s\n}\n'):format(table.concat(lines, "\n")))
+end
+
+-- The numbers under a key of metrics.jsonl, in order.
+function T.metrics(folder, key)
+  local list = {}
+  for value in (T.read(folder .. "/metrics.jsonl") or ""):gmatch('"' .. key .. '": ?([%d.eE+-]+)') do
+    list[#list + 1] = tonumber(value)
+  end
+  return list
+end
+
+-- What differs between two run folders, except for dates and the lock: "" when nothing does.
+function T.difference(a, b)
+  local _, out = T.shell(("diff -rq -x run.json -x .lock %s %s"):format(T.quote(a), T.quote(b)))
+  return out
+end
+
+return T
