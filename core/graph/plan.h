@@ -88,7 +88,7 @@ struct plan_options {           /* zero = default */
 struct burin_plan *plan_make(burin_graph *g, const struct plan_target *target,
                              const struct plan_options *options);
 void plan_destroy(struct burin_plan *p);
-/* One line per step: op, shapes, offsets; for tests and `burin plan --steps`. */
+/* One line per step: op, shapes, offsets; for tests and for debugging. */
 void plan_print(const struct burin_plan *p, struct str *out);
 
 /* What the plan must know about a row besides its shape rule and kernel; fuse.c has the only list.

@@ -213,7 +213,8 @@ static int method_permute(lua_State *L)
     int rank = script_shape(L, 2, order, BURIN_FILE_RANK);
     unsigned seen = 0;
     luaL_argcheck(L, rank == t->rank, 2, "one entry per dim is needed");
-    for (int i = rank - 1, s = 1; i >= 0; i--) { stride[i] = s; s *= (int)t->dim[i]; }
+    int64_t elements = 1;
+    for (int i = rank - 1; i >= 0; i--) { stride[i] = elements; elements *= t->dim[i]; }
     for (int i = 0; i < rank; i++) {
         luaL_argcheck(L, order[i] >= 1 && order[i] <= rank && !(seen >> order[i] & 1), 2, "not a permutation");
         seen |= 1u << order[i];

@@ -4,13 +4,16 @@
 local options = require "burin.options"
 local schedules = {}
 
--- warmup: a share of all steps below 1, else a number of steps.
-local function with_warmup(name, o, after)
-  o = options.check(name, o or {}, {
-    warmup = { "number", default = 0, min = 0, help = "share of all steps (< 1) or number of steps" },
-    floor = { "number", default = 0, min = 0, max = 1, help = "smallest factor" },
-    cycles = { "number", default = 1, min = 0.01, help = "cosine: how many times it falls" },
-  })
+local ramp = {
+  warmup = { "number", default = 0, min = 0, help = "share of all steps (< 1) or number of steps" },
+  floor = { "number", default = 0, min = 0, max = 1, help = "smallest factor" },
+}
+
+-- after(x, o): the factor once the warmup is over, x running from 0 to 1; more: options beside the common two.
+local function with_warmup(name, o, after, more)
+  local schema = { warmup = ramp.warmup, floor = ramp.floor }
+  for option, rule in pairs(more or {}) do schema[option] = rule end
+  o = options.check(name, o or {}, schema)
   return {
     name = name,
     factor = function(step, steps)
@@ -25,7 +28,11 @@ end
 function schedules.constant(o) return with_warmup("constant", o, function() return 1 end) end
 function schedules.linear(o) return with_warmup("linear", o, function(x) return 1 - x end) end
 function schedules.cosine(o)
-  return with_warmup("cosine", o, function(x, c) return 0.5 * (1 + math.cos(math.pi * ((c.cycles * x) % 1.0000001))) end)
+  return with_warmup("cosine", o, function(x, c)
+    local fall = c.cycles * x
+    if x == 1 then fall = 1 end  -- the last step is a fall's end, not the next one's beginning
+    return 0.5 * (1 + math.cos(math.pi * (fall > 1 and fall % 1 or fall)))
+  end, { cycles = { "number", default = 1, min = 0.01, help = "how many times it falls" } })
 end
 
 -- A schedule of one's own: burin.schedule("step", function(step, steps) return step < steps / 2 and 1 or 0.1 end)

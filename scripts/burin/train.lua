@@ -50,7 +50,7 @@ local sample_schema = {
 }
 local save_schema = {
   every = { "string|integer", help = "as in sample; the result is saved at the end in any case" },
-  format = { "string", default = "kohya", one_of = { "kohya", "checkpoint" }, help = "for the reader: adapters are written as kohya files, full training as checkpoints" },
+  format = { "string", one_of = { "kohya", "checkpoint" }, help = "kohya for adapters (their default), checkpoint for full training (its default)" },
   dtype = { "string", default = "f32", one_of = { "f32", "f16", "bf16" }, help = "element type in the file" },
 }
 local state_schema = {
@@ -82,6 +82,10 @@ function train.recipe(given)
   o.optimizer = o.optimizer or require("burin.optim").adamw {}
   o.schedule = o.schedule or require("burin.schedules").constant {}
   o.loss = o.loss or diffusion.losses.mse()
+  local format = o.method.method and o.method.method.whole and "checkpoint" or "kohya"
+  if (o.save.format or format) ~= format then
+    options.fail("save: %s is written as '%s', not as '%s'", o.method.name or "this method", format, o.save.format)
+  end
   o.is_train_recipe = true
   return o
 end

@@ -67,7 +67,7 @@ for _, name in ipairs { "tiny_sd1", "tiny_sd2", "tiny_sdxl" } do
       core.commit()
       adapted:load()
       local file, wrong, total = core.load(file_path), 0, 0
-      for _, item in ipairs(adapted.lora:export(adapted.map, "f32")) do
+      for _, item in ipairs(adapted.loras[1].instance:export(adapted.map, "f32")) do
         local reference = file:read(item[1])
         total = total + 1
         if not reference or item[2]:distance(reference) > 0 then wrong = wrong + 1 end

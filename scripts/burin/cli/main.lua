@@ -122,6 +122,9 @@ return function(argv)
   progress.quiet = args.quiet or args.json or false
   args.open_device = function()
     core.open_device { name = args.device, tier = args.tier, validate = args.validate }
+    if command.computes and core.device().type == "null" then
+      error({ exit = 69, message = "the null device computes nothing; it can only plan" }, 0)
+    end
   end
   return command.run(args) or 0
 end

@@ -3,6 +3,7 @@ local core = require "burin.core"
 local recipe = require "burin.recipe"
 
 return {
+  computes = true,
   summary = "continue a stopped or killed run, bit for bit",
   usage = "RUN-FOLDER [options]",
   needs = 1,

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local core = require "burin.core"
 return {
+  computes = true,
   summary = "run a Lua file that holds its own loop (burin.compile, dataset:batches)",
   usage = "FILE.lua [options]",
   needs = 1,

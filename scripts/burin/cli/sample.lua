@@ -17,6 +17,7 @@ local function parse_loras(list)
 end
 
 return {
+  computes = true,
   summary = "pictures from a checkpoint, with LoRAs at any scale",
   usage = "MODEL --prompt TEXT [options]",
   needs = 1,

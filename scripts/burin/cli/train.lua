@@ -5,6 +5,7 @@ local recipe = require "burin.recipe"
 local train = require "burin.train"
 
 local command = {
+  computes = true,
   summary = "train what a recipe describes",
   usage = "RECIPE.lua [options]",
   needs = 1,

@@ -494,6 +494,7 @@ local function verify(path, report, o)
 end
 
 return {
+  computes = true,
   summary = "compare networks, gradients and training steps with recorded reference numbers",
   usage = "DIR...",
   needs = 1,

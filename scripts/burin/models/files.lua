@@ -63,6 +63,9 @@ function files.open(path)
   if not core.exists(path) then
     error({ exit = 66, message = path .. ": there is no such model" }, 0)
   end
+  if not core.exists(path) then
+    error({ exit = 66, message = path .. ": there is no such model" }, 0)
+  end
   local config, opened = (core.exists(path) == "folder" and open_folder or open_single)(path)
   if config then return config, opened end
   local lora = opened.single and table.concat(opened.single:names(), "\n"):find "lora_"
