@@ -42,10 +42,12 @@ end
 
 local images, labels = {}, {}
 for i, prompt in ipairs(r.sample.prompts) do
-  images[#images + 1], labels[#labels + 1] = run.before[i], "before: " .. prompt:gsub("a photo of ", "")
-  images[#images + 1], labels[#labels + 1] = run.after[i], "after: " .. prompt:gsub("a photo of ", "")
+  local label = prompt:gsub("a photo of ", "")
+  for _, image in ipairs { run.before[i], run.after[i] } do
+    images[#images + 1], labels[#labels + 1] = image, label
+  end
 end
-core.image_save(run:path "before-after.png", grid.labelled(images, labels, 4))
+core.image_save(run:path "before-after.png", grid.labelled(images, labels, 4, { "before", "after", "before", "after" }))
 
 core.write_stdout(table.concat {
   "\nburin taught the tiny model a new cat in ", progress.duration(result.seconds), " (", tostring(result.steps), " steps)\n\n",

@@ -47,12 +47,15 @@ local function go_on(folder, how)
   return how(line)
 end
 
--- Kills once the process has used so much processor time.
-local function after(hundredths)
+-- Kills after that many steps in the metrics and then so many hundredths of a second of processor time.
+local function after(steps, hundredths)
   return function(line)
-    return T.shell(([[%s %s & p=$!; while kill -0 $p 2>/dev/null; do
-      set -- $(cat /proc/$p/stat 2>/dev/null) 0; [ $((${14:-0} + ${15:-0})) -ge %d ] && kill -9 $p 2>/dev/null; sleep 0.01; done
-      wait $p]]):format(T.quote(T.burin), line, math.floor(hundredths)))
+    return T.shell(([[%s %s & p=$!; m=%s/chain/tiny/metrics.jsonl
+      used() { set -- $(cat /proc/$p/stat 2>/dev/null) 0; echo $((${14:-0} + ${15:-0})); }
+      while kill -0 $p 2>/dev/null && [ $(cat $m 2>/dev/null | wc -l) -lt %d ]; do sleep 0.005; done
+      from=$([ %d -gt 0 ] && used || echo 0)
+      while kill -0 $p 2>/dev/null; do [ $(used) -ge $((from + %d)) ] && kill -9 $p 2>/dev/null; sleep 0.005; done
+      wait $p]]):format(T.quote(T.burin), line, T.scratch, steps, steps, math.floor(hundredths)))
   end
 end
 
@@ -81,11 +84,15 @@ local function chain(label, first, second)
   T.check(wrong == "", "%s: %s", label, wrong)
 end
 
-for i = 1, kills // 2 do
-  chain("random " .. i, after(total * (0.05 + 0.85 * math.random())), after(total * (0.05 + 0.7 * math.random())))
+-- Half of the moments lie anywhere in a run, most of which is its start; the other half lie between steps.
+local function random_moment(i)
+  if i % 2 == 0 then return after(0, total * (0.05 + 0.7 * math.random())) end
+  return after(math.random(7), 30 * math.random())
 end
+for i = 1, kills // 2 do chain("random " .. i, random_moment(i // 2), random_moment(i)) end
 local run = T.scratch .. "/chain/tiny"
 chain("class image, state", when(run .. "/prior-*/*.tmp-*"), when(run .. "/state/step-*.tmp-*"))
+T.shell("rm -rf " .. T.quote(T.burin_cache))  -- otherwise no latents are written
 chain("latents, sample", when(T.burin_cache .. "/latents/*/*.tmp-*"), when(run .. "/samples/*.tmp-*"))
 chain("latest.json, result", when(run .. "/state/latest.json.tmp-*"), when(run .. "/tiny.safetensors.tmp-*"))
 
