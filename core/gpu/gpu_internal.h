@@ -61,6 +61,7 @@ struct gpu_buffer {
     VkBuffer handle;
     VkDeviceMemory memory;
     uint8_t *map;                 /* NULL when the host cannot see it */
+    bool uncounted;               /* staging: host memory, no part of what a plan counts */
 };
 
 struct gpu_kernel {

@@ -125,14 +125,11 @@ static bool staging_init(struct gpu_device *d)
     if (s->buffer)
         return true;
     struct gpu_buffer *b = mem_alloc(sizeof *b);
-    *b = (struct gpu_buffer){.device = d, .bytes = 2 * STAGING_HALF};
+    *b = (struct gpu_buffer){.device = d, .bytes = 2 * STAGING_HALF, .uncounted = true};  /* host memory */
     if (create_buffer(d, b, true, "the staging buffer")) {
-        d->allocated += b->bytes;
-        d->allocations++;
         s->buffer = b;
         return true;
     }
-    b->bytes = 0;  /* not counted yet */
     gpu_buffer_destroy(b);
     return false;
 }
@@ -195,7 +192,8 @@ void gpu_buffer_destroy(struct gpu_buffer *b)
         vkDestroyBuffer(d->handle, b->handle, NULL);
         vkFreeMemory(d->handle, b->memory, NULL);
     }
-    d->allocated -= b->bytes;
+    if (!b->uncounted)
+        d->allocated -= b->bytes;
     mem_free(b);
 }
 
