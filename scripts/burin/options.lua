@@ -78,4 +78,14 @@ function options.check(what, given, schema)
   return out
 end
 
+-- "1 epoch", "100 steps" or a number -> steps; nil stays nil.
+function options.every(value, per_epoch)
+  if value == nil then return nil end
+  if type(value) == "number" then return math.max(1, value) end
+  local n, unit = value:match "^%s*(%d+)%s*(%a+)%s*$"
+  if unit == "epoch" or unit == "epochs" then return math.max(1, tonumber(n) * per_epoch) end
+  if unit == "step" or unit == "steps" then return math.max(1, tonumber(n)) end
+  options.fail("'%s' is not a time such as '1 epoch' or '100 steps'", value)
+end
+
 return options

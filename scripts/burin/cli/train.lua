@@ -2,6 +2,7 @@
 local core = require "burin.core"
 local progress = require "burin.progress"
 local recipe = require "burin.recipe"
+local runs = require "burin.run"
 local train = require "burin.train"
 
 local command = {
@@ -38,7 +39,7 @@ function command.run(args)
     error({ exit = 73, message = ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder) }, 0)
   end
   core.make_dirs(folder)
-  train.lock(folder)  -- before anything in it changes
+  runs.lock(folder)  -- before anything in it changes
   core.write_file(folder .. "/recipe.lua", text)
   core.write_file(folder .. "/run.json", core.json_encode({ recipe = args[1], output = r.output, trust = args.trust or false,
     version = core.version, started = core.date(), folder = core.cwd() }, 2) .. "\n")
