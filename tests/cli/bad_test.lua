@@ -12,7 +12,8 @@ local function fails(line, want, ...)
   for _, text in ipairs { ... } do
     T.check(out:find(text, 1, true), "burin %s: '%s' does not say '%s'", line, out:gsub("\n", " "), text)
   end
-  T.check(not out:find "attempt to" and not out:find "burin/[%w_/]+%.lua:", "burin %s: an internal error: %s", line, out)
+  -- The library's positions begin with "burin/"; the folder that the tests lie in may be called so too.
+  T.check(not out:find "attempt to" and not out:find "%f[%w/]burin/[%w_/]+%.lua:", "burin %s: an internal error: %s", line, out)
 end
 
 -- ---- recipes -----------------------------------------------------------------------------------------------------------
