@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Trains a small Stable Diffusion 1.x from random weights on the drawn world of burin.world: first the VAE, then the
--- text encoder and the U-Net on its latents. This made models/tiny-sd.safetensors; run it with
+-- text encoder and the U-Net on its latents. Run it as below. (The file in models/ is still an early state made by parts of it: docs/status.md.)
 --   burin run recipes/pretrain-tiny.lua
 -- It is also the example of a loop of one's own: burin.compile gives a step function, the rest is plain Lua.
 local burin = require "burin"
