@@ -180,8 +180,9 @@ static int node_push(lua_State *L, int graph_index, burin_node *n)
 
 static void set_where(lua_State *L, burin_graph *g)
 {
-    char text[256];
-    burin_graph_where(g, script_where(L, text));
+    script_push_where(L);
+    burin_graph_where(g, lua_tostring(L, -1));
+    lua_pop(L, 1);
 }
 
 static int core_graph(lua_State *L)

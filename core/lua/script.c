@@ -8,14 +8,28 @@
 #include "lua/script.h"
 #include "plug/plug.h"
 
+static bool is_recipe(const lua_Debug *d)
+{
+    return d->source[0] == '@';
+}
+
+/* The whole path of a recipe, not Lua's shortened one: people click on it, and options.lua opens it. */
+static void push_position(lua_State *L, const lua_Debug *d)
+{
+    lua_pushfstring(L, "%s:%d", is_recipe(d) ? d->source + 1 : d->short_src, d->currentline);
+}
+
 /* A position helps in a recipe; a line of the library would only distract from the sentence. */
 static void push_recipe_position(lua_State *L)
 {
     lua_Debug d;
-    if (lua_getstack(L, 1, &d) && lua_getinfo(L, "Sl", &d) && d.source[0] == '@' && d.currentline > 0)
-        lua_pushfstring(L, "%s:%d: ", d.short_src, d.currentline);
-    else
+    if (!lua_getstack(L, 1, &d) || !lua_getinfo(L, "Sl", &d) || !is_recipe(&d) || d.currentline <= 0) {
         lua_pushliteral(L, "");
+        return;
+    }
+    push_position(L, &d);
+    lua_pushliteral(L, ": ");
+    lua_concat(L, 2);
 }
 
 int script_raise(lua_State *L)
@@ -26,19 +40,16 @@ int script_raise(lua_State *L)
     return lua_error(L);
 }
 
-const char *script_where(lua_State *L, char text[256])
+void script_push_where(lua_State *L)
 {
-    lua_Debug d;
-    bool found = false;
-    text[0] = 0;
+    lua_Debug d, best = { .currentline = 0 };
     for (int level = 1; lua_getstack(L, level, &d); level++) {
         if (!lua_getinfo(L, "Sl", &d) || d.currentline <= 0) continue;
-        bool recipe = d.source[0] == '@';
-        if (!found || recipe) snprintf(text, 256, "%s:%d", d.short_src, d.currentline);
-        found = true;
-        if (recipe) break;
+        if (!best.currentline || is_recipe(&d)) best = d;
+        if (is_recipe(&d)) break;
     }
-    return text;
+    if (best.currentline) push_position(L, &best);
+    else lua_pushliteral(L, "");
 }
 
 static const struct embed_file *find_module(const char *name, const char *suffix)

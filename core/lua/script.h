@@ -28,8 +28,8 @@ void script_open_sandbox(lua_State *L);
 bool script_stop_requested(void);
 /* Raises burin_error() as a Lua error with the position of the calling recipe line. */
 int script_raise(lua_State *L);
-/* "recipe.lua:17" of the innermost Lua function outside the library, or of the library when there is none. */
-const char *script_where(lua_State *L, char text[256]);
+/* Pushes "recipe.lua:17" of the innermost Lua function outside the library, or of the library when there is none. */
+void script_push_where(lua_State *L);
 
 burin_device *script_device(lua_State *L);  /* the open device; raises when there is none */
 /* After the interpreter: variables refer to it. Returns how many messages the validation layers had. */

@@ -130,8 +130,7 @@ static int core_lock(lua_State *L)
 /* core.where() -> "recipe.lua:17", the recipe line that is running (or the library's) */
 static int core_where(lua_State *L)
 {
-    char text[256];
-    lua_pushstring(L, script_where(L, text));
+    script_push_where(L);
     return 1;
 }
 

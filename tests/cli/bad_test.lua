@@ -18,9 +18,12 @@ end
 
 -- ---- recipes -----------------------------------------------------------------------------------------------------------
 
--- A recipe of these lines behind `local burin = require "burin"`, which is line 1.
+-- A recipe of these lines behind `local burin = require "burin"`, which is line 1. Its path is longer than the 60
+-- characters that Lua itself keeps of one.
+local deep = T.scratch .. "/a folder/whose name/is longer/than any that/Lua would show"
+T.shell("mkdir -p " .. T.quote(deep))
 local function plan_of(text)
-  return "plan " .. T.quote(T.write(T.scratch .. "/bad.lua", 'local burin = require "burin"\n' .. text))
+  return "plan " .. T.quote(T.write(deep .. "/bad.lua", 'local burin = require "burin"\n' .. text))
 end
 local function field(text)  -- as line 6 of an otherwise good recipe
   return plan_of(('return burin.train {\n  name = "x",\n  base = burin.model "models/tiny-sd.safetensors",\n'
