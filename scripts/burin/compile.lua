@@ -4,6 +4,7 @@
 -- tensors there are. All state of a step lives on the device (core/graph/control.h); the host writes the step's
 -- number and learning rates, and reads the loss back.
 local core = require "burin.core"
+local state = require "burin.state"
 local compile = {}
 
 local CONTROL_WORDS, CONTROL_LR, AMP_WORDS = 24, 8, 8
@@ -149,12 +150,42 @@ function Trainer:state()
   return list
 end
 
+local Step = {}
+Step.__index = Step
+
+-- Writes what a resumed loop needs to go on bit for bit into a folder, beside the states before (the newest two stay).
+function Step:save(folder)
+  state.save(folder, self.count, self.trainer:state(), { count = self.count, seed = self.trainer.seed })
+end
+
+-- Goes on from the newest state in a folder, if there is one. Returns how many batches the step has seen: 0 for none.
+function Step:resume(folder)
+  local info, file, path = state.latest(folder)
+  if not info then return 0 end
+  if info.seed ~= self.trainer.seed then
+    error(("%s: a state of seed %d; this loop has seed %d. Remove the folder to start over"):format(path, info.seed, self.trainer.seed), 0)
+  end
+  state.restore(info, file, path, self.trainer:state())
+  self.count = info.count
+  return self.count
+end
+
+function Step:__call(batch, shape)
+  local o, trainer, s = self.o, self.trainer, self.shapes[shape or 1]
+  if self.count == 0 then trainer:reset() end
+  for name, var in pairs(s.vars) do var:write(batch[name]) end
+  local lr = o.optimizer.lr * (o.schedule and o.schedule.factor(self.count // trainer.accumulate, o.steps) or 1)
+  trainer:run(s.session, self.count, { [0] = lr, lr, lr, lr })
+  self.count = self.count + 1
+  return trainer:read()
+end
+
 -- burin.compile{ ... } for a loop of one's own: returns an object that is called with a batch of tensors.
 --   inputs     name -> { shape, dtype }: what a batch holds; or a list of such tables, one per batch shape
 --   loss       function(x, graph, control) -> scalar node; x holds the inputs' nodes
 --   params     function() -> { { name =, var =, group = } ... }, asked for after loss has been traced
 --   optimizer, schedule, steps, max_grad_norm, accumulate, seed, ema, loss_scale
--- step(batch, shape?) -> loss, gradient norm; shape: number of the inputs table (1).
+-- step(batch, shape?) -> loss, gradient norm; shape: number of the inputs table (1). step:save(folder), step:resume(folder).
 function compile.step(o)
   local trainer = compile.trainer { optimizer = o.optimizer, max_norm = o.max_grad_norm or 1, accumulate = o.accumulate,
     seed = o.seed, ema = o.ema, loss_scale = o.loss_scale }
@@ -170,16 +201,7 @@ function compile.step(o)
     end)
     shapes[k] = { vars = vars, session = session }
   end
-  return setmetatable({ trainer = trainer, shapes = shapes, count = 0 }, { __call = function(self, batch, shape)
-    if self.count == 0 then trainer:reset() end
-    local s = shapes[shape or 1]
-    for name, var in pairs(s.vars) do var:write(batch[name]) end
-    local update = self.count // trainer.accumulate
-    local lr = o.optimizer.lr * (o.schedule and o.schedule.factor(update, o.steps) or 1)
-    trainer:run(s.session, self.count, { [0] = lr, lr, lr, lr })
-    self.count = self.count + 1
-    return trainer:read()
-  end })
+  return setmetatable({ o = o, trainer = trainer, shapes = shapes, count = 0 }, Step)
 end
 
 -- A session without training: trace(x, graph) -> { name = node }. Returns f(batch) -> { name = tensor }.

@@ -40,7 +40,7 @@ function burin.save(path, tensors, metadata)
 end
 function burin.read(path) return core.exists(path) and core.load(path) or nil end
 burin.rng = require("burin.rng").new
-function burin.progress(title, total) return require("burin.progress").new(title, total) end
+function burin.progress(title, total, first) return require("burin.progress").new(title, total, first) end
 function burin.log(text, ...) core.log("info", text:format(...)) end
 
 for name, schedule in pairs(schedules) do

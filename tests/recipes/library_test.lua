@@ -70,6 +70,28 @@ for k = 1, 6 do
   check(apart < 1e-6, "the moving average differs by %g after step %d", apart, k)
 end
 
+-- ---- a loop that was stopped ---------------------------------------------------------------------------------------------
+
+local function stoppable()
+  return regression(N, { optimizer = optim.adamw { lr = 0.01 }, ema = decay, seed = 3, steps = 6,
+    schedule = require("burin.schedules").cosine {} })
+end
+local folder = (core.env "SCRATCH" or "build") .. "/library"
+require("burin.state").clear(folder)
+local whole, a = stoppable()
+check(whole:resume(folder) == 0, "a folder without a state was resumed")
+for k = 1, 6 do
+  whole { x = X, y = Y }
+  if k == 4 then whole:save(folder) end
+end
+local rest, b = stoppable()
+check(rest:resume(folder) == 4, "the loop does not know where it stopped")
+for _ = 5, 6 do rest { x = X, y = Y } end
+check(a:read():hash() == b:read():hash(), "a resumed loop ends elsewhere")
+check(whole.trainer.groups[1].ema:read():hash() == rest.trainer.groups[1].ema:read():hash(), "a resumed average ends elsewhere")
+rest.trainer.seed = 4
+check(not pcall(rest.resume, rest, folder), "a state of another seed was resumed")
+
 -- ---- optimizers ----------------------------------------------------------------------------------------------------------
 
 -- A loss whose gradient is the recorded one: sum(p g).
