@@ -18,13 +18,13 @@ function sample.new(model, o)
     error({ exit = 78, message = ("the image size %dx%d is not a multiple of %d"):format(o.width, o.height, f) }, 0)
   end
   local self = setmetatable({ model = model, o = o, batch = o.batch or 1, schedule = diffusion.schedule {} }, Sampler)
-  local b, h, w = self.batch, o.height // f, o.width // f
+  local b, h, w, z = self.batch, o.height // f, o.width // f, model:latent_channels()
   local context = model:context_shape(2 * b)
   self.ids = core.var("sample.ids", { 2 * b, 77 }, "i32", "input")
   self.context = core.var("sample.context", context, "f32", "input")
-  self.x = core.var("sample.x", { b, h, w, 4 }, "f32", "input")
+  self.x = core.var("sample.x", { b, h, w, z }, "f32", "input")
   self.step = core.var("sample.step", { 8 }, "f32", "input")
-  self.latent = core.var("sample.latent", { 1, h, w, 4 }, "f32", "input")
+  self.latent = core.var("sample.latent", { 1, h, w, z }, "f32", "input")
   self.image = core.var("sample.image", { 1, o.height, o.width, 3 }, "f32", "input")
 
   local g = core.graph()

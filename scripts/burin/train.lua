@@ -80,18 +80,18 @@ end
 local function trace_bucket(run, bucket)
   local o, model = run.o, run.model
   local f = model:downsample()
-  local b, h, w = o.batch, bucket.h // f, bucket.w // f
+  local b, h, w, z = o.batch, bucket.h // f, bucket.w // f, model:latent_channels()
   local name = ("%dx%d"):format(bucket.w, bucket.h)
   local inputs = {
-    moments = core.var("batch.moments." .. name, { b, h, w, 8 }, "f32", "input"),
+    moments = core.var("batch.moments." .. name, { b, h, w, 2 * z }, "f32", "input"),
     weight = core.var("batch.weight." .. name, { b }, "f32", "input"),
   }
   if run.trains_text then inputs.ids = core.var("batch.ids." .. name, { b, 77 }, "i32", "input")
   else inputs.context = core.var("batch.context." .. name, model:context_shape(b), "f32", "input") end
   local session = run.trainer:session("train." .. name, function(graph, control)
     local moments = graph:leaf(inputs.moments)
-    local mean = moments:slice { axis = 3, begin = 0, stop = 4 }
-    local std = moments:slice { axis = 3, begin = 4, stop = 8 }
+    local mean = moments:slice { axis = 3, begin = 0, stop = z }
+    local std = moments:slice { axis = 3, begin = z, stop = 2 * z }
     local latents = (mean + std * control:randn(mean.shape, { use = 3 })) * model.scaling_factor
     local context = inputs.context and graph:leaf(inputs.context)
     if inputs.ids then context = model:encode_text(graph, graph:leaf(inputs.ids), { clip_skip = o.clip_skip }) end
@@ -109,7 +109,7 @@ local function trace_encoders(run)
   for _, b in ipairs(run.data:buckets()) do
     local g, f = core.graph(), model:downsample()
     local e = { pixels = core.var("encode.pixels", { 1, b.h, b.w, 3 }, "f32", "input"),
-      moments = core.var("encode.moments", { 1, b.h // f, b.w // f, 8 }, "f32", "input") }
+      moments = core.var("encode.moments", { 1, b.h // f, b.w // f, 2 * model:latent_channels() }, "f32", "input") }
     local _, mean, logvar = model:encode_image(g, g:leaf(e.pixels))
     g:assign(e.moments, mean:concat((logvar * 0.5):exp(), { axis = 3 }):cast "f32")
     e.session = core.session(g, "encode.image")

@@ -198,6 +198,9 @@ function Model:context_shape(batch)
   return { batch, self.config.text[1].tokens, self.config.unet.context }
 end
 
+-- Numbers per latent: 4 in every Stable Diffusion that was published.
+function Model:latent_channels() return self.config.vae.latent_channels end
+
 -- Pixels per latent, along each side.
 function Model:downsample() return 1 << (#self.config.vae.channels - 1) end
 
