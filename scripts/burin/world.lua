@@ -10,6 +10,7 @@
 local shapes = require "burin.world.shapes"
 local draw = require "burin.world.draw"
 local recognise = require "burin.world.recognise"
+local scraps = require "burin.world.scraps"
 
 local world = {
   size = draw.size,
@@ -90,6 +91,9 @@ end
 function world.recognise(pixels)
   return recognise(pixels)
 end
+
+-- A piece of the picture `from` on the picture `onto`, recoloured; next(n): a random integer of [1, n].
+function world.scrap(onto, from, next) return scraps(onto, from, draw.size, next) end
 
 -- n prompts, spread evenly over classes, colours and backgrounds; no repeats up to 480.
 function world.prompts(n, seed)

@@ -60,6 +60,29 @@ for path in pipe:lines() do
 end
 pipe:close()
 
+-- The program that made the tiny model, with few pictures and steps: it writes a model, and goes on where it stopped.
+do
+  local text, name = read "recipes/pretrain-tiny.lua", scratch .. "/pretrain.lua"
+  for from, to in pairs { ["IMAGES = 1, %d+"] = "IMAGES = 1, 16", ["VAE_LR = %d+, %d+"] = "VAE_LR = 2, 2",
+    ["UNET_LR = %d+, %d+"] = "UNET_LR = 4, 2", ["step %% 250"] = "step % 2",
+    ["models/tiny%-sd.safetensors"] = scratch .. "/pretrained.safetensors", ["runs/pretrain%-tiny"] = scratch .. "/pretrain" } do
+    local n
+    text, n = text:gsub(from, (to:gsub("%%", "%%%%")))
+    assert(n >= 1, from)
+  end
+  os.execute(("rm -rf '%s/pretrain'"):format(scratch))
+  local file <close> = assert(io.open(name, "wb"))
+  file:write(text)
+  file:flush()
+  local code, out = run("run '%s'", name)
+  assert(code == 0 and out:find("U-Net step 4 loss", 1, true), out)
+  local first = read(scratch .. "/pretrained.safetensors")
+  os.remove(scratch .. "/pretrain/step-00000004.safetensors")
+  code, out = run("run '%s'", name)
+  assert(code == 0 and not out:find("VAE step", 1, true), out)
+  assert(read(scratch .. "/pretrained.safetensors") == first, "the stopped program ends elsewhere")
+end
+
 local code, out = run "run recipes/loop.lua"
 assert(code == 0, out)
 local first, last
