@@ -40,8 +40,8 @@ struct archive {
 
 static inline void put(struct str *s, uint64_t value, int bytes)
 {
-    for (int i = 0; i < bytes; i++)
-        str_add_bytes(s, &(char){ (char)(value >> 8 * i) }, 1);
+    for (; bytes > 0; bytes--, value >>= 8)
+        str_add_bytes(s, &(char){ (char)value }, 1);
 }
 
 static inline void set(struct archive *a, size_t at, uint64_t value, int bytes)
