@@ -36,6 +36,9 @@ static void *accepted_pickle(const char *what, const char *pickle, size_t n)
 #define VIEW(offset, size, stride) DICT(KEY("a") TENSOR_OF(STORAGE, offset, size, stride))
 #define STORED(type, key, numel) DICT(KEY("a") TENSOR_OF(STORAGE_OF(type, key, numel), "K\0", "K\1\x85", "K\1\x85"))
 #define REBUILD(args) DICT(KEY("a") "ctorch._utils\n_rebuild_tensor_v2\n" args "R")
+#define V3(dtype)                                                                                  \
+    "ctorch._utils\n_rebuild_tensor_v3\n((X\7\0\0\0storagectorch.storage\nUntypedStorage\n" KEY("0") KEY("c")        \
+    "K\30tQK\0K\3\x85K\1\x85\x89" NO_HOOKS dtype "tR"
 #define MOST "\xff\xff\xff\xff\xff\xff\xff\x7f"
 #define HALF "\0\0\0\0\1\0\0\0"     /* 2^32 */
 
@@ -100,10 +103,13 @@ static const struct pickle_case bad[] = {
          "impossible name"),
     CASE("K05 unknown type", STORED("ComplexFloatStorage", "0", "K\3"), "torch.ComplexFloatStorage"),
     CASE("K05 a function as a type", STORED("load", "0", "K\6"), "torch.load"),
+    CASE("K05 a number as a type", DICT(KEY("a") "(X\7\0\0\0storageK\1" KEY("0") KEY("c") "K\6tQ"), "unknown way"),
     CASE("K05 no tuple", BEGIN KEY("a") "Q.", "unknown way"),
     CASE("K05 module", BEGIN "(X\6\0\0\0moduleNNNNtQ.", "unknown way"),
     CASE("K05 raw storage in a typed tensor", DICT(KEY("a") TENSOR_OF("(X\7\0\0\0storagectorch.storage\nUntypedStorage\n" KEY("0")
          KEY("c") "K\30tQ", "K\0", "K\1\x85", "K\1\x85")), "wrong type"),
+    CASE("K05 unknown type of a raw storage", DICT(KEY("a") V3("ctorch\nquint8\n")), "type torch.quint8"),
+    CASE("K05 no type of a raw storage", DICT(KEY("a") V3("N")), "wrong type"),
     CASE("K06 offset and extent", VIEW("K\1", "K\2K\3\x86", "K\3K\1\x86"), "outside of its storage"),
     CASE("K06 offset", VIEW("K\7", "K\0\x85", "K\1\x85"), "outside of its storage"),
     CASE("K06 offset at the end", VIEW("K\6", "K\1\x85", "K\1\x85"), "outside of its storage"),
@@ -162,6 +168,8 @@ static const struct pickle_case bad[] = {
     CASE("root: a list", BEGIN "](" TENSOR TENSOR "e.", "no dictionary of named tensors"),
     CASE("name twice", DICT(KEY("a") TENSOR KEY("a") TENSOR), "in it twice"),
     CASE("name not UTF-8", DICT(KEY("\xff") TENSOR), "not UTF-8"),
+    CASE("name with half a character", DICT("X\2\0\0\0\xe2\x82" TENSOR), "not UTF-8"),
+    CASE("name with half a character inside", DICT("X\2\0\0\0\xc3z" TENSOR), "not UTF-8"),
     CASE("name of a NUL", DICT(KEY("\0") TENSOR), "control characters"),
     CASE("name with an escape code", DICT(KEY("\x1b") TENSOR), "control characters"),
     CASE("name overlong", DICT("X\2\0\0\0\xc0\x80" TENSOR), "not UTF-8"),
@@ -175,9 +183,12 @@ static void test_bad(void **state)
     (void)state;
     for (int i = 0; i < COUNT_OF(bad); i++)
         refused_pickle(bad[i].name, bad[i].pickle, bad[i].n, bad[i].says);
-    static const char good[] = GOOD;
-    for (size_t n = 0; n < sizeof good - 1; n++)   /* K10: cut at every place */
+    static const char good[] =   /* K10: cut at every place */
+        "\x80\4\x95\1\0\0\0\0\0\0\0}\x94(" KEY("a") TENSOR KEY("b") "(](K\1M\2\1J\1\0\0\0e\x8a\2\1\1G\0\0\0\0\0\0\0\0"
+        "\x8c\1c\x8d\1\0\0\0\0\0\0\0c\x93h\0\x88Nr\2\0\0\0j\2\0\0\0\x86t" "cos\nsystem\n" NO_HOOKS "u.";
+    for (size_t n = 0; n < sizeof good - 1; n++)
         refused_pickle("a pickle that is cut off", good, n, "data.pkl");
+    refused_pickle("the same as a whole", good, sizeof good - 1, "contains itself");
 }
 
 static void repeat(struct str *s, const char *what, size_t n, int times)
@@ -228,6 +239,14 @@ static void test_large(void **state)
             refused_pickle("name of 512 bytes", s.data, s.len, "longer than 511");
         str_finish(&s);
     }
+    str_add_bytes(&s, BEGIN "}(" KEY("a") TENSOR "q\0", sizeof(BEGIN "}(" KEY("a") TENSOR "q\0") - 1);
+    for (int i = 0; i < 200000; i++) {
+        str_addf(&s, "X\x06%c%c%c%06d", 0, 0, 0, i);
+        str_add_bytes(&s, "h\0", 2);
+    }
+    str_add(&s, "u.");
+    refused_pickle("200001 names", s.data, s.len, "more than 200000 tensors");
+    str_finish(&s);
     /* Every dictionary holds the next one 200 times: 200^12 ways to nothing. */
     str_add_bytes(&s, BEGIN, 2);
     for (int i = 0; i < 12; i++) {
@@ -293,6 +312,7 @@ static void test_good(void **state)
              "(" CALL("numpy", "dtype", "(X\2\0\0\0f8K\0K\1t") "(K\3" KEY("<") "NNNtb"
              CALL("_codecs", "encode", "(" KEY("x") "X\6\0\0\0latin1t") "t")), 1),
         FINE("parameter", DICT(KEY("a") CALL("torch._utils", "_rebuild_parameter", "(" TENSOR "\x88" NO_HOOKS "t")), 1),
+        FINE("raw storage with a type", DICT(KEY("a") V3("ctorch\nuint64\n")), 1),
         FINE("metadata None", REBUILD("(" STORAGE "K\0))\x89" NO_HOOKS "Nt"), 1),
         FINE("scalar", VIEW("K\5", ")", ")"), 1),
         FINE("rank 8", VIEW("K\0", "(K\1K\1K\1K\1K\1K\1K\1K\1t", "(K\1K\1K\1K\1K\1K\1K\1K\1t"), 1),
