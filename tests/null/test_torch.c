@@ -446,7 +446,7 @@ static int in_jail(const char *path, const char *says, bool extra)
         loader->close(self);
         _exit(ACCEPTED);
     }
-    int status;
+    int status = 0;
     assert_true(child > 0 && waitpid(child, &status, 0) == child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
