@@ -130,7 +130,7 @@
 
 ---@class burin
 local burin = {}
----@param path string a safetensors checkpoint or a folder in the layout of diffusers
+---@param path string a checkpoint (safetensors or PyTorch) or a folder in the layout of diffusers
 ---@return burin.Model
 function burin.model(path) end
 ---@param o burin.Train
