@@ -97,7 +97,7 @@ local function settle(e, path, config)
   if not alpha and config and e.rank then alpha = peft_alpha(config, e.layer.module, e.rank, path) end
   e.alpha = alpha or e.rank
   e.scale = e.rank and e.alpha / e.rank or 1
-  p.alpha = nil
+  e.alpha_dtype, p.alpha = p.alpha and p.alpha.dtype, nil
 end
 
 local function component_of(candidates, wanted, t, part)

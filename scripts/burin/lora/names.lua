@@ -43,9 +43,12 @@ end
 
 -- All spellings of a layer: kohya's, diffusers', PEFT's own files of one network, and bare module names.
 local function spellings(map, component, module)
-  local list = map:kohya_spellings(component, module)
-  for _, form in ipairs { component .. ".%s", component .. ".base_model.model.%s", "base_model.model.%s", "%s" } do
-    list[#list + 1] = form:format(module)
+  local list, modules = map:kohya_spellings(component, module), { module }
+  modules[2] = module:match "^text_model%.(.*)$"  -- transformers 5 has no such level
+  for _, name in ipairs(modules) do
+    for _, form in ipairs { component .. ".%s", component .. ".base_model.model.%s", "base_model.model.%s", "%s" } do
+      list[#list + 1] = form:format(name)
+    end
   end
   return list
 end

@@ -39,7 +39,10 @@ local function kohya_list(adapters, o)
       put(list, base .. kohya[part], shaped(e, part, t), o.dtype)
       any = any or t.dtype
     end
-    if e.alpha then put(list, base .. ".alpha", core.tensor({}, any, e.alpha), o.dtype) end
+    if e.alpha then
+      local same = not o.dtype or o.dtype == "keep"
+      list[#list + 1] = { base .. ".alpha", core.tensor({}, same and (e.alpha_dtype or any) or o.dtype, e.alpha) }
+    end
   end
   return list
 end
@@ -59,12 +62,12 @@ local function check_peft(adapters, format)
 end
 
 -- scale: what up is multiplied by, where a file cannot say alpha
-local function peft_entries(list, prefix, e, dtype, scale)
+local function peft_entries(list, base, e, dtype, scale)
   for part, t in pairs(e.parts) do
     if part == "dora" then t, part = t:reshape { t.count }, "magnitude" end
     local x = shaped(e, part, t)
     if part == "up" and scale ~= 1 then x = typed(x:affine(scale, 0, "f32"), dtype == "keep" and t.dtype or dtype or t.dtype) end
-    put(list, prefix .. e.layer.module .. peft[part], x, dtype)
+    put(list, base .. peft[part], x, dtype)
   end
 end
 
@@ -76,21 +79,25 @@ local function most_frequent(counts)
   return best
 end
 
+-- transformers 5 has no level text_model in CLIPTextModel, only in CLIPTextModelWithProjection. PEFT takes a target for every
+-- module that ends in it, so there this name serves both; the tensors are named as transformers 5 has them.
+local function target(e) return (e.layer.module:gsub("^text_model%.", "")) end
+
 -- PEFT's description of one network's adapters (peft tuners/lora/config.py).
 function save.adapter_config(adapters)
   local ranks, alphas, modules, dora = {}, {}, {}, false
   for _, e in ipairs(adapters) do
     ranks[e.rank] = (ranks[e.rank] or 0) + 1
     alphas[e.alpha] = (alphas[e.alpha] or 0) + 1
-    modules[#modules + 1] = e.layer.module
+    modules[#modules + 1] = target(e)
     dora = dora or e.parts.dora ~= nil or e.parts.magnitude ~= nil
   end
   table.sort(modules)
   local function whole(x) return math.tointeger(x) or x end
   local rank, alpha, rank_pattern, alpha_pattern = most_frequent(ranks), most_frequent(alphas), {}, {}
   for _, e in ipairs(adapters) do
-    if e.rank ~= rank then rank_pattern[e.layer.module] = e.rank end
-    if e.alpha ~= alpha then alpha_pattern[e.layer.module] = whole(e.alpha) end
+    if e.rank ~= rank then rank_pattern[target(e)] = e.rank end
+    if e.alpha ~= alpha then alpha_pattern[target(e)] = whole(e.alpha) end
   end
   return { peft_type = "LORA", task_type = core.null, base_model_name_or_path = core.null, inference_mode = true, bias = "none",
     fan_in_fan_out = false, init_lora_weights = true, lora_dropout = 0.0, modules_to_save = core.null, use_rslora = false,
@@ -100,7 +107,7 @@ end
 
 local function save_peft(path, adapters, o)
   if core.exists(path) then error({ exit = 73, message = path .. ": exists already; a folder is never written over" }, 0) end
-  local parts, temporary = {}, path .. ".tmp-0-0"
+  local parts, temporary, n = {}, path .. ".tmp-0-0", 0
   for _, e in ipairs(adapters) do
     parts[e.layer.component] = parts[e.layer.component] or {}
     table.insert(parts[e.layer.component], e)
@@ -109,11 +116,16 @@ local function save_peft(path, adapters, o)
   for component, list in pairs(parts) do
     local folder, tensors = temporary .. "/" .. component, {}
     core.make_dirs(folder)
-    for _, e in ipairs(list) do peft_entries(tensors, "base_model.model.", e, o.dtype, 1) end
+    for _, e in ipairs(list) do
+      local module = component == "text_encoder" and target(e) or e.layer.module
+      peft_entries(tensors, "base_model.model." .. module, e, o.dtype, 1)
+    end
     core.export(folder .. "/adapter_model.safetensors", "safetensors", tensors, { format = "pt" })
+    n = n + #tensors
     core.write_file(folder .. "/adapter_config.json", core.json_encode(save.adapter_config(list), 2) .. "\n")
   end
   core.rename(temporary, path)
+  return n
 end
 
 -- What A1111 shows and inserts for a network: <stem>.json beside it.
@@ -127,7 +139,7 @@ end
 save.formats = { "kohya", "diffusers", "peft" }
 
 -- Writes adapters. o: map (names.map of the family), format ("kohya"), dtype ("keep"), metadata (texts), profile ("full"),
--- sidecar (boolean). The file's stem becomes ss_output_name, which is what A1111 inserts into prompts.
+-- sidecar (boolean) -> number of tensors. The file's stem becomes ss_output_name, which is what A1111 inserts into prompts.
 function save.write(path, adapters, o)
   local format, all = o.format or "kohya", {}
   if format ~= "kohya" then check_peft(adapters, format) end
@@ -137,7 +149,7 @@ function save.write(path, adapters, o)
   local list
   if format == "diffusers" then
     list = {}
-    for _, e in ipairs(adapters) do peft_entries(list, e.layer.component .. ".", e, o.dtype, e.alpha / e.rank) end
+    for _, e in ipairs(adapters) do peft_entries(list, e.layer.component .. "." .. e.layer.module, e, o.dtype, e.alpha / e.rank) end
     all = metadata.profile(all, o.profile)
     all.format = "pt"
   else
@@ -150,6 +162,7 @@ function save.write(path, adapters, o)
     end
   end
   core.export(path, "safetensors", list, all)
+  return #list
 end
 
 return save

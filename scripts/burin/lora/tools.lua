@@ -92,10 +92,8 @@ local function stem(path) return (path:match "([^/]*)/*$":gsub("%.safetensors$",
 local function write(output, adapters, model, o, old)
   local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "kohya" or "peft"), save.formats)
   if o.metadata then options.one_of("--metadata", o.metadata, metadata.profiles) end
-  save.write(output, adapters, { map = model.map, format = to, dtype = o.dtype, profile = o.metadata, sidecar = o.sidecar,
+  local n = save.write(output, adapters, { map = model.map, format = to, dtype = o.dtype, profile = o.metadata, sidecar = o.sidecar,
     metadata = describe(model, adapters, stem(output), old) })
-  local n = 0
-  for _, e in ipairs(adapters) do n = n + #e.keys end
   return { what = model.family .. " LoRA", layout = to, tensors = n, layers = #adapters }
 end
 
@@ -325,7 +323,7 @@ function tools.extract(base, tuned, output, o)
         list[#list + 1] = from_svd(layer, u, s, v, rank, d.shape)
       end
     end
-    collectgarbage()
+    if i % 16 == 0 then collectgarbage() end  -- Lua does not know how large tensors are
     bar:update(i)
   end
   if #list == 0 then fail(tuned, "no layer differs from %s", base) end
