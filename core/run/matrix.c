@@ -3,38 +3,93 @@
 #include "run/matrix.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define POWER_ITERATIONS 4
 #define SWEEPS 60      /* of Jacobi at most; about 8 are needed */
 #define ROWS 4         /* of the left operand that share one pass over the right one */
+#define PANEL_ROWS 64
+#define PANEL_COLUMNS 512
+#define THREADS 16     /* at most */
+#define WORK 4e6       /* multiplications that are worth a thread */
 
 static double *matrix_new(int64_t rows, int64_t columns)
 {
     return mem_alloc((size_t)(rows * columns + 1) * sizeof(double));
 }
 
+/* Columns j0 .. j1 of c += scale * a b, in panels of b that stay in the caches while all rows of a pass. Every element is
+ * summed in the order of k, whatever the panels, the vectors and the threads are: the bits are always the same. */
+struct product {
+    const double *a, *b;
+    double scale, *c;
+    int64_t m, k, n, j0, j1;
+};
+
+static inline __attribute__((always_inline)) void product_columns(const struct product *x)
+{
+    const int64_t n = x->n, k = x->k;
+    for (int64_t j0 = x->j0; j0 < x->j1; j0 += PANEL_COLUMNS)
+        for (int64_t p0 = 0; p0 < k; p0 += PANEL_ROWS) {
+            int64_t width = x->j1 - j0 < PANEL_COLUMNS ? x->j1 - j0 : PANEL_COLUMNS, p1 = k - p0 < PANEL_ROWS ? k : p0 + PANEL_ROWS;
+            int64_t i = 0;
+            for (; i + ROWS <= x->m; i += ROWS) {
+                double *restrict c0 = x->c + i * n + j0, *restrict c1 = c0 + n, *restrict c2 = c1 + n, *restrict c3 = c2 + n;
+                for (int64_t p = p0; p < p1; p++) {
+                    const double *restrict row = x->b + p * n + j0, *a = x->a + i * k + p;
+                    double a0 = x->scale * a[0], a1 = x->scale * a[k], a2 = x->scale * a[2 * k], a3 = x->scale * a[3 * k];
+                    for (int64_t j = 0; j < width; j++) {
+                        c0[j] += a0 * row[j];
+                        c1[j] += a1 * row[j];
+                        c2[j] += a2 * row[j];
+                        c3[j] += a3 * row[j];
+                    }
+                }
+            }
+            for (; i < x->m; i++)
+                for (int64_t p = p0; p < p1; p++)
+                    for (int64_t j = 0; j < width; j++)
+                        x->c[i * n + j0 + j] += x->scale * x->a[i * k + p] * x->b[p * n + j0 + j];
+        }
+}
+
+static void product_plain(const struct product *x) { product_columns(x); }
+
+#if defined __x86_64__
+__attribute__((target("avx2"))) static void product_avx2(const struct product *x) { product_columns(x); }
+#endif
+
+static void *product_run(void *arg)
+{
+#if defined __x86_64__
+    if (__builtin_cpu_supports("avx2")) {
+        product_avx2(arg);
+        return NULL;
+    }
+#endif
+    product_plain(arg);
+    return NULL;
+}
+
 void matrix_product(const double *a, const double *b, double scale, double *c, int64_t m, int64_t k, int64_t n)
 {
     memset(c, 0, (size_t)(m * n) * sizeof *c);
-    int64_t i = 0;
-    for (; i + ROWS <= m; i += ROWS) {
-        double *c0 = c + i * n, *c1 = c0 + n, *c2 = c1 + n, *c3 = c2 + n;
-        for (int64_t p = 0; p < k; p++) {
-            const double *row = b + p * n, *x = a + i * k + p;
-            double x0 = scale * x[0], x1 = scale * x[k], x2 = scale * x[2 * k], x3 = scale * x[3 * k];
-            for (int64_t j = 0; j < n; j++) {
-                c0[j] += x0 * row[j];
-                c1[j] += x1 * row[j];
-                c2[j] += x2 * row[j];
-                c3[j] += x3 * row[j];
-            }
-        }
+    struct product part[THREADS];
+    pthread_t thread[THREADS];
+    bool started[THREADS] = { false };
+    int64_t parts = (int64_t)((double)m * (double)k * (double)n / WORK) + 1, cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (parts > cores) parts = cores < 1 ? 1 : cores;
+    if (parts > THREADS) parts = THREADS;
+    for (int64_t t = parts - 1; t >= 0; t--) {  /* the first part is ours */
+        part[t] = (struct product){ a, b, scale, c, m, k, n, n * t / parts, n * (t + 1) / parts };
+        started[t] = t && !pthread_create(&thread[t], NULL, product_run, &part[t]);
+        if (!started[t]) product_run(&part[t]);
     }
-    for (; i < m; i++)
-        for (int64_t p = 0; p < k; p++)
-            for (int64_t j = 0; j < n; j++) c[i * n + j] += scale * a[i * k + p] * b[p * n + j];
+    for (int64_t t = 1; t < parts; t++)
+        if (started[t]) pthread_join(thread[t], NULL);
 }
 
 static double *transpose(const double *a, int64_t m, int64_t n)

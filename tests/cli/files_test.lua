@@ -64,6 +64,7 @@ for line, want in pairs {
   ["extract tiny.safetensors tiny-vae.safetensors out.safetensors --rank 0"] = 2, ["resize tiny-lora.safetensors out.safetensors"] = 2,
   ["resize tiny-lora.safetensors out.safetensors --sv-fro 1.5"] = 2, ["resize tiny-lora.safetensors o --sv-fro 1 --sv-ratio 2"] = 2,
   ["resize tiny.safetensors out.safetensors --rank 2"] = 65, ["hash nowhere"] = 66, ["inspect nowhere"] = 66,
+  ["convert tiny.safetensors no/where.safetensors"] = 74, ["convert tiny-lora.safetensors no/where.safetensors --base tiny-folder"] = 74,
   ["convert tiny-lora.safetensors out.safetensors --vae tiny.safetensors"] = 2, ["convert tiny.safetensors out --sidecar"] = 2,
 } do
   code, out = run(line)

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- LoRA files in every spelling, merged into a model: the weights on the device against sums written out here in float64.
+-- LoRA files in every spelling, merged into a model: the weights on the device against sums written out here in float64, and
+-- what networks compute against recorded outputs of peft and diffusers.
 -- Runs as `burin run --trust tests/golden/lora_test.lua` from the repository root.
 local core = require "burin.core"
 local names = require "burin.lora.names"
@@ -293,6 +294,25 @@ for i, format in ipairs { "lora", "loha", "dora" } do
   loras[i], expected[i] = { path = files[i], scale = ({ 0.8, -0.5, 1.0 })[i] }, lists
 end
 compare("three at once", path, loras, expected)
+
+-- ---- files that peft and diffusers wrote, with what those compute (tests/oracle/compare.py --golden) ---------
+
+local compute = dofile "tests/oracle/networks.lua"
+local foreign = core.list "tests/golden/foreign"
+for _, name in ipairs(foreign) do
+  local folder = "tests/golden/foreign/" .. name
+  local io = core.load(folder .. "/io.safetensors")
+  local out = compute(path, { { path = folder, scale = 1 } }, { read = function(_, key) return io:read("in." .. key) end })
+  local without = compute(path, nil, { read = function(_, key) return io:read("in." .. key) end })
+  for _, key in ipairs { "context", "noise" } do
+    local want = io:read("out." .. key)
+    local distance, norm = out[key]:distance(want)
+    print(("%s: %s %.2g"):format(name, key, distance / norm))
+    check(distance <= 1e-4 * norm, name, key, distance / norm)
+    check(without[key]:distance(want) > 1e-2 * norm, name, key, "does not depend on the adapter")
+  end
+end
+check(#foreign == 3, "three files of others", #foreign)
 
 -- ---- what cannot be applied is said ---------------------------------------------------------------
 

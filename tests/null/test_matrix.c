@@ -51,7 +51,7 @@ static double distance(const double *a, const double *b, int64_t n)
 static void test_product(void **unused)
 {
     (void)unused;
-    const int64_t sizes[][3] = { { 1, 1, 1 }, { 3, 5, 7 }, { 4, 4, 4 }, { 9, 1, 6 }, { 13, 17, 5 } };
+    const int64_t sizes[][3] = { { 1, 1, 1 }, { 3, 5, 7 }, { 4, 4, 4 }, { 9, 1, 6 }, { 13, 17, 5 }, { 33, 130, 1100 } };
     for (int i = 0; i < COUNT_OF(sizes); i++) {
         int64_t m = sizes[i][0], k = sizes[i][1], n = sizes[i][2];
         double *a = random_matrix(m, k), *b = random_matrix(k, n), *c = random_matrix(m, n), *d = random_matrix(m, n);

@@ -46,7 +46,8 @@ class Warnings(logging.Handler):
 
 
 WARNINGS = Warnings()
-for name in ("diffusers", "peft", "transformers"):
+logging.captureWarnings(True)  # peft reports missing keys as warnings
+for name in ("diffusers", "peft", "transformers", "py.warnings"):
     logging.getLogger(name).addHandler(WARNINGS)
 diffusers_logging.set_verbosity_warning()
 

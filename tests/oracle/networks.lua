@@ -1,65 +1,68 @@
 -- SPDX-License-Identifier: MIT
--- What Burin computes, for compare.py: runs as `burin run --trust tests/oracle/networks.lua` with the path of a JSON job in
--- the environment: { model =, loras = { { path =, scale = } ... }, inputs =, output = }. inputs holds ids (and ids_2), x
--- (N, 4, H, W), t, context, latents and, of SDXL, pooled and time_ids; output gets context and pooled of ids, noise of x, image of latents.
+-- What Burin's networks compute for given inputs: dofile gives compute(model, loras, inputs). With the path of a JSON job in
+-- the environment, { model =, loras = { { path =, scale = } ... }, inputs =, output = }, it is run once, for compare.py:
+-- BURIN_ORACLE_JOB=job.json burin run --trust tests/oracle/networks.lua
 local core = require "burin.core"
 local sd = require "burin.models.sd"
 
-local job = core.json_decode(core.read_file(os.getenv "BURIN_ORACLE_JOB"))
-local inputs = core.load(job.inputs)
-local model = sd.open(job.model, { loras = job.loras })
+-- inputs:read(name) -> tensor or nil: ids (and ids_2) (N, 77), x (N, 4, H, W), t (N), context, and of SDXL pooled and time_ids;
+-- latents to decode, optional. -> { context, pooled (of ids), noise (of x), image (of latents) }, images as (N, C, H, W)
+local function compute(path, loras, inputs)
+  local model, list, results, sessions = sd.open(path, { loras = loras }), {}, {}, {}
+  local function input(name, tensor)
+    local one = { var = core.var(name, tensor.shape, tensor.dtype, "input"), tensor = tensor }
+    list[#list + 1] = one
+    return one
+  end
+  local function result(name, g, node)
+    local var = core.var(name, node.shape, "f32", "input")
+    g:assign(var, node:cast "f32")
+    results[name] = var
+  end
+  local function channels_last(name) return inputs:read(name):permute { 1, 3, 4, 2 } end
 
-local function input(name, tensor)
-  local var = core.var(name, tensor.shape, tensor.dtype, "input")
-  return { var = var, tensor = tensor }
-end
-local ids, list = {}, {}
-for i = 1, #model.text do
-  local t = inputs:read(i == 1 and "ids" or "ids_2"):cast "i32"
-  ids[i] = input("ids" .. i, t)
-  list[#list + 1] = ids[i]
-end
-local x = input("x", inputs:read "x":permute { 1, 3, 4, 2 })
-local t, context = input("t", inputs:read "t":cast "f32"), input("context", inputs:read "context")
-local xl = model.family == "sdxl"
-local pooled = xl and input("pooled", inputs:read "pooled")
-local time_ids = xl and input("time_ids", inputs:read "time_ids")
-local eos = xl and input("eos", core.tensor({ ids[1].tensor.shape[1] }, "i32", sd.eos_rows(ids[2].tensor, 1)))
-for _, one in ipairs { x, t, context, pooled or nil, time_ids or nil, eos or nil } do list[#list + 1] = one end
+  local g, nodes, eos, extra = core.graph(), {}, nil, nil
+  for i = 1, #model.text do
+    nodes[i] = g:leaf(input("ids" .. i, inputs:read(i == 1 and "ids" or "ids_2"):cast "i32").var)
+  end
+  if model.family == "sdxl" then
+    local rows = sd.eos_rows(list[2].tensor, 1)
+    eos = g:leaf(input("eos", core.tensor({ #rows }, "i32", rows)).var)
+  end
+  local states, pooled = model:encode_text(g, nodes, { eos = eos })
+  result("context", g, states)
+  if pooled then result("pooled", g, pooled) end
+  sessions[1] = core.session(g, "text")
 
-local results = {}
-local function result(name, g, node)
-  local r = core.var(name, node.shape, "f32", "input")
-  g:assign(r, node:cast "f32")
-  results[name] = r
+  g = core.graph()
+  if model.family == "sdxl" then
+    extra = { pooled = g:leaf(input("pooled", inputs:read "pooled").var), time_ids = g:leaf(input("time_ids", inputs:read "time_ids").var) }
+  end
+  result("noise", g, model:predict(g, g:leaf(input("x", channels_last "x").var), g:leaf(input("t", inputs:read "t":cast "f32").var),
+    g:leaf(input("context", inputs:read "context").var), extra))
+  sessions[2] = core.session(g, "unet")
+  if inputs:read "latents" then
+    g = core.graph()
+    result("image", g, model:decode_latents(g, g:leaf(input("latents", channels_last "latents").var)))
+    sessions[3] = core.session(g, "vae")
+  end
+
+  core.commit()
+  model:load()
+  for _, one in ipairs(list) do one.var:write(one.tensor) end
+  for _, session in ipairs(sessions) do session:run() end
+  local out = {}
+  for name, var in pairs(results) do
+    local value = var:read()
+    out[name] = #value.shape == 4 and value:permute { 1, 4, 2, 3 } or value
+  end
+  return out
 end
 
-local g = core.graph()
-local nodes = {}
-for i, one in ipairs(ids) do nodes[i] = g:leaf(one.var) end
-local states, pooled_out = model:encode_text(g, nodes, { eos = eos and g:leaf(eos.var) })
-result("context", g, states)
-if pooled_out then result("pooled", g, pooled_out) end
-local text = core.session(g, "text")
-g = core.graph()
-local noise = model:predict(g, g:leaf(x.var), g:leaf(t.var), g:leaf(context.var),
-  xl and { pooled = g:leaf(pooled.var), time_ids = g:leaf(time_ids.var) })
-result("noise", g, noise)
-local unet = core.session(g, "unet")
-g = core.graph()
-local latents = input("latents", inputs:read "latents":permute { 1, 3, 4, 2 })
-list[#list + 1] = latents
-result("image", g, model:decode_latents(g, g:leaf(latents.var)))
-local vae = core.session(g, "vae")
-core.commit()
-model:load()
-for _, one in ipairs(list) do one.var:write(one.tensor) end
-text:run()
-unet:run()
-vae:run()
-local out = {}
-for name, var in pairs(results) do
-  local value = var:read()
-  out[#out + 1] = { name, (name == "noise" or name == "image") and value:permute { 1, 4, 2, 3 } or value }
+local path = os.getenv "BURIN_ORACLE_JOB"
+if path then
+  local job, list = core.json_decode(core.read_file(path)), {}
+  for name, value in pairs(compute(job.model, job.loras, core.load(job.inputs))) do list[#list + 1] = { name, value } end
+  core.export(job.output, "safetensors", list, {})
 end
-core.export(job.output, "safetensors", out, {})
+return compute

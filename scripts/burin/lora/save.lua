@@ -3,6 +3,7 @@
 -- network and its adapter_config.json). An adapter is { layer = { component, module, kind }, kind, parts, alpha, rank }, as
 -- file.lua reads them and methods give them; its parts are host tensors in the layout of files.
 local core = require "burin.core"
+local guard = require "burin.guard"
 local metadata = require "burin.lora.metadata"
 local save = {}
 
@@ -140,7 +141,7 @@ save.formats = { "kohya", "diffusers", "peft" }
 
 -- Writes adapters. o: map (names.map of the family), format ("kohya"), dtype ("keep"), metadata (texts), profile ("full"),
 -- sidecar (boolean) -> number of tensors. The file's stem becomes ss_output_name, which is what A1111 inserts into prompts.
-function save.write(path, adapters, o)
+local function write(path, adapters, o)
   local format, all = o.format or "kohya", {}
   if format ~= "kohya" then check_peft(adapters, format) end
   if format == "peft" then return save_peft(path, adapters, o) end
@@ -164,5 +165,7 @@ function save.write(path, adapters, o)
   core.export(path, "safetensors", list, all)
   return #list
 end
+
+function save.write(path, adapters, o) return guard(74, write, path, adapters, o) end
 
 return save

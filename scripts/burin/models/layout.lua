@@ -3,6 +3,7 @@
 -- read before it is written: an item is { component, name, dtype, shape, read() }.
 local core = require "burin.core"
 local configs = require "burin.models.configs"
+local guard = require "burin.guard"
 local layout = {}
 
 local floats = { f32 = true, f16 = true, bf16 = true, f64 = true }
@@ -186,7 +187,7 @@ end
 
 -- o: metadata (texts), extras
 function layout.write_single(path, items, map, config, o)
-  core.export(path, "safetensors", layout.single(items, o.extras or {}, map, config), metadata_of(config, o.metadata))
+  guard(74, core.export, path, "safetensors", layout.single(items, o.extras or {}, map, config), metadata_of(config, o.metadata))
 end
 
 local file_names = { unet = "diffusion_pytorch_model", vae = "diffusion_pytorch_model", text_encoder = "model", text_encoder_2 = "model" }
@@ -197,8 +198,8 @@ function layout.write_folder(path, items, map, config, o)
   if core.exists(path) then error({ exit = 73, message = path .. ": exists already; a folder is never written over" }, 0) end
   local temporary = path .. ".tmp-0-0"
   core.remove_tree(temporary)
-  core.make_dirs(temporary)
-  local ok, why = pcall(function()
+  guard(74, core.make_dirs, temporary)
+  local ok, why = pcall(guard, 74, function()
     local parts = {}
     for _, item in ipairs(items) do
       parts[item.component] = parts[item.component] or {}
