@@ -4,7 +4,7 @@
 Not part of ./check: it needs PyPI packages (requirements.txt) and minutes. From the repository root:
 
     python3 -m venv VENV && VENV/bin/pip install -r tests/oracle/requirements.txt
-    VENV/bin/python tests/oracle/compare.py build/release/burin [--golden]
+    VENV/bin/python tests/oracle/compare.py build/release/burin [sd1 sd2 sdxl] [--golden]
 
 --golden also writes tests/golden/foreign: adapters made by those libraries, with what they compute.
 """
@@ -271,7 +271,7 @@ def hashes():
 
 
 hashes()
-for family in ("sd1", "sd2", "sdxl"):
+for family in [f for f in SIZES if f in sys.argv] or SIZES:
     exported(family)
     foreign(family)
 shutil.rmtree(SCRATCH)

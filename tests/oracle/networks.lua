@@ -26,8 +26,7 @@ local function compute(path, loras, inputs)
     nodes[i] = g:leaf(input("ids" .. i, inputs:read(i == 1 and "ids" or "ids_2"):cast "i32").var)
   end
   if model.family == "sdxl" then
-    local rows = sd.eos_rows(list[2].tensor, 1)
-    eos = g:leaf(input("eos", core.tensor({ #rows }, "i32", rows)).var)
+    eos = g:leaf(input("eos", sd.eos_rows(list[2].tensor, 1)).var)
   end
   local states, pooled = model:encode_text(g, nodes, { eos = eos })
   result("context", g, states)

@@ -15,8 +15,11 @@ function file.sources(path)
   local function peft(folder, component)
     local weights, config = folder .. "/adapter_model.safetensors", folder .. "/adapter_config.json"
     if not core.exists(weights) then return nil end
-    return { path = weights, component = component,
-      config = core.exists(config) and guard(65, core.json_decode, core.read_file(config), config) }
+    local c = core.exists(config) and guard(65, core.json_decode, core.read_file(config), config)
+    if c and (type(c) ~= "table" or c.peft_type ~= "LORA" or c.fan_in_fan_out) then
+      fail(config, "an adapter of the peft_type LORA, without fan_in_fan_out, is expected")
+    end
+    return { path = weights, component = component, config = c }
   end
   if core.exists(path) ~= "folder" then
     local folder = path:match "^(.*)/adapter_model%.safetensors$" or path == "adapter_model.safetensors" and "."
@@ -75,9 +78,15 @@ local marks = { down = "lora", up = "lora", w1_a = "loha", w1_b = "loha", w2_a =
 
 -- Turns the keys of one layer into an adapter: kind, parts, rank, alpha, scale.
 local function settle(e, path, config)
-  local p, kind = e.parts, nil
-  for part in pairs(p) do kind = marks[part] or kind end
-  local first = e.keys[1]
+  local p, kind, first = e.parts, nil, e.keys[1]
+  for part, t in pairs(p) do
+    if marks[part] and kind and marks[part] ~= kind then fail(path, "%s: one layer has parts of two kinds, %s and %s", first, kind, marks[part]) end
+    kind = marks[part] or kind
+    local vector = part == "alpha" or part == "dora" or part == "magnitude"
+    if not vector and (#t.shape < 2 or #t.shape > 4 or t.count == 0) then
+      fail(path, "%s: a tensor of the shape (%s) is no part of an adapter", first, table.concat(t.shape, ", "))
+    end
+  end
   for _, k in ipairs(kinds) do
     if k[1] == kind then
       for _, part in ipairs(k[2]) do
@@ -93,7 +102,6 @@ local function settle(e, path, config)
   if p.alpha and (not alpha or alpha ~= alpha or math.abs(alpha) == math.huge) then
     fail(path, "the alpha of %s is not one finite number", first)
   end
-  if e.rank == 0 then fail(path, "%s has rank 0", first) end
   if not alpha and config and e.rank then alpha = peft_alpha(config, e.layer.module, e.rank, path) end
   e.alpha = alpha or e.rank
   e.scale = e.rank and e.alpha / e.rank or 1
