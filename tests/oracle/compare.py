@@ -108,10 +108,28 @@ def theirs(pipe, family, data):
     return out
 
 
-def compare(label, a, b, tolerance, names=None):
-    for name in names or sorted(b):
-        error = ((a[name] - b[name]).norm() / b[name].norm()).item()
-        check(error <= tolerance, f"{label}: {name} {error:.2g} of {tolerance:g}")
+def exactly(pipe, family, data):
+    """theirs in float64: what random weights make of rounding is not to be taken for a difference."""
+    nets = [net for net in (pipe.unet, pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)) if net is not None]
+    for net in nets:
+        net.double()
+    out = theirs(pipe, family, {k: v.double() if v.is_floating_point() else v for k, v in data.items()})
+    for net in nets:
+        net.float()
+    return out
+
+
+def distance(a, b):
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
+
+
+def compare(label, a, b, tolerance, exact=None):
+    for name in sorted(b):
+        error, text = distance(a[name], b[name]), ""
+        if exact and error > tolerance:
+            mine, own = distance(a[name], exact[name]), distance(b[name], exact[name])
+            text = f"; from float64 Burin {mine:.2g}, torch {own:.2g}"
+        check(error <= tolerance or bool(text) and mine <= 2 * own, f"{label}: {name} {distance(a[name], b[name]):.2g} of {tolerance:g}{text}")
 
 
 def pipeline(family, folder):
@@ -217,7 +235,8 @@ def foreign(family):
         for part, net in texts.items():
             setattr(pipe, part, net)
         expected = theirs(pipe, family, data)
-        compare(f"{name} from peft", ours(model, data, [(out, 1.0)]), expected, 1e-3)
+        exact = exactly(pipe, family, data)
+        compare(f"{name} from peft", ours(model, data, [(out, 1.0)]), expected, 1e-3, exact)
         if GOLDEN and family == "sd1" and label in ("attention", "dora"):
             keep_golden("peft_" + label, out, data, expected)
         if label != "rslora":  # diffusers' own file, with the configuration in its metadata
@@ -229,7 +248,7 @@ def foreign(family):
             strip = {k: ({n.removeprefix("base_model.model."): v for n, v in t.items()} if k.endswith("layers") else t)
                      for k, t in layers.items()}
             type(pipe).save_lora_weights(out + "_file", **strip)
-            compare(f"{name} from diffusers", ours(model, data, [(out + "_file", 1.0)]), expected, 1e-3)
+            compare(f"{name} from diffusers", ours(model, data, [(out + "_file", 1.0)]), expected, 1e-3, exact)
             if GOLDEN and family == "sd1" and label == "attention":
                 keep_golden("diffusers_" + label, out + "_file", data, expected)
 
