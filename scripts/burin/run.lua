@@ -167,6 +167,7 @@ function Run:execute(o)
   for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
   if not o.resume then state.clear(self:path "state") end
   local began = core.clock()
+  self.began_at = select(2, core.date())
   core.commit(true)
   guard(65, self.model.load, self.model)
   self.tables.upload()

@@ -323,6 +323,19 @@ local first = core.matmul(u:permute { 2, 1 }:rows(1, 3):permute { 2, 1 }, core.s
 local difference, norm = change:distance(first)
 check(difference < 1e-6 * norm and norm > 9, "the three greatest", difference / norm)
 
+-- Without a base the family follows from widths, and the layers are the published model's.
+for family, c in pairs { sd1 = { "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k", 768 },
+  sd2 = { "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k", 1024 },
+  sdxl = { "lora_unet_middle_block_1_transformer_blocks_9_attn2_to_k", 2048 } } do
+  core.export(at "wide.safetensors", "safetensors", { { c[1] .. ".lora_down.weight", random(1, 2, c[2]) },
+    { c[1] .. ".lora_up.weight", random(2, 1280, 2) } }, {})
+  core.remove_tree(at "wide")
+  local r = tools.convert(at "wide.safetensors", at "wide", keep { to = "peft" })
+  check(r.what == family .. " LoRA" and r.layers == 1, "guessed family", family, r.what)
+  tools.convert(at "wide", at "wide2.safetensors", keep())
+  check(core.load(at "wide2.safetensors"):info(c[1] .. ".lora_down.weight"), family, "there and back without a base")
+end
+
 -- What has no names in a layout, or no singular values, is refused.
 core.export(at "loha.safetensors", "safetensors", { { key .. ".hada_w1_a", random(1, 24, 2) }, { key .. ".hada_w1_b", random(2, 2, 24) },
   { key .. ".hada_w2_a", random(3, 24, 2) }, { key .. ".hada_w2_b", random(4, 2, 24) } }, {})
