@@ -81,6 +81,16 @@ static int core_tokenize(lua_State *L)
     return 1;
 }
 
+/* core.merges() -> CLIP's vocabulary: a heading, then one pair of symbols a line */
+static int core_merges(lua_State *L)
+{
+    size_t n;
+    char *text = tokenizer_vocabulary(&n);
+    lua_pushlstring(L, text, n);
+    mem_free(text);
+    return 1;
+}
+
 /* core.token_chunks(text, flavour, max_tokens, pad) -> tensor i32 (chunks, 77) */
 static int core_token_chunks(lua_State *L)
 {
@@ -218,7 +228,7 @@ void script_open_data(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "image_load", core_image_load }, { "image_size", core_image_size }, { "image_cover", core_image_cover },
-        { "image_save", core_image_save }, { "tokenize", core_tokenize }, { "token_chunks", core_token_chunks },
+        { "image_save", core_image_save }, { "tokenize", core_tokenize }, { "merges", core_merges }, { "token_chunks", core_token_chunks },
         { "caption_load", core_caption_load }, { "source", core_source }, { "plugins", core_plugins },
         { "plugin_load", core_plugin_load }, { NULL, NULL },
     };

@@ -95,6 +95,9 @@ function nn.to_device(e, t)
   return e.kind == "conv" and t:permute { 3, 4, 2, 1 } or t
 end
 
+-- The shape that an entry's tensor has in files.
+function nn.file_shape(e) return file_shape(e.kind, e.shape) end
+
 function nn.to_file(e, t)
   if e.kind == "linear" then return t:permute { 2, 1 } end
   if e.kind == "conv1" then return t:permute { 2, 1 }:reshape(file_shape(e.kind, e.shape)) end

@@ -5,6 +5,7 @@ local core = require "burin.core"
 local grid = require "burin.grid"
 local guard = require "burin.guard"
 local material = require "burin.material"
+local metadata = require "burin.lora.metadata"
 local options = require "burin.options"
 local progress = require "burin.progress"
 local sample = require "burin.sample"
@@ -54,16 +55,14 @@ function Run:draw_samples(step)
 end
 
 function Run:save_result(name)
-  local o = self.o
-  local path = self:path("%s.safetensors", name)
-  local metadata = { ss_output_name = name, ss_seed = tostring(o.seed), ss_steps = tostring(self.step),
-    ss_sd_model_name = o.base.path:match "[^/]*$", ss_learning_rate = tostring(o.optimizer.lr),
-    ss_optimizer = o.optimizer.name, ss_lr_scheduler = o.schedule.name }
-  if o.method.method.whole then
-    guard(74, self.model.save, self.model, path, { dtype = o.save.dtype, metadata = metadata })
-  else
-    guard(74, o.method.save, o.method, path, self.model, { dtype = o.save.dtype, metadata = metadata })
-  end
+  local o, save = self.o, self.o.save
+  local folder = save.format == "peft" or o.method.method.whole and save.format == "diffusers"
+  local path = self:path(folder and "%s" or "%s.safetensors", name)
+  if folder then core.remove_tree(path) end  -- of the same run, before it was killed and resumed
+  local all = metadata.of_run(self)
+  if o.method.method.whole then all = metadata.profile(all, save.metadata) end
+  guard(74, o.method.save, o.method, path, self.model, { dtype = save.dtype, metadata = all, format = save.format,
+    profile = save.metadata, sidecar = save.sidecar })
   return path
 end
 
@@ -168,6 +167,7 @@ function Run:execute(o)
   for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
   if not o.resume then state.clear(self:path "state") end
   local began = core.clock()
+  self.began_at = select(2, core.date())
   core.commit(true)
   guard(65, self.model.load, self.model)
   self.tables.upload()

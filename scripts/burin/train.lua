@@ -31,7 +31,7 @@ local schema = {
   clip_skip = { "integer", min = 1, max = 12, help = "use the text encoder's n-th last layer (SD 1.x, 2.x)" },
   checkpoint = { "boolean", default = false, help = "recompute blocks in the backward pass to save memory" },
   sample = { "table", help = "{ every =, prompts = { ... }, steps =, guidance =, sampler = }" },
-  save = { "table", help = "{ every =, format = 'kohya', dtype = 'f32' }" },
+  save = { "table", help = "{ every =, format =, dtype = 'f32', metadata =, sidecar = }" },
   state = { "table", help = "{ every =, keep = }: training state for resume" },
   output = { "string", default = "runs", help = "folder of runs" },
 }
@@ -47,8 +47,11 @@ local sample_schema = {
 }
 local save_schema = {
   every = { "string|integer", help = "as in sample; the result is saved at the end in any case" },
-  format = { "string", one_of = { "kohya", "checkpoint" }, help = "kohya for adapters (their default), checkpoint for full training (its default)" },
+  format = { "string", one_of = { "kohya", "peft", "checkpoint", "diffusers" }, help = "adapters: kohya (default), diffusers, peft; full training: checkpoint (default), diffusers" },
   dtype = { "string", default = "f32", one_of = { "f32", "f16", "bf16" }, help = "element type in the file" },
+  metadata = { "string", default = "full", one_of = { "full", "minimal", "none" }, help = "what a LoRA file says: all, what programs need, nothing" },
+  sidecar = { "boolean", default = false, help = "also write A1111's NAME.json beside a LoRA" },
+  date = { "boolean", default = false, help = "put dates into the metadata; two runs then differ in them" },
 }
 local state_schema = {
   every = { "string|integer", default = "250 steps", help = "as in sample; also at the end and on Ctrl-C" },
@@ -69,9 +72,9 @@ function train.recipe(given)
   o.optimizer = o.optimizer or require("burin.optim").adamw {}
   o.schedule = o.schedule or require("burin.schedules").constant {}
   o.loss = o.loss or diffusion.losses.mse()
-  local format = o.method.method and o.method.method.whole and "checkpoint" or "kohya"
-  if (o.save.format or format) ~= format then
-    options.fail("save: %s is written as '%s', not as '%s'", o.method.name or "this method", format, o.save.format)
+  local formats = o.method.method and o.method.method.whole and "checkpoint or diffusers" or "kohya, diffusers or peft"
+  if o.save.format and not formats:find(o.save.format, 1, true) then
+    options.fail("save: %s is written as %s, not as '%s'", o.method.name or "this method", formats, o.save.format)
   end
   o.is_train_recipe = true
   return o

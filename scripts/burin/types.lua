@@ -40,8 +40,11 @@
 
 ---@class burin.Save
 ---@field every? burin.Every
----@field format? "kohya"|"checkpoint"
+---@field format? "kohya"|"diffusers"|"peft"|"checkpoint"
 ---@field dtype? burin.Dtype
+---@field metadata? "full"|"minimal"|"none"
+---@field sidecar? boolean
+---@field date? boolean
 
 ---@class burin.State
 ---@field every? burin.Every            # "250 steps"

@@ -34,25 +34,57 @@ local function open_single(path)
   return config, { single = file }
 end
 
-local function open_folder(path)
-  local files = {}
-  for _, component in ipairs { "unet", "vae", "text_encoder", "text_encoder_2" } do
-    for _, stem in ipairs { "diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16",
-      "model.fp16" } do
-      local file = ("%s/%s/%s.safetensors"):format(path, component, stem)
-      if not files[component] and core.exists(file) then
-        files[component] = guard(65, core.load, file)
-      end
+-- The shards that an index file names, as one file.
+local function open_shards(index)
+  local folder = index:match "^(.*)/"
+  local map = guard(65, core.json_decode, core.read_file(index, 64 << 20), index).weight_map
+  local shards, all, list = {}, {}, {}
+  if type(map) ~= "table" then error({ exit = 65, message = index .. ": no weight_map in it" }, 0) end
+  for name, shard in pairs(map) do
+    if type(shard) ~= "string" or shard:find "/" then
+      error({ exit = 65, message = ("%s: %s is said to be in '%s'; a file name is expected"):format(index, name, tostring(shard)) }, 0)
+    end
+    shards[shard] = shards[shard] or guard(65, core.load, folder .. "/" .. shard)
+    if not shards[shard]:info(name) then
+      error({ exit = 65, message = ("%s: %s is not in %s"):format(index, name, shard) }, 0)
+    end
+    all[name], list[#list + 1] = shards[shard], name
+  end
+  table.sort(list)
+  return { names = function() return list end, meta = function() return {} end,
+    info = function(_, name) return all[name] and all[name]:info(name) end,
+    read = function(_, name) return all[name] and all[name]:read(name) end }
+end
+
+-- The weights of one component of a diffusers folder, the full ones before .fp16. and other variants.
+local function open_component(path, component)
+  for _, variant in ipairs { "", ".fp16", ".bf16", ".non_ema" } do
+    for _, stem in ipairs { "diffusion_pytorch_model", "model" } do
+      local file = ("%s/%s/%s%s.safetensors"):format(path, component, stem, variant)
+      if core.exists(file) then return guard(65, core.load, file) end
+      local index = ("%s/%s/%s.safetensors.index%s.json"):format(path, component, stem, variant)
+      if core.exists(index) then return open_shards(index) end
     end
   end
-  local config = detected(path, detect.folder, function(component, name)
-    local info = files[component] and files[component]:info(name)
+end
+
+local function open_folder(path)
+  local files, shapes = {}, {}
+  for _, component in ipairs { "unet", "vae", "text_encoder", "text_encoder_2" } do
+    files[component] = open_component(path, component)
+    shapes[component] = files[component]
+  end
+  local extras = path .. "/single_file_extras.safetensors"  -- see layout.lua
+  if core.exists(extras) then files.extras = guard(65, core.load, extras) end
+  local own = files.unet and files.unet:meta()["burin.config"]
+  local config = own and guard(65, core.json_decode, own, path) or detected(path, detect.folder, function(component, name)
+    local info = shapes[component] and shapes[component]:info(name)
     return info and info.shape
   end)
   if config then
     detect.apply_folder(config, function(name)
       local file = path .. "/" .. name
-      return core.exists(file) and core.json_decode(core.read_file(file), file) or nil
+      return core.exists(file) and guard(65, core.json_decode, core.read_file(file), file) or nil
     end)
   end
   return config, files
@@ -63,14 +95,35 @@ function files.open(path)
   if not core.exists(path) then
     error({ exit = 66, message = path .. ": there is no such model" }, 0)
   end
-  if not core.exists(path) then
-    error({ exit = 66, message = path .. ": there is no such model" }, 0)
-  end
   local config, opened = (core.exists(path) == "folder" and open_folder or open_single)(path)
   if config then return config, opened end
   local lora = opened.single and table.concat(opened.single:names(), "\n"):find "lora_"
   error({ exit = 65, message = path .. (lora and ": this is a LoRA, not a base model"
     or ": no Stable Diffusion U-Net found in it") }, 0)
+end
+
+-- A VAE by itself: a diffusers folder of one, or a file under diffusers' names, single-file names, or those without their
+-- prefix. -> opened files, for layout.items
+function files.open_vae(path)
+  if core.exists(path) == "folder" then
+    local whole, alone = open_component(path, "vae"), open_component(path:match "^(.-)/*$" .. "/..", path:match "([^/]*)/*$")
+    local vae = whole or alone
+    if vae then return { vae = vae } end
+  elseif core.exists(path) then
+    local file = guard(65, core.load, path)
+    if file:info "encoder.mid_block.resnets.0.conv1.weight" then return { vae = file } end
+    if file:info "first_stage_model.encoder.mid.block_1.conv1.weight" then return { single = file } end
+    if file:info "encoder.mid.block_1.conv1.weight" then
+      local prefix, list = "first_stage_model.", {}
+      for i, name in ipairs(file:names()) do list[i] = prefix .. name end
+      return { single = { names = function() return list end, meta = function() return {} end,
+        info = function(_, name) return file:info(name:sub(#prefix + 1)) end,
+        read = function(_, name) return file:read(name:sub(#prefix + 1)) end } }
+    end
+  else
+    error({ exit = 66, message = path .. ": there is no such VAE" }, 0)
+  end
+  error({ exit = 65, message = path .. ": no VAE of Stable Diffusion found in it" }, 0)
 end
 
 -- reader(canonical name) -> tensor in diffusers' layout, out of opened files

@@ -41,7 +41,7 @@ local function build(config, opened, o)
   config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
   local self = setmetatable({ family = config.family, config = config, files = opened,
     prediction = config.prediction, scaling_factor = config.scaling_factor,
-    norm_groups = config.unet.groups, text = {}, tokenizers = {}, loras = {}, schedule = diffusion.schedule(),
+    norm_groups = config.unet.groups, text = {}, tokenizers = {}, loras = o.loras, schedule = diffusion.schedule(),
     map = names.map(config.family, config) }, Model)
   local function component(name, compute)
     return nn.component { name = name, dtype = o.dtype, role = o.role,
@@ -64,11 +64,6 @@ local function build(config, opened, o)
   end
   self.vocab = config.text[1] and config.text[1].vocab
   config.sample_size = config.sample_size or sample_sizes[config.family]
-  for _, l in ipairs(o.loras or {}) do
-    local file = core.load(l.path)
-    local instance = require("burin.methods.lora").from_file(file, self, l.scale)
-    self.loras[#self.loras + 1] = { instance = self:adapt(instance), file = file, path = l.path }
-  end
   return self
 end
 
@@ -257,12 +252,12 @@ function Model:reader(component) return files.reader(self.files, self.map, compo
 -- Uploads the weights of every declared component; a model without a file has none, see init.
 function Model:load()
   if not self.files then return end
+  local merged = self.loras and self.loras[1] and require("burin.lora.file").merge(self.loras, self)
   for _, component in ipairs(self:components()) do
-    if component:is_declared() then component:load(self:reader(component.name)) end
-  end
-  for _, l in ipairs(self.loras) do
-    if #l.instance.component.order == 0 then error(l.path .. ": no layer of this model is in it", 0) end
-    l.instance:load(l.file, self.map)
+    if component:is_declared() then
+      local reader = self:reader(component.name)
+      component:load(merged and merged.reader(component.name, reader) or reader)
+    end
   end
 end
 
