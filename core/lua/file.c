@@ -386,9 +386,18 @@ static int core_exists(lua_State *L)
 {
     struct stat st;
     if (stat(luaL_checkstring(L, 1), &st)) return 0;
-    lua_pushstring(L, S_ISDIR(st.st_mode) ? "folder" : "file");
+    lua_pushstring(L, S_ISDIR(st.st_mode) ? "folder" : S_ISREG(st.st_mode) ? "file" : "device");
     lua_pushinteger(L, st.st_size);
     return 2;
+}
+
+/* core.real_path(path) -> the same place without links, "." and ".."; nil when there is nothing */
+static int core_real_path(lua_State *L)
+{
+    char *real = realpath(luaL_checkstring(L, 1), NULL);
+    lua_pushstring(L, real);
+    free(real);
+    return 1;
 }
 
 static int core_make_dirs(lua_State *L) { return file_make_dirs(luaL_checkstring(L, 1)) ? 0 : script_raise(L); }
@@ -507,7 +516,7 @@ void script_open_file(lua_State *L)
         { "load", core_load }, { "export", core_export }, { "json_encode", core_json_encode },
         { "json_decode", core_json_decode }, { "read_file", core_read_file }, { "read_part", core_read_part }, { "write_file", core_write_file },
         { "append_file", core_append_file }, { "sync_file", core_sync_file },
-        { "exists", core_exists }, { "make_dirs", core_make_dirs },
+        { "exists", core_exists }, { "real_path", core_real_path }, { "make_dirs", core_make_dirs },
         { "remove_file", core_remove_file }, { "remove_tree", core_remove_tree }, { "rename", core_rename }, { "list", core_list }, { "hash", core_hash }, { "hash_file", core_hash_file },
         { "sha256", core_sha256 }, { "sha256_file", core_sha256_file }, { NULL, NULL },
     };

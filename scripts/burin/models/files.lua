@@ -3,6 +3,7 @@
 -- the configuration and the opened files, reader(...) one component's tensors under diffusers' names.
 local core = require "burin.core"
 local detect = require "burin.models.detect"
+local folder = require "burin.models.folder"
 local guard = require "burin.guard"
 local files = {}
 
@@ -26,52 +27,17 @@ local function open_single(path)
   if not config then
     config = detected(path, detect.single, shape)
     local beside = path:match "^(.*/)" or ""
-    if config and core.exists(beside .. "config.json") then
-      local text = core.read_file(beside .. "config.json")
-      detect.apply_config(config, core.json_decode(text, beside .. "config.json"))
-    end
+    local settings = config and folder.read_object(beside .. "config.json")
+    if settings then detect.apply_config(config, settings) end
   end
   return config, { single = file }
 end
 
--- The shards that an index file names, as one file.
-local function open_shards(index)
-  local folder = index:match "^(.*)/"
-  local map = guard(65, core.json_decode, core.read_file(index, 64 << 20), index).weight_map
-  local shards, all, list = {}, {}, {}
-  if type(map) ~= "table" then error({ exit = 65, message = index .. ": no weight_map in it" }, 0) end
-  for name, shard in pairs(map) do
-    if type(shard) ~= "string" or shard:find "/" then
-      error({ exit = 65, message = ("%s: %s is said to be in '%s'; a file name is expected"):format(index, name, tostring(shard)) }, 0)
-    end
-    shards[shard] = shards[shard] or guard(65, core.load, folder .. "/" .. shard)
-    if not shards[shard]:info(name) then
-      error({ exit = 65, message = ("%s: %s is not in %s"):format(index, name, shard) }, 0)
-    end
-    all[name], list[#list + 1] = shards[shard], name
-  end
-  table.sort(list)
-  return { names = function() return list end, meta = function() return {} end,
-    info = function(_, name) return all[name] and all[name]:info(name) end,
-    read = function(_, name) return all[name] and all[name]:read(name) end }
-end
-
--- The weights of one component of a diffusers folder, the full ones before .fp16. and other variants.
-local function open_component(path, component)
-  for _, variant in ipairs { "", ".fp16", ".bf16", ".non_ema" } do
-    for _, stem in ipairs { "diffusion_pytorch_model", "model" } do
-      local file = ("%s/%s/%s%s.safetensors"):format(path, component, stem, variant)
-      if core.exists(file) then return guard(65, core.load, file) end
-      local index = ("%s/%s/%s.safetensors.index%s.json"):format(path, component, stem, variant)
-      if core.exists(index) then return open_shards(index) end
-    end
-  end
-end
-
 local function open_folder(path)
   local files, shapes = {}, {}
+  folder.check_index(path)
   for _, component in ipairs { "unet", "vae", "text_encoder", "text_encoder_2" } do
-    files[component] = open_component(path, component)
+    files[component] = folder.weights(path, component)
     shapes[component] = files[component]
   end
   local extras = path .. "/single_file_extras.safetensors"  -- see layout.lua
@@ -82,10 +48,8 @@ local function open_folder(path)
     return info and info.shape
   end)
   if config then
-    detect.apply_folder(config, function(name)
-      local file = path .. "/" .. name
-      return core.exists(file) and guard(65, core.json_decode, core.read_file(file), file) or nil
-    end)
+    for i = 1, #config.text do folder.check_tokenizer(path, i == 1 and "tokenizer" or "tokenizer_" .. i) end
+    detect.apply_folder(config, folder.settings(path, config))
   end
   return config, files
 end
@@ -106,7 +70,7 @@ end
 -- prefix. -> opened files, for layout.items
 function files.open_vae(path)
   if core.exists(path) == "folder" then
-    local whole, alone = open_component(path, "vae"), open_component(path:match "^(.-)/*$" .. "/..", path:match "([^/]*)/*$")
+    local whole, alone = folder.weights(path, "vae"), folder.weights(path:match "^(.-)/*$" .. "/..", path:match "([^/]*)/*$")
     local vae = whole or alone
     if vae then return { vae = vae } end
   elseif core.exists(path) then
