@@ -30,7 +30,7 @@ local function model(x, t)
   return out
 end
 
-local record, more = core.load "tests/golden/samplers.safetensors", core.exists "tests/golden/samplers_more.safetensors" and core.load "tests/golden/samplers_more.safetensors"
+local record, more = core.load "tests/golden/samplers.safetensors", core.load "tests/golden/samplers_more.safetensors"
 local unit, fresh, seen = record:read "x_T_unit", record:read "step_noises", {}
 local schedules = { [false] = diffusion.schedule {}, [true] = diffusion.schedule { zero_terminal_snr = true } }
 
@@ -83,16 +83,16 @@ for _, spacing in ipairs { "leading", "trailing" } do follow(record, "diffusers.
 follow(record, "diffusers.euler.karras", "euler", { sigmas = "karras" })
 
 -- What diffusers interpolates or rounds in its own way is followed with its own points.
-local function recorded_points(key)
-  local at, t = {}, record:read(key .. ".timesteps")
-  for i, sigma in ipairs(record:read(key .. ".sigmas"):table()) do
+local function recorded_points(file, key)
+  local at, t = {}, file:read(key .. ".timesteps")
+  for i, sigma in ipairs(file:read(key .. ".sigmas"):table()) do
     at[i] = samplers.point(i <= t.count and t:get(i) or 0, 1 / (1 + sigma * sigma))
   end
   return at
 end
-local linear = recorded_points "diffusers.euler.linspace"
+local linear = recorded_points(record, "diffusers.euler.linspace")
 follow(record, "diffusers.euler.linspace", "euler", { at = linear, start = linear[1].noise })
-follow(record, "diffusers.dpmpp_2m.karras", "dpmpp_2m", { at = recorded_points "diffusers.dpmpp_2m.karras", start = 1 })
+follow(record, "diffusers.dpmpp_2m.karras", "dpmpp_2m", { at = recorded_points(record, "diffusers.dpmpp_2m.karras"), start = 1 })
 
 for name, key in pairs { ddim = "ddim", dpmpp_2m = "dpmpp_2m" } do
   local at = samplers.points(schedules[false], name, 8, { spacing = name == "dpmpp_2m" and "whole" or nil })
@@ -100,6 +100,37 @@ for name, key in pairs { ddim = "ddim", dpmpp_2m = "dpmpp_2m" } do
     check(at[i].t == t, "%s: timestep %d is %g, not %g", name, i, at[i].t, t)
   end
 end
+
+-- ---- diffusers 0.31 -----------------------------------------------------------------------------------------------------
+
+for n, tail in pairs { [8] = "", [20] = ".20" } do
+  follow(more, "ddpm" .. tail, "ddpm", { steps = n })
+  follow(more, "lms.leading" .. tail, "lms", { steps = n, spacing = "leading" })
+  follow(more, "dpmpp_2m" .. tail, "dpmpp_2m", { steps = n, spacing = "whole" })
+  follow(more, "dpmpp_2m_sde" .. tail, "dpmpp_2m_sde", { steps = n, spacing = "whole" })
+  follow(more, "unipc" .. tail, "unipc", { steps = n })
+end
+linear = recorded_points(more, "lms.linspace")
+follow(more, "lms.linspace", "lms", { at = linear, start = linear[1].noise })
+follow(more, "lms.karras", "lms", { sigmas = "karras" })
+follow(more, "heun.karras", "heun", { sigmas = "karras" })
+follow(more, "unipc.karras", "unipc", { at = recorded_points(more, "unipc.karras"), start = 1 })
+follow(more, "euler_a.leading", "euler_a", { spacing = "leading" })
+for _, name in ipairs { "ddim", "ddpm", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc" } do
+  local spacing = name:match "^euler" and "trailing" or name:match "^dpmpp" and "whole" or nil
+  follow(more, "zero." .. name, name, { zero = true, spacing = spacing }, V)
+end
+for name, spacing in pairs { ddim = "leading", euler_a = "leading", dpmpp_2m = "whole", unipc = "whole" } do
+  follow(more, "image." .. name, name, { first = 5, spacing = spacing })
+end
+
+-- Every picture of both records was compared.
+for _, file in ipairs { record, more } do
+  for _, name in ipairs(file:names()) do
+    check(seen[name] or not name:match "%.eps$" and not name:match "%.v$", "%s was not compared", name)
+  end
+end
+check(not pcall(draw, "ddim", { zero = true, prediction = "epsilon" }), "zero terminal SNR without v-prediction")
 
 -- ---- the schedule ---------------------------------------------------------------------------------------------------------
 
