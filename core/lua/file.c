@@ -285,10 +285,20 @@ static int core_json_decode(lua_State *L)
 
 /* ---- plain files ----------------------------------------------------------------------------------------- */
 
+/* core.read_file(path, max?, head?) -> bytes; more than max (16 MiB) are an error, with head the rest is left */
 static int core_read_file(lua_State *L)
 {
+    const char *path = luaL_checkstring(L, 1);
+    size_t most = (size_t)luaL_optinteger(L, 2, 16 << 20);
+    struct file_map m;
+    if (lua_toboolean(L, 3)) {
+        if (!file_map_open(&m, path)) return script_raise(L);
+        lua_pushlstring(L, (const char *)m.data, m.bytes < most ? m.bytes : most);
+        file_map_close(&m);
+        return 1;
+    }
     struct str s = { 0 };
-    if (!file_read(luaL_checkstring(L, 1), (size_t)luaL_optinteger(L, 2, 16 << 20), &s)) return script_raise(L);
+    if (!file_read(path, most, &s)) return script_raise(L);
     lua_pushlstring(L, s.data ? s.data : "", s.len);
     str_finish(&s);
     return 1;
@@ -400,6 +410,22 @@ static int core_sha256(lua_State *L)
     return 1;
 }
 
+/* core.sha256_file(path, skip?) -> 64 hex digits of the file's bytes from `skip` on */
+static int core_sha256_file(lua_State *L)
+{
+    struct file_map m;
+    uint64_t skip = (uint64_t)luaL_optinteger(L, 2, 0);
+    if (!file_map_open(&m, luaL_checkstring(L, 1))) return script_raise(L);
+    if (skip > m.bytes) skip = m.bytes;
+    uint8_t h[32];
+    char text[65];
+    hash_sha256(m.data + skip, m.bytes - skip, h);
+    file_map_close(&m);
+    for (int i = 0; i < 32; i++) snprintf(text + 2 * i, 3, "%02x", h[i]);
+    lua_pushstring(L, text);
+    return 1;
+}
+
 void script_open_file(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -408,7 +434,7 @@ void script_open_file(lua_State *L)
         { "append_file", core_append_file }, { "sync_file", core_sync_file },
         { "exists", core_exists }, { "make_dirs", core_make_dirs },
         { "remove_file", core_remove_file }, { "list", core_list }, { "hash", core_hash }, { "hash_file", core_hash_file },
-        { "sha256", core_sha256 }, { NULL, NULL },
+        { "sha256", core_sha256 }, { "sha256_file", core_sha256_file }, { NULL, NULL },
     };
     static const luaL_Reg model[] = {
         { "__gc", model_gc }, { "__close", model_gc }, { "close", model_gc }, { "names", model_names },

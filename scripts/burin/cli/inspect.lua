@@ -1,11 +1,12 @@
 -- SPDX-License-Identifier: MIT
 local core = require "burin.core"
 return {
-  summary = "what is in a model file: tensors, metadata",
+  summary = "what is in a model file, or the text in a picture",
   usage = "FILE [options]",
   needs = 1,
   options = { { "--values", "flag", "also mean, deviation, least and greatest value of each tensor" } },
   run = function(args)
+    if require("burin.infotext").inspect(args[1], args.json) then return 0 end
     local file = core.load(args[1])
     local names, total, list = file:names(), 0, {}
     for _, name in ipairs(names) do
