@@ -26,15 +26,38 @@ function sample.guide(uncond, cond, guidance, rescale)
   return e * (deviation(cond) / deviation(e) * rescale + (1 - rescale))
 end
 
+local VAE_MEMORY = 1 << 30  -- bytes of workspace that the autoencoder gets before it works in tiles
+
+-- A session of trace(graph, tiles or nil) over the whole picture, or in tiles of o.vae_tile pixels. Where o does not say, in
+-- the largest tiles that fit into VAE_MEMORY and whose tensors the device can bind.
+local function vae_session(self, name, trace)
+  local why
+  for _, pixels in ipairs(self.o.vae_tile and { self.o.vae_tile } or { 0, 512, 256 }) do
+    local shape, tile, graph = self.latent.shape, pixels // self.model:downsample(), core.graph()
+    local t = tile > 0 and (tile < shape[2] or tile < shape[3]) and tiles.new(shape[2], shape[3], tile) or nil
+    local ok, session = pcall(function()
+      trace(graph, t)
+      return core.session(graph, name)
+    end)
+    if ok and (self.o.vae_tile or session:info().arena <= VAE_MEMORY) then
+      self.tiles[#self.tiles + 1] = t
+      return session
+    end
+    why = ok and "the autoencoder needs more memory than it may take" or session
+    if ok then local _ <close> = session end
+  end
+  error(why, 0)
+end
+
 -- model: an opened model whose variables are declared. o: width, height (pixels), batch, tokens (75), clip_skip, rescale (of
--- the guidance), zero_snr (a schedule that ends without signal), vae_tile (pixels; 0 = the whole picture at once), image
--- (whether run() will get one). Nothing is computed or allocated yet.
+-- the guidance), zero_snr (a schedule that ends without signal), vae_tile (pixels; 0 = the whole picture at once; nil =
+-- what fits), image (whether run() will get one). Nothing is computed or allocated yet.
 function sample.new(model, o)
   local f = model:downsample()
   if o.width % f ~= 0 or o.height % f ~= 0 then
     error({ exit = 78, message = ("the image size %dx%d is not a multiple of %d"):format(o.width, o.height, f) }, 0)
   end
-  local self = setmetatable({ model = model, o = o, batch = o.batch or 1,
+  local self = setmetatable({ model = model, o = o, batch = o.batch or 1, tiles = {},
     schedule = diffusion.schedule { zero_terminal_snr = o.zero_snr } }, Sampler)
   local b, h, w = self.batch, o.height // f, o.width // f
   self.x = core.var("sample.x", { b, h, w, 4 }, "f32", "input")
@@ -51,16 +74,12 @@ function sample.new(model, o)
   g:assign(self.e, sample.guide(e:slice(0, 0, b), e:slice(0, b, 2 * b), step:slice(0, 1, 2), o.rescale))
   self.step_session = core.session(g, "sample.step")
 
-  local tile = (o.vae_tile or 0) // f
-  self.tiles = tile > 0 and (tile < h or tile < w) and tiles.new(h, w, tile) or nil
-  g = core.graph()
-  g:assign(self.image, model:decode_latents(g, g:leaf(self.latent), self.tiles):cast "f32")
-  self.decode_session = core.session(g, "sample.decode")
-  if o.image then
-    g = core.graph()
-    g:assign(self.latent, model:encode_latents(g, g:leaf(self.image), self.tiles):cast "f32")
-    self.encode_session = core.session(g, "sample.encode")
-  end
+  self.decode_session = vae_session(self, "sample.decode", function(graph, t)
+    graph:assign(self.image, model:decode_latents(graph, graph:leaf(self.latent), t):cast "f32")
+  end)
+  self.encode_session = o.image and vae_session(self, "sample.encode", function(graph, t)
+    graph:assign(self.latent, model:encode_latents(graph, graph:leaf(self.image), t):cast "f32")
+  end)
   return self
 end
 
@@ -133,7 +152,7 @@ function Sampler:run(jobs, o, done, progress)
   local b, finished, total = self.batch, 0, 0
   local list = groups(self, jobs, o)
   for _, group in ipairs(list) do total = total + (#group + b - 1) // b * (group.steps + 1 - group.first) end
-  if self.tiles then self.tiles:upload() end
+  for _, t in ipairs(self.tiles) do t:upload() end
   local image = o.image and encode(self, o.image)
   for _, group in ipairs(list) do
     for first = 1, #group, b do
