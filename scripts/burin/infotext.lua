@@ -21,7 +21,8 @@ local function stem(path) return (path:match "[^/]*$":gsub("%.%w+$", "")) end
 -- What A1111 calls a model and a LoRA: the file's hash, and that of its tensors (what sd-scripts writes as sshs_model_hash).
 -- path: of the model; a folder has no hash. loras: { { path =, scale = } ... }. Returns { model =, hash =, loras = { ... } }.
 function infotext.sources(path, loras)
-  local s = { model = stem(path:gsub("/+$", "")), hash = core.exists(path) == "file" and sha256(path):sub(1, 10) or nil, loras = {} }
+  local hash = core.exists(path) == "file" and sha256(path):sub(1, 10) or nil
+  local s = { model = stem(path:gsub("/+$", "")), hash = hash, loras = {} }
   for i, l in ipairs(loras) do
     local file = core.load(l.path)
     local known = file:meta().sshs_model_hash

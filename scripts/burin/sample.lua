@@ -50,13 +50,14 @@ local function vae_session(self, name, trace)
 end
 
 -- model: an opened model whose variables are declared. o: width, height (pixels), batch, tokens (75), clip_skip, rescale (of
--- the guidance), zero_snr (a schedule that ends without signal), vae_tile (pixels; 0 = the whole picture at once; nil =
--- what fits), image (whether run() will get one). Nothing is computed or allocated yet.
+-- the guidance), zero_snr (a schedule that ends without signal; default what the model says), vae_tile (pixels; 0 = the
+-- whole picture at once; nil = what fits), image (whether run() will get one). Nothing is computed or allocated yet.
 function sample.new(model, o)
   local f = model:downsample()
   if o.width % f ~= 0 or o.height % f ~= 0 then
     error({ exit = 78, message = ("the image size %dx%d is not a multiple of %d"):format(o.width, o.height, f) }, 0)
   end
+  o.zero_snr = o.zero_snr or model.config.zero_snr or false
   local self = setmetatable({ model = model, o = o, batch = o.batch or 1, tiles = {},
     schedule = diffusion.schedule { zero_terminal_snr = o.zero_snr } }, Sampler)
   local b, h, w = self.batch, o.height // f, o.width // f
@@ -65,7 +66,8 @@ function sample.new(model, o)
   self.step = core.var("sample.step", { 2 }, "f32", "input")
   self.latent = core.var("sample.latent", { 1, h, w, 4 }, "f32", "input")
   self.image = core.var("sample.image", { 1, o.height, o.width, 3 }, "f32", "input")
-  self.conditioning = conditioning.new(model, { rows = 2 * b, tokens = o.tokens, clip_skip = o.clip_skip, width = o.width, height = o.height })
+  self.conditioning = conditioning.new(model, { rows = 2 * b, tokens = o.tokens, clip_skip = o.clip_skip,
+    width = o.width, height = o.height })
 
   local g = core.graph()
   local x, step = g:leaf(self.x), g:leaf(self.step)

@@ -137,7 +137,10 @@ end
 -- The i-th of n timesteps out of 0 .. steps - 1, descending.
 local timesteps = {
   linspace = function(i, n, steps) return n > 1 and (steps - 1) * (1 - (i - 1) / (n - 1)) or steps - 1 end,  -- k-diffusion
-  leading = function(i, n, steps) return math.min((n - i) * (steps // n) + 1, steps - 1) end,  -- as SD was published: offset 1
+  leading = function(i, n, steps)  -- with the offset 1 that Stable Diffusion was published with, where there is room for it
+    local stride = steps // n
+    return (n - i) * stride + math.min(1, steps - 1 - (n - 1) * stride)
+  end,
   trailing = function(i, n, steps) return round(steps - (i - 1) * steps / n) - 1 end,
   whole = function(i, n, steps) return round((steps - 1) * (1 - (i - 1) / n)) end,  -- diffusers' multistep solvers
 }
@@ -188,6 +191,9 @@ function samplers.points(schedule, name, n, o)
     if o.sigmas == "karras" then at[i] = karras(schedule, i, n, 2 ^ -24)
     elseif t == math.floor(t) then at[i] = samplers.point(t, math.max(schedule.alpha_bar[math.tointeger(t)], floor))
     else at[i] = at_sigma(t, exp(log_sigma(schedule, t, floor))) end
+    if i > 1 and at[i].lambda <= at[i - 1].lambda then
+      error({ exit = 78, message = ("%d steps are too many for %s: two would begin at timestep %d"):format(n, entry.label, t) }, 0)
+    end
   end
   at[n + 1] = samplers.point(0, (o.final or entry.final) == "first" and schedule.alpha_bar[0] or 1)
   at.start = (entry.unit or spacing == "leading" or spacing == "whole") and 1 or at[1].noise

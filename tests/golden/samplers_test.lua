@@ -124,6 +124,14 @@ for name, spacing in pairs { ddim = "leading", euler_a = "leading", dpmpp_2m = "
   follow(more, "image." .. name, name, { first = 5, spacing = spacing })
 end
 
+-- As many steps as there are timesteps, and more than that.
+local all = samplers.points(schedules[false], "ddpm", 1000, {})
+check(all[1].t == 999 and all[1000].t == 0 and all[1001].noise == 0, "DDPM in 1000 steps goes from %g to %g", all[1].t, all[1000].t)
+for _, case in ipairs { { "unipc", 1000 }, { "ddim", 1001 } } do
+  local ok, e = pcall(samplers.points, schedules[false], case[1], case[2], {})
+  check(not ok and tostring(e.message):find "too many", "%s in %d steps", case[1], case[2])
+end
+
 -- Every picture of both records was compared.
 for _, file in ipairs { record, more } do
   for _, name in ipairs(file:names()) do

@@ -198,6 +198,19 @@ check(xl_pictures[3].text:find("Steps: 2, Sampler: Heun", 1, true) and xl_pictur
 local v = draw(sd.open "tests/golden/tiny_sd2/model_ldm.safetensors", { width = 64, height = 64, zero_snr = true }, { { prompt = "a" } }, { steps = 2 })
 check(v[1].picture:stats().std > 0 and v[1].text:find("Noise Schedule: Zero Terminal SNR", 1, true), "zero terminal SNR: %s", v[1].text)
 
+-- What a file says of its schedule.
+local detect = require "burin.models.detect"
+local v_file = core.load "tests/golden/tiny_sd2/model_ldm.safetensors"
+for _, marked in ipairs { true, false } do
+  local config = detect.single(function(name)
+    local info = v_file:info(name)
+    return info and info.shape or name == "ztsnr" and marked and {} or nil
+  end)
+  check(config.zero_snr == marked, "a file %s ztsnr has zero terminal SNR: %s", marked and "with" or "without", tostring(config.zero_snr))
+  detect.apply_folder(config, function(name) return name:match "^scheduler" and { rescale_betas_zero_snr = not marked } or nil end)
+  check(config.zero_snr == not marked, "scheduler_config.json's rescale_betas_zero_snr is not read")
+end
+
 -- Image to image stays the nearer to its picture the less of it may change; with tiles, too.
 local tiny, start, apart = sd.open "models/tiny-sd.safetensors", one, {}
 for i, strength in ipairs { 0.1, 0.5, 1 } do

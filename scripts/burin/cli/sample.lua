@@ -25,10 +25,12 @@ end
 local function one_of(args, name, known)
   for _, one in ipairs(known) do if one == args[name] then return end end
   local near = core.nearest(args[name], known)
-  wrong("--%s is one of %s, not '%s'%s", name, table.concat(known, ", "), args[name], near and ("; did you mean '" .. near .. "'?") or "")
+  wrong("--%s is one of %s, not '%s'%s", name, table.concat(known, ", "), args[name],
+    near and ("; did you mean '" .. near .. "'?") or "")
 end
 
-local whole_numbers = { steps = 1, seed = math.mininteger, count = 1, width = 8, height = 8, batch = 1, clip_skip = 1, tokens = 75, vae_tile = 0 }
+local whole_numbers = { steps = 1, seed = math.mininteger, count = 1, width = 8, height = 8, batch = 1, clip_skip = 1,
+  tokens = 75, vae_tile = 0 }
 
 -- Whole numbers become integers; what is out of range is an error.
 local function check(args)
@@ -64,8 +66,8 @@ local function read_jobs(args)
     local parsed = sample.parse_prompt(line)
     if parsed.embedded then core.log("warn", ("prompt '%s': --g has no effect on Stable Diffusion"):format(line)) end
     for k = 1, args.count do
-      local job = setmetatable({ seed = (parsed.seed or args.seed) + k - 1, negative = parsed.negative or args.negative }, { __index = parsed })
-      jobs[#jobs + 1] = job
+      jobs[#jobs + 1] = setmetatable({ seed = (parsed.seed or args.seed) + k - 1,
+        negative = parsed.negative or args.negative }, { __index = parsed })
     end
   end
   return jobs
@@ -85,8 +87,9 @@ local function by_size(model, args, jobs, width, height)
     local w, h = job.width or args.width or width, job.height or args.height or height
     local key = w .. "x" .. h
     if not by[key] then
-      by[key] = { sampler = sample.new(model, { width = w, height = h, batch = args.batch, clip_skip = args.clip_skip, tokens = args.tokens,
-        rescale = args.rescale, zero_snr = args.zero_snr, vae_tile = args.vae_tile, image = args.init ~= nil }), width = w, height = h, jobs = {}, at = {} }
+      local sampler = sample.new(model, { width = w, height = h, batch = args.batch, clip_skip = args.clip_skip,
+        tokens = args.tokens, rescale = args.rescale, zero_snr = args.zero_snr, vae_tile = args.vae_tile, image = args.init ~= nil })
+      by[key] = { sampler = sampler, width = w, height = h, jobs = {}, at = {} }
       list[#list + 1] = by[key]
     end
     table.insert(by[key].jobs, job)
@@ -122,7 +125,7 @@ return {
     { "--tokens", "number", "75, 150 or 225: the length that prompts are padded or cut to", 75 },
     { "--clip-skip", "number", "use the text encoder's n-th last layer" },
     { "--precision", "name", "f32, f16 or bf16: weights and activations", "f32" },
-    { "--vae-tile", "number", "pixels: the autoencoder works in tiles of this side; 0 = at once (default: what fits into 1 GiB)" },
+    { "--vae-tile", "number", "pixels: the autoencoder works in tiles of this side; 0 = at once (default: what fits 1 GiB)" },
     { "--out", "folder", "where the PNG files go", "samples" },
   },
   more = "docs/sampling.md has examples.",
@@ -156,8 +159,8 @@ return {
         local path = ("%s/%05d.png"):format(args.out, i)
         guard(74, core.image_save, path, image, { "parameters", text })
         images[i] = image
-        core.write_stdout(args.json and core.json_encode { path = path, prompt = jobs[i].prompt, seed = jobs[i].seed } .. "\n"
-          or path .. "\n")
+        local line = args.json and core.json_encode { path = path, prompt = jobs[i].prompt, seed = jobs[i].seed } or path
+        core.write_stdout(line .. "\n")
       end, function(step, steps)
         bar = bar or progress.new("sampling", steps)
         bar:update(step)
