@@ -44,6 +44,7 @@ local function check(args)
   one_of(args, "sampler", samplers.names)
   one_of(args, "sigmas", samplers.sigmas)
   one_of(args, "precision", { "f32", "f16", "bf16" })
+  if args.prediction then one_of(args, "prediction", { "epsilon", "v" }) end
   if args.spacing then one_of(args, "spacing", samplers.spacings) end
   if args.tokens % 75 ~= 0 or args.tokens > 225 then wrong("--tokens is 75, 150 or 225, not %d", args.tokens) end
   if args.steps > 1000 then wrong("--steps is at most 1000, not %d", args.steps) end
@@ -124,6 +125,7 @@ return {
     { "--batch", "number", "pictures at a time", 1 },
     { "--tokens", "number", "75, 150 or 225: the length that prompts are padded or cut to", 75 },
     { "--clip-skip", "number", "use the text encoder's n-th last layer" },
+    { "--prediction", "name", "epsilon or v, what the model predicts, where its file does not say" },
     { "--precision", "name", "f32, f16 or bf16: weights and activations", "f32" },
     { "--vae-tile", "number", "pixels: the autoencoder works in tiles of this side; 0 = at once (default: what fits 1 GiB)" },
     { "--out", "folder", "where the PNG files go", "samples" },
@@ -133,7 +135,8 @@ return {
     check(args)
     local jobs, loras = read_jobs(args), parse_loras(args.lora or {})
     args.open_device()
-    local model = require("burin.models.sd").open(args[1], { loras = loras, dtype = args.precision, compute = args.precision })
+    local model = require("burin.models.sd").open(args[1], { loras = loras, dtype = args.precision,
+      compute = args.precision, prediction = args.prediction })
     if args.zero_snr and model.prediction ~= "v" then
       error({ exit = 78, message = "--zero-snr needs a model that predicts v; this one predicts epsilon" }, 0)
     end
