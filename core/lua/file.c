@@ -328,10 +328,20 @@ static int core_json_decode(lua_State *L)
 
 /* ---- plain files ----------------------------------------------------------------------------------------- */
 
+/* core.read_file(path, max?, head?) -> bytes; more than max (16 MiB) are an error, with head the rest is left */
 static int core_read_file(lua_State *L)
 {
+    const char *path = luaL_checkstring(L, 1);
+    size_t most = (size_t)luaL_optinteger(L, 2, 16 << 20);
+    struct file_map m;
+    if (lua_toboolean(L, 3)) {
+        if (!file_map_open(&m, path)) return script_raise(L);
+        lua_pushlstring(L, (const char *)m.data, m.bytes < most ? m.bytes : most);
+        file_map_close(&m);
+        return 1;
+    }
     struct str s = { 0 };
-    if (!file_read(luaL_checkstring(L, 1), (size_t)luaL_optinteger(L, 2, 16 << 20), &s)) return script_raise(L);
+    if (!file_read(path, most, &s)) return script_raise(L);
     lua_pushlstring(L, s.data ? s.data : "", s.len);
     str_finish(&s);
     return 1;

@@ -297,6 +297,28 @@ static int method_affine(lua_State *L)
     return 1;
 }
 
+/* core.mix(a, x, b, y, ...) -> a x + b y + ..., an f32 tensor of x's shape; summed in float64. */
+static int tensor_mix(lua_State *L)
+{
+    struct tensor *first = tensor_check(L, 2);
+    struct tensor *r = tensor_push(L, BURIN_F32, first->rank, first->dim);
+    int terms = (lua_gettop(L) - 1) / 2;
+    const struct tensor *t[16];
+    double by[16];
+    luaL_argcheck(L, terms <= COUNT_OF(t), 33, "at most 16 terms");
+    for (int k = 0; k < terms; k++) {
+        by[k] = luaL_checknumber(L, 2 * k + 1);
+        t[k] = tensor_check(L, 2 * k + 2);
+        luaL_argcheck(L, t[k]->count == first->count, 2 * k + 2, "another number of elements");
+    }
+    for (int64_t i = 0; i < r->count; i++) {
+        double sum = 0;
+        for (int k = 0; k < terms; k++) sum += by[k] * tensor_get(t[k], i);
+        ((float *)r->own)[i] = (float)sum;
+    }
+    return 1;
+}
+
 /* t:stats() -> {mean, std, min, max, norm, finite}. */
 static int method_stats(lua_State *L)
 {
@@ -425,4 +447,6 @@ void script_open_tensor(lua_State *L)
     lua_pop(L, 1);
     lua_pushcfunction(L, tensor_new);
     lua_setfield(L, -2, "tensor");
+    lua_pushcfunction(L, tensor_mix);
+    lua_setfield(L, -2, "mix");
 }

@@ -46,9 +46,9 @@ function Run:draw_samples(step)
   end
   core.make_dirs(self:path "samples")
   local images = {}
-  self.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image)
+  self.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image, text)
     images[i] = image
-    guard(74, core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image, { "prompt", s.prompts[i] })
+    guard(74, core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image, { "parameters", text })
   end)
   core.image_save(self:path("samples/step-%06d.png", step), grid.labelled(images, jobs, math.min(#images, 4)))
   return images

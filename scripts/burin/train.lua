@@ -9,6 +9,7 @@ local material = require "burin.material"
 local options = require "burin.options"
 local runs = require "burin.run"
 local sample = require "burin.sample"
+local samplers = require "burin.samplers"
 local train = {}
 
 local schema = {
@@ -37,12 +38,12 @@ local schema = {
 }
 local sample_schema = {
   every = { "string|integer", help = "'1 epoch', '100 steps' or a number of steps; absent: before and after training" },
-  prompts = { "table", required = true, help = "a list; kohya's --n --s --l --d are understood" },
+  prompts = { "table", required = true, help = "a list; (word:1.2) weights and kohya's --n --s --l --d --ss are understood" },
   steps = { "integer", default = 20, min = 1, help = "denoising steps" },
   guidance = { "number", default = 7.5, help = "classifier-free guidance scale" },
   seed = { "integer", default = 0, help = "of the first picture; the next ones count up" },
   batch = { "integer", default = 1, min = 1, help = "pictures at a time" },
-  sampler = { "string", default = "ddim", one_of = { "ddim", "euler" }, help = "how noise becomes a picture" },
+  sampler = { "string", default = "ddim", one_of = samplers.names, help = "how noise becomes a picture" },
   width = { "integer", help = "pixels; default resolution" }, height = { "integer", help = "pixels; default resolution" },
 }
 local save_schema = {

@@ -5,6 +5,7 @@
 
 ---@alias burin.Every string|integer  # "1 epoch", "100 steps" or a number of steps
 ---@alias burin.Dtype "f32"|"f16"|"bf16"
+---@alias burin.Sampler "ddim"|"ddpm"|"dpmpp_2m"|"dpmpp_2m_sde"|"euler"|"euler_a"|"heun"|"lms"|"unipc"
 ---@class burin.Model
 ---@class burin.Method
 ---@class burin.Optimizer
@@ -34,7 +35,7 @@
 ---@field guidance? number              # 7.5
 ---@field seed? integer                 # 0
 ---@field batch? integer                # 1
----@field sampler? "ddim"|"euler"
+---@field sampler? burin.Sampler
 ---@field width? integer
 ---@field height? integer
 

@@ -1,12 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- The library by itself: accumulation, moving averages, optimizers, samplers, buckets, the order of an epoch.
+-- The library by itself: accumulation, moving averages, optimizers, buckets, the order of an epoch.
 -- Runs as `burin run --trust tests/recipes/library_test.lua` from the repository root.
 local compile = require "burin.compile"
 local core = require "burin.core"
 local dataset = require "burin.dataset"
-local diffusion = require "burin.diffusion"
 local optim = require "burin.optim"
-local samplers = require "burin.samplers"
 
 local passed, failed = 0, 0
 local function check(ok, text, ...)
@@ -156,29 +154,6 @@ do
   end
   local apart = relative(p:read(), core.tensor({ 24 }, "f32", want))
   check(apart < 1e-6, "sgd differs by %g", apart)
-end
-
--- ---- samplers --------------------------------------------------------------------------------------------------------------
-
--- The recorded model: the same function of (x, t) is taken as noise or as velocity.
-local function tanh(x) return 1 - 2 / (math.exp(2 * x) + 1) end
-local function model(x, t) return 0.6 * tanh(x) + 0.3 * x + 0.05 * math.cos(0.01 * t) end
-local recorded, schedule = core.load "tests/golden/samplers.safetensors", diffusion.schedule {}
-for name, key in pairs { ddim = "diffusers.ddim", euler = "euler.default" } do
-  for prediction, suffix in pairs { epsilon = "eps", v = "v" } do
-    local plan = samplers[name](schedule, 8, prediction)
-    local x = recorded:read "x_T_unit":table()
-    for i = 1, #x do x[i] = x[i] * plan.init end
-    for _, s in ipairs(plan) do
-      for i = 1, #x do x[i] = s.a * x[i] + s.b * model(s.c_in * x[i], s.t) end
-    end
-    local apart = relative(core.tensor({ #x }, "f32", x), recorded:read(key .. "." .. suffix))
-    check(apart < 1e-5, "%s, %s: differs by %g", name, suffix, apart)
-  end
-end
-local timesteps = recorded:read "diffusers.ddim.timesteps":table()
-for i, s in ipairs(samplers.ddim(schedule, 8, "epsilon")) do
-  check(s.t == timesteps[i], "ddim: timestep %d is %g, not %g", i, s.t, timesteps[i])
 end
 
 -- ---- buckets ---------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ local function print_facts(facts)
 end
 
 return {
-  summary = "what is in a model file: what it is, who will recognise it, tensors, metadata",
+  summary = "what is in a model file or a picture: what it is, who will recognise it, tensors, metadata",
   usage = "FILE-OR-FOLDER [options]",
   needs = 1,
   options = {
@@ -23,6 +23,7 @@ return {
     { "--summary", "flag", "no list of tensors" },
   },
   run = function(args)
+    if require("burin.infotext").inspect(args[1], args.json) then return 0 end
     local parts = inspect.open(args[1])
     local facts, list, total, meta = inspect.facts(args[1], args.base), {}, 0, {}
     for _, part in ipairs(parts) do

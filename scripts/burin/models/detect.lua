@@ -114,6 +114,7 @@ function detect.single(shape)
   end
   finish(c)
   if shape "v_pred" then c.prediction = "v" end
+  c.zero_snr = shape "ztsnr" ~= nil  -- an empty tensor, as v_pred is
   return c
 end
 
@@ -178,7 +179,10 @@ function detect.apply_folder(c, json)
     c.vae.groups = v.norm_num_groups or c.vae.groups
     c.scaling_factor = v.scaling_factor or c.scaling_factor
   end
-  if s then c.prediction = prediction(s.prediction_type) or c.prediction end
+  if s then
+    c.prediction = prediction(s.prediction_type) or c.prediction
+    c.zero_snr = s.rescale_betas_zero_snr
+  end
   set_text(c.text[1], json "text_encoder/config.json")
   set_text(c.text[2], json "text_encoder_2/config.json")
 end

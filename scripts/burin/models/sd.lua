@@ -30,6 +30,10 @@ local tokenizers = {
 
 local sample_sizes = { sd1 = 512, sd2 = 768, sdxl = 1024 }  -- pixels
 
+-- The type that the autoencoder computes in. Its activations leave the range of f16: SDXL's always, the others' for
+-- some pictures.
+function sd.vae_compute(compute) return compute == "f16" and "f32" or compute end
+
 local function text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
 
 -- o: dtype of frozen weights, role ("param" to train them all), compute (type of activations; dtype
@@ -50,9 +54,7 @@ local function build(config, opened, o)
   self.unet = component "unet"
   if config.vae then
     config.vae.downsample = 1 << (#config.vae.channels - 1)
-    -- SDXL's autoencoder leaves the range of f16
-    local half = config.family == "sdxl" and (o.compute or o.dtype) == "f16"
-    self.vae = component("vae", half and "f32" or nil)
+    self.vae = component("vae", sd.vae_compute(o.compute or o.dtype))
   end
   for i, text in ipairs(config.text) do
     text.checkpoint = o.checkpoint
@@ -115,8 +117,8 @@ end
 -- ---- the networks -------------------------------------------------------------------------------
 
 -- ids (B * chunks, 77), one node per text encoder (a single node serves SD 1.x and 2.x). o:
--- clip_skip (SD 1.x, 2.x), chunks (1), eos (rows of the end tokens, see eos_rows; SDXL's pooled
--- output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per
+-- clip_skip (SD 1.x, 2.x), chunks (1), weights (B * chunks, 77) of the tokens, eos (rows of the end
+-- tokens, see eos_rows; SDXL's pooled output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per
 -- encoder }
 function Model:encode_text(graph, ids, o)
   o = o or {}
@@ -132,6 +134,9 @@ function Model:encode_text(graph, ids, o)
       states = out.normed(out.hidden[config.layers + 1 - (o.clip_skip or 1)])
     end
     outputs[i] = out
+    if o.weights then
+      states = states * o.weights:reshape { states.shape[1], states.shape[2], 1 }:cast(states.dtype)
+    end
     context = context and context:concat(states, { axis = 2 }) or states
   end
   return sd.join_chunks(context, o.chunks or 1), pooled, outputs
@@ -182,9 +187,17 @@ function Model:encode_image(graph, image)
   return vae.encode(self.config.vae, self.vae:trace(graph), image)
 end
 
--- scaled latents (B, h, w, 4) -> image in [-1, 1]
-function Model:decode_latents(graph, latents)
-  return vae.decode(self.config.vae, self.vae:trace(graph), latents * (1 / self.scaling_factor))
+-- scaled latents (B, h, w, 4) -> image in [-1, 1]. tiles (tiles.lua), optional: B is 1 then
+function Model:decode_latents(graph, latents, tiles)
+  local function decode(x) return vae.decode(self.config.vae, self.vae:trace(graph), x) end
+  latents = latents * (1 / self.scaling_factor)
+  return tiles and tiles:map(graph, latents, 1, self:downsample(), decode) or decode(latents)
+end
+
+-- image (B, H, W, 3) in [-1, 1] -> scaled latents, the most likely ones. tiles as above
+function Model:encode_latents(graph, image, tiles)
+  local function encode(x) return (select(2, vae.encode(self.config.vae, self.vae:trace(graph), x))) end
+  return (tiles and tiles:map(graph, image, self:downsample(), 1, encode) or encode(image)) * self.scaling_factor
 end
 
 -- ---- for training and sampling ------------------------------------------------------------------
@@ -199,10 +212,11 @@ function Model:latent_channels() return self.config.vae.latent_channels end
 -- Pixels per latent, along each side.
 function Model:downsample() return 1 << (#self.config.vae.channels - 1) end
 
--- text -> ids (1, 77) for text encoder i (1)
-function Model:tokenize(text, i)
+-- text -> ids (n, 77) for text encoder i (1), n = tokens (75) / 75; weighted: (word:1.2) and the like
+-- are read, and weights (n, 77) are the second result
+function Model:tokenize(text, i, tokens, weighted)
   local t = self.tokenizers[i or 1]
-  return core.token_chunks(text, t.flavour, 75, t.pad)
+  return core.token_chunks(text, t.flavour, tokens or 75, t.pad, weighted)
 end
 
 -- Latents of the VAE are multiplied by it, to have unit deviation.
