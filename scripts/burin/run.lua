@@ -27,7 +27,7 @@ local function write_batch(run, batch)
     var:write(out)
   end
   gather(t.inputs.moments, "moments")
-  if t.inputs.ids then gather(t.inputs.ids, "ids") else gather(t.inputs.context, "context") end
+  run.text:write(t.inputs.text, batch.items)
   local weights = {}
   for i, item in ipairs(batch.items) do weights[i] = item.weight end
   t.inputs.weight:write(core.tensor({ n }, "f32", weights))

@@ -2,6 +2,7 @@
 -- train.lua - what burin.train{ ... } describes: checked (recipe), then traced and planned (prepare) without taking
 -- device memory, so `burin plan` is the same code. material.lua finds what is learnt from, run.lua trains.
 local compile = require "burin.compile"
+local conditioning = require "burin.conditioning"
 local core = require "burin.core"
 local dataset = require "burin.dataset"
 local diffusion = require "burin.diffusion"
@@ -85,26 +86,24 @@ local function trace_bucket(run, bucket)
   local inputs = {
     moments = core.var("batch.moments." .. name, { b, h, w, 8 }, "f32", "input"),
     weight = core.var("batch.weight." .. name, { b }, "f32", "input"),
+    text = run.text:declare("batch.%s." .. name, b),
   }
-  if run.trains_text then inputs.ids = core.var("batch.ids." .. name, { b, 77 }, "i32", "input")
-  else inputs.context = core.var("batch.context." .. name, model:context_shape(b), "f32", "input") end
   local session = run.trainer:session("train." .. name, function(graph, control)
     local moments = graph:leaf(inputs.moments)
     local mean = moments:slice { axis = 3, begin = 0, stop = 4 }
     local std = moments:slice { axis = 3, begin = 4, stop = 8 }
     local latents = (mean + std * control:randn(mean.shape, { use = 3 })) * model.scaling_factor
-    local context = inputs.context and graph:leaf(inputs.context)
-    if inputs.ids then context = model:encode_text(graph, graph:leaf(inputs.ids), { clip_skip = o.clip_skip }) end
+    local context, extra = run.text:trace(graph, inputs.text)
     local loss = diffusion.objective { latents = latents, tables = run.tables, control = control, loss = o.loss,
       prediction = model.prediction, sample_weight = graph:leaf(inputs.weight),
-      predict = function(noisy, t) return model:predict(graph, noisy, t, context) end }
+      predict = function(noisy, t) return model:predict(graph, noisy, t, context, extra) end }
     return loss, o.method:params()
   end)
   return { session = session, inputs = inputs, bucket = bucket }
 end
 
 local function trace_encoders(run)
-  local model, o = run.model, run.o
+  local model = run.model
   run.encode = {}
   for _, b in ipairs(run.data:buckets()) do
     local g, f = core.graph(), model:downsample()
@@ -115,13 +114,7 @@ local function trace_encoders(run)
     e.session = core.session(g, "encode.image")
     run.encode[b.bucket] = e
   end
-  if run.trains_text then return end
-  local g = core.graph()
-  run.text = { ids = core.var("encode.ids", { 1, 77 }, "i32", "input"),
-    context = core.var("encode.context", model:context_shape(1), "f32", "input") }
-  local states = model:encode_text(g, g:leaf(run.text.ids), { clip_skip = o.clip_skip })
-  g:assign(run.text.context, states:cast "f32")
-  run.text.session = core.session(g, "encode.text")
+  run.text:trace_encoder()
 end
 
 local function trace_sampler(run)
@@ -148,9 +141,8 @@ function train.prepare(recipe)
   local o = recipe
   local run = runs.new(o)
   run.model = o.base:open { dtype = o.precision, compute = o.precision, checkpoint = o.checkpoint }
-  if run.model.config.unet.added then options.fail("training SDXL is not supported yet") end
   run.model:adapt(o.method)
-  run.trains_text = o.method.options.text_encoder
+  run.text = conditioning.new(run.model, { live = o.method.options.text_encoder, clip_skip = o.clip_skip })
   run.schedule = diffusion.schedule {}
   run.tables = diffusion.tables(run.schedule, o.loss, run.model.prediction)
   material.open(run)

@@ -17,7 +17,7 @@ local function collect(run)
   for _, t in pairs(run.train) do list[#list + 1] = { "training " .. t.bucket.w .. "x" .. t.bucket.h, t.session } end
   if run.trainer.update_session then list[#list + 1] = { "update", run.trainer.update_session } end
   for _, e in pairs(run.encode) do list[#list + 1] = { "VAE encode", e.session } end
-  if run.text then list[#list + 1] = { "text encode", run.text.session } end
+  if run.text.session then list[#list + 1] = { "text encode", run.text.session } end
   if run.sampler then
     list[#list + 1] = { "sampling step", run.sampler.step_session }
     list[#list + 1] = { "VAE decode", run.sampler.decode_session }

@@ -32,7 +32,7 @@ local sample_sizes = { sd1 = 512, sd2 = 768, sdxl = 1024 }  -- pixels
 
 local function text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
 
--- o: dtype of frozen weights, role ("param" to train them all), compute (type of activations; dtype
+-- o: dtype of frozen weights, int8 (8 bits for the frozen matrices and kernels of the U-Net), role ("param" to train them all), compute (type of activations; dtype
 -- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
 -- when the file is known to differ from its family), loras ({ { path =, scale = } ... } to apply)
 local function build(config, opened, o)
@@ -43,11 +43,11 @@ local function build(config, opened, o)
     prediction = config.prediction, scaling_factor = config.scaling_factor,
     norm_groups = config.unet.groups, text = {}, tokenizers = {}, loras = {}, schedule = diffusion.schedule(),
     map = names.map(config.family, config) }, Model)
-  local function component(name, compute)
+  local function component(name, compute, int8)
     return nn.component { name = name, dtype = o.dtype, role = o.role,
-      compute = compute or o.compute or o.dtype }
+      compute = compute or o.compute or o.dtype, int8 = int8 }
   end
-  self.unet = component "unet"
+  self.unet = component("unet", nil, o.int8)
   if config.vae then
     config.vae.downsample = 1 << (#config.vae.channels - 1)
     -- SDXL's autoencoder leaves the range of f16
@@ -251,10 +251,10 @@ end
 -- reader(canonical name) -> tensor in diffusers' layout, out of the file the model was opened from
 function Model:reader(component) return files.reader(self.files, self.map, component) end
 
--- Uploads the weights of every declared component; a model without a file has none, see init.
-function Model:load()
+-- Uploads the weights of every declared component, or of those listed; a model without a file has none, see init.
+function Model:load(components)
   if not self.files then return end
-  for _, component in ipairs(self:components()) do
+  for _, component in ipairs(components or self:components()) do
     if component:is_declared() then component:load(self:reader(component.name)) end
   end
   for _, l in ipairs(self.loras) do
