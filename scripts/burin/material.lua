@@ -12,7 +12,7 @@ local material = {}
 -- Class images made for a run lie in its folder, under a name of what they depend on: another prompt makes others.
 local function prior_folder(run, i, prior)
   local o = run.o
-  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, o.seed, o.resolution, o.precision, o.base.path }
+  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, o.seed, o.resolution, run.settings.precision, o.base.path }
   return ("%s/prior-%d-%s"):format(run.folder, i, core.hash(key):sub(1, 8))
 end
 
@@ -145,7 +145,7 @@ end
 function material.fill_caches(run)
   local model, o, device = run.model, run.o, core.device()
   -- Other devices and types compute other bits: a cache that mixed them would make a run depend on earlier ones.
-  local how = table.concat({ o.precision, device.name, device.driver, device.tier }, "|")
+  local how = table.concat({ run.settings.precision, device.name, device.driver, device.tier }, "|")
   local vae_key = model:content_hash "vae" .. how
   local text_key = not run.text.live and model:content_hash "text" .. (o.clip_skip or 0) .. how
   local bar, kept, facts = progress.new("caching latents", #run.data.items), {}, {}

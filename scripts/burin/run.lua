@@ -7,6 +7,7 @@ local guard = require "burin.guard"
 local material = require "burin.material"
 local options = require "burin.options"
 local progress = require "burin.progress"
+local residency = require "burin.residency"
 local sample = require "burin.sample"
 local state = require "burin.state"
 local runs = {}
@@ -168,13 +169,13 @@ function Run:execute(o)
   for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
   if not o.resume then state.clear(self:path "state") end
   local began = core.clock()
-  core.commit(true)
-  guard(65, self.model.load, self.model)
+  guard(65, residency.enter, self, 1)
   self.tables.upload()
   r.method:init(r.seed)
   self.trainer:reset()
   material.make_priors(self)
   material.fill_caches(self)
+  guard(65, residency.enter, self, 2)
   self.base_key = core.exists(r.base.path) == "file" and core.hash_file(r.base.path) or self.model:content_hash "unet"
   self.step, self.metrics_bytes = 0, 0
   if not (o.resume and restore(self)) then

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- train.lua - what burin.train{ ... } describes: checked (recipe), then traced and planned (prepare) without taking
 -- device memory, so `burin plan` is the same code. material.lua finds what is learnt from, run.lua trains.
+local budget = require "burin.budget"
 local compile = require "burin.compile"
 local conditioning = require "burin.conditioning"
 local core = require "burin.core"
@@ -28,9 +29,12 @@ local schema = {
   schedule = { "table", help = "burin.constant{...}, linear, cosine ...; default burin.constant{}" },
   loss = { "table", help = "burin.mse(), burin.min_snr{...} or burin.loss{...}; default burin.mse()" },
   max_grad_norm = { "number", default = 1, min = 0, help = "0 = no clipping" },
-  precision = { "string", default = "f32", one_of = { "f32", "f16", "bf16" }, help = "storage of activations and frozen weights" },
+  precision = { "string", one_of = { "f32", "f16", "bf16" }, help = "storage of activations and frozen weights; f32, or what the budget asks for" },
+  base_precision = { "string", one_of = { "f32", "f16", "bf16", "int8" }, help = "storage of frozen weights, where it is to differ; int8: the U-Net's, with a scale per output" },
   clip_skip = { "integer", min = 1, max = 12, help = "use the text encoder's n-th last layer (SD 1.x, 2.x)" },
-  checkpoint = { "boolean", default = false, help = "recompute blocks in the backward pass to save memory" },
+  checkpoint = { "boolean", help = "recompute blocks in the backward pass to save memory; false, or what the budget asks for" },
+  budget = { "string", help = "device memory to stay within, as '8 GiB': chooses precision, checkpoint and base_precision where they are not set" },
+  prediction = { "string", one_of = { "epsilon", "v" }, help = "what the model predicts, where its files do not say" },
   sample = { "table", help = "{ every =, prompts = { ... }, steps =, guidance =, sampler = }" },
   save = { "table", help = "{ every =, format = 'kohya', dtype = 'f32' }" },
   state = { "table", help = "{ every =, keep = }: training state for resume" },
@@ -62,6 +66,7 @@ function train.recipe(given)
   if not o.name:match "^[%w._-]+$" then options.fail("name '%s': letters, digits, '.', '_' and '-' only", o.name) end
   if o.epochs and o.steps then options.fail("give either epochs or steps, not both") end
   if not o.epochs and not o.steps then o.epochs = 10 end
+  if o.budget then budget.parse(o.budget) end
   o.concepts = dataset.concepts(o.concepts)
   o.sample = o.sample and options.check("sample", o.sample, sample_schema)
   o.save = options.check("save", o.save or {}, save_schema)
@@ -136,24 +141,35 @@ local function trace_sampler(run)
   end
 end
 
--- Traces and plans a recipe. folder: where the run lives.
-function train.prepare(recipe)
-  local o = recipe
-  local run = runs.new(o)
-  run.model = o.base:open { dtype = o.precision, compute = o.precision, checkpoint = o.checkpoint }
+-- settings: precision, checkpoint, base_precision. known: what an earlier attempt has found out about the pictures.
+local function prepare(o, settings, known)
+  local run, int8 = runs.new(o), settings.base_precision == "int8"
+  run.settings = settings
+  run.model = o.base:open { dtype = int8 and settings.precision or settings.base_precision, int8 = int8,
+    compute = settings.precision, checkpoint = settings.checkpoint, prediction = o.prediction }
   run.model:adapt(o.method)
   run.text = conditioning.new(run.model, { live = o.method.options.text_encoder, clip_skip = o.clip_skip })
   run.schedule = diffusion.schedule {}
   run.tables = diffusion.tables(run.schedule, o.loss, run.model.prediction)
-  material.open(run)
+  if known then
+    for k, v in pairs(known) do run[k] = v end
+  else
+    material.open(run)
+  end
   run.trainer = compile.trainer { optimizer = o.optimizer, max_norm = o.max_grad_norm, accumulate = o.accumulate,
-    seed = o.seed, loss_scale = o.precision == "f16" and 1024 or nil }
+    seed = o.seed, loss_scale = settings.precision == "f16" and 1024 or nil }
   run.train = {}
   for _, b in ipairs(run.data:buckets()) do run.train[b.bucket] = trace_bucket(run, b.bucket) end
   trace_encoders(run)
   trace_sampler(run)
   material.count_steps(run)
   return run
+end
+
+-- Traces and plans a recipe, with settings that keep it within its budget when it has one.
+function train.prepare(o)
+  if not o.budget then return prepare(o, budget.plain(o)) end
+  return budget.choose(o, budget.parse(o.budget), function(settings, known) return prepare(o, settings, known) end)
 end
 
 return train
