@@ -24,21 +24,40 @@ void measure(uint row)
 // Where output `row` of column c = input * taps + tap goes.
 uint target(uint row, uint c) { return (c % taps * inputs + c / taps) * outputs + first + row; }
 
+const bool SAME = DT0 == DT1 && DT0 != F32;  // 16 bits stay as they are
+
+// Four neighbours of four rows. A group takes 32 x 32: whole cache lines on both sides.
+void transpose(uint row, uint c)
+{
+    if (SAME) {
+        uvec2 u[4];
+        [[unroll]] for (uint r = 0; r < 4; r++) u[r] = x_u16x4[((row + r) * columns + c) / 4];
+        [[unroll]] for (uint k = 0; k < 4; k++) {
+            uint h[4];
+            [[unroll]] for (uint r = 0; r < 4; r++) h[r] = (u[r][k / 2] >> (k % 2 * 16)) & 0xffffu;
+            y_u16x4[target(row, c + k) / 4] = uvec2(h[0] | h[1] << 16, h[2] | h[3] << 16);
+        }
+        return;
+    }
+    vec4 v[4];
+    [[unroll]] for (uint r = 0; r < 4; r++) {
+        v[r] = x_at4(((row + r) * columns + c) / 4);
+        if (MODE == 2) v[r] /= max(scale_at(first + row + r), 1e-30);
+    }
+    [[unroll]] for (uint k = 0; k < 4; k++)
+        y_set4(target(row, c + k) / 4, vec4(v[0][k], v[1][k], v[2][k], v[3][k]));
+}
+
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationIndex;
+    uint group = group_number(), lane = gl_LocalInvocationIndex, i = group * 64 + lane;
     if (MODE == 1) {
         if (i < rows) measure(i);
     } else if (!WIDE) {
         if (i < rows * columns) y_set(target(i / columns, i % columns), x_at(i));
-    } else if (i < rows / 4 * (columns / 4)) {
-        uint row = i % (rows / 4) * 4, c = i / (rows / 4) * 4;  // neighbours write neighbours
-        vec4 v[4];
-        [[unroll]] for (uint r = 0; r < 4; r++) {
-            v[r] = x_at4(((row + r) * columns + c) / 4);
-            if (MODE == 2) v[r] /= max(scale_at(first + row + r), 1e-30);
-        }
-        [[unroll]] for (uint k = 0; k < 4; k++)
-            y_set4(target(row, c + k) / 4, vec4(v[0][k], v[1][k], v[2][k], v[3][k]));
+    } else {
+        uint tiles = (rows + 31) / 32;
+        uint row = group % tiles * 32 + lane % 8 * 4, c = group / tiles * 32 + lane / 8 * 4;
+        if (row < rows && c < columns) transpose(row, c);
     }
 }

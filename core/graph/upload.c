@@ -28,9 +28,9 @@ static bool run_mode(const struct upload *u, uint32_t mode, uint32_t first, uint
     const struct plan_target *target = &u->var->device->target;
     bool wide = u->columns % 4 == 0 && u->outputs % 4 == 0;
     uint64_t bytes = (uint64_t)rows * u->columns * burin_dtype_bytes(u->dtype);
-    uint64_t threads = mode == MEASURE ? rows
-                       : wide          ? (uint64_t)(rows / 4) * (u->columns / 4)
-                                       : (uint64_t)rows * u->columns;
+    uint64_t groups = mode == MEASURE ? ceil_div(rows, 64)
+                      : wide ? (uint64_t)ceil_div(rows, 32) * ceil_div(u->columns, 32)
+                             : ceil_div((uint64_t)rows * u->columns, 64);
     struct kernel_call c = { .shader = "upload",
                              .bind = { { .bytes = bytes, .dtype = u->dtype }, whole(u->var) },
                              .n_bind = u->scale ? 3 : 2,
@@ -40,7 +40,7 @@ static bool run_mode(const struct upload *u, uint32_t mode, uint32_t first, uint
                              .push = { rows, first, u->columns, u->inputs, u->taps, u->outputs },
                              .n_push = 6 };
     if (u->scale) c.bind[2] = whole(u->scale);
-    kernel_groups(target, ceil_div(threads, 64), c.groups);
+    kernel_groups(target, groups, c.groups);
     kernel_complete(&c);
     return device_run(u->var->device, u->scratch, &c);
 }

@@ -252,8 +252,8 @@ static bool is_waiting(const burin_var *v, burin_role role)
     return !v->parent && !v->memory && !v->absent && (!role || v->role == role);
 }
 
-/* A new block, large enough for v and, up to the limit, for those of its role that wait after it.
- */
+/* A new block, large enough for v and, up to the limit, for those of its role that wait right after it: they are placed
+ * in this order, so nothing of it stays unused. */
 static bool add_block(burin_device *d, const burin_var *v, int index)
 {
     static const char *const names[BURIN_ROLE_COUNT] = { "variables",       "weights",
@@ -262,8 +262,9 @@ static bool add_block(burin_device *d, const burin_var *v, int index)
     uint64_t bytes = align(v->bytes);
     for (int i = index + 1; i < d->vars; i++) {
         const burin_var *w = d->var[i];
-        if (is_waiting(w, v->role) && bytes + align(w->bytes) <= BLOCK_MAX)
-            bytes += align(w->bytes);
+        if (!is_waiting(w, v->role)) continue;
+        if (bytes + align(w->bytes) > BLOCK_MAX) break;
+        bytes += align(w->bytes);
     }
     struct gpu_buffer *buffer = device_memory_create(d, bytes, names[v->role]);
     if (!buffer) return false;

@@ -147,7 +147,7 @@ if o.layout == "single" then
     end
   end
   if wanted and wanted < #tensors then
-    drop "^[%a_1]+$"      -- schedules
+    drop "^[%w_]+$"      -- schedules
     drop "^model_ema%."
   end
   if wanted and wanted < #tensors then drop "position_ids$" end

@@ -32,12 +32,24 @@ local sample_sizes = { sd1 = 512, sd2 = 768, sdxl = 1024 }  -- pixels
 
 local function text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
 
+-- What the network predicts: SD 2.x files of either kind look the same, so a guess is said aloud.
+local function settle_prediction(config, o, path)
+  if o.prediction and config.prediction_known and o.prediction ~= config.prediction then
+    core.log("warn", ("%s says that it predicts %s; it is taken for %s as told"):format(path, config.prediction,
+      o.prediction))
+  elseif not o.prediction and config.prediction_known == false then
+    core.log("warn", ("%s does not say what it predicts; taken for '%s' as SD 2.x at 768 pixels does. "
+      .. "The 512-pixel base needs prediction = 'epsilon'"):format(path, config.prediction))
+  end
+  config.prediction = o.prediction or config.prediction
+end
+
 -- o: dtype of frozen weights, int8 (8 bits for the frozen matrices and kernels of the U-Net), role ("param" to train them all), compute (type of activations; dtype
 -- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
 -- when the file is known to differ from its family), loras ({ { path =, scale = } ... } to apply)
-local function build(config, opened, o)
+local function build(config, opened, o, path)
   o = o or {}
-  config.prediction = o.prediction or config.prediction
+  settle_prediction(config, o, path or "the configuration")
   config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
   local self = setmetatable({ family = config.family, config = config, files = opened,
     prediction = config.prediction, scaling_factor = config.scaling_factor,
@@ -74,7 +86,7 @@ end
 
 function sd.open(path, o)
   local config, opened = files.open(path)
-  local model = build(config, opened, o)
+  local model = build(config, opened, o, path)
   model.path = path
   return model
 end
