@@ -2,8 +2,8 @@
 -- train.lua - what burin.train{ ... } describes: checked (recipe), then traced and planned (prepare) without taking
 -- device memory, so `burin plan` is the same code. material.lua finds what is learnt from, run.lua trains.
 local budget = require "burin.budget"
+local captions = require "burin.captions"
 local compile = require "burin.compile"
-local conditioning = require "burin.conditioning"
 local core = require "burin.core"
 local dataset = require "burin.dataset"
 local diffusion = require "burin.diffusion"
@@ -148,7 +148,7 @@ local function prepare(o, settings, known)
   run.model = o.base:open { dtype = int8 and settings.precision or settings.base_precision, int8 = int8,
     compute = settings.precision, checkpoint = settings.checkpoint, prediction = o.prediction }
   run.model:adapt(o.method)
-  run.text = conditioning.new(run.model, { live = o.method.options.text_encoder, clip_skip = o.clip_skip })
+  run.text = captions.new(run.model, { live = o.method.options.text_encoder, clip_skip = o.clip_skip })
   run.schedule = diffusion.schedule {}
   run.tables = diffusion.tables(run.schedule, o.loss, run.model.prediction)
   if known then

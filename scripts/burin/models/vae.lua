@@ -16,29 +16,28 @@ local function resnet(c, s, x, out)
   return x + h
 end
 
--- One head over all pixels. A head as wide as the published models' (512) is more than the attention kernels hold, so
--- it is made of products: as many queries at a time as keep the scores within 32 MiB.
-local function single_head(q, k, v)
-  local b, n, width = table.unpack(q.shape)
-  if width <= 256 then return q:attention(k, v, { heads = 1 }) end
-  local rows, out = math.max(1, math.min(n, (8 << 20) // (b * n))), nil
-  q = q * width ^ -0.5
+-- The attention kernels hold heads of up to 256 columns, the published autoencoders have one of 512.
+-- So softmax(q k' / sqrt(width)) v is written out, for some queries (rows) at a time: 16 Mi scores.
+function vae.wide_attention(q, k, v, rows)
+  local n, width, out = q.shape[2], q.shape[3], nil
+  rows = rows or math.max(1, (16 << 20) // (n * q.shape[1]))
   for first = 0, n - 1, rows do
-    local part = q:slice(1, first, math.min(n, first + rows))
-    local scores = part:matmul(k, { tb = true }):cast "f32"
-    local y = scores:softmax():matmul(v):cast(q.dtype)
-    out = out and out:concat(y, { axis = 1 }) or y
+    local scores = q:slice(1, first, math.min(n, first + rows)):matmul(k, { tb = true }) * (1 / math.sqrt(width))
+    local part = scores:softmax():matmul(v)
+    out = out and out:concat(part, { axis = 1 }) or part
   end
   return out
 end
 
+-- One head over all pixels.
 local function attention(c, s, x)
   local shape = x.shape
   local width = shape[4]
   local h = s:group_norm(x, "group_norm", { groups = c.groups, eps = EPS })
   h = h:reshape { shape[1], shape[2] * shape[3], width }
   local q, k, v = s:linear(h, "to_q", width), s:linear(h, "to_k", width), s:linear(h, "to_v", width)
-  return x + s:linear(single_head(q, k, v), "to_out.0", width):reshape(shape)
+  local y = width > 256 and vae.wide_attention(q, k, v) or q:attention(k, v, { heads = 1 })
+  return x + s:linear(y, "to_out.0", width):reshape(shape)
 end
 
 local function middle(c, s, x)

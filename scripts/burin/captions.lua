@@ -1,19 +1,19 @@
 -- SPDX-License-Identifier: MIT
--- conditioning.lua - what a batch tells the U-Net beside the latents: text, and for SDXL the pooled text and six sizes.
+-- captions.lua - what a batch tells the U-Net beside the latents: text, and for SDXL the pooled text and six sizes.
 -- The text encoders are either part of the training graph (live: they are trained), fed with token ids, or they run once
 -- per caption and their results are cached.
 local cache = require "burin.cache"
 local core = require "burin.core"
 local sd = require "burin.models.sd"
-local conditioning = {}
+local captions = {}
 
-local Conditioning = {}
-Conditioning.__index = Conditioning
+local Captions = {}
+Captions.__index = Captions
 
 -- o: live, clip_skip
-function conditioning.new(model, o)
+function captions.new(model, o)
   return setmetatable({ model = model, live = o.live, clip_skip = o.clip_skip,
-    added = model.config.unet.added and true }, Conditioning)
+    added = model.config.unet.added and true }, Captions)
 end
 
 local function declare_text(self, vars, name, b)
@@ -35,7 +35,7 @@ local function encode(self, graph, vars)
 end
 
 -- Variables of a batch of b; name: a pattern for theirs, such as "batch.%s".
-function Conditioning:declare(name, b)
+function Captions:declare(name, b)
   local vars = {}
   if self.live then declare_text(self, vars, name, b) else declare_states(self, vars, name, b) end
   if self.added then vars.sizes = core.var(name:format "sizes", { b, 6 }, "f32", "input") end
@@ -43,7 +43,7 @@ function Conditioning:declare(name, b)
 end
 
 -- -> context, extra: the last two arguments of model:predict
-function Conditioning:trace(graph, vars)
+function Captions:trace(graph, vars)
   local context, pooled
   if self.live then
     context, pooled = encode(self, graph, vars)
@@ -54,7 +54,7 @@ function Conditioning:trace(graph, vars)
 end
 
 -- The session that encodes one text: made once, used by `fill`.
-function Conditioning:trace_encoder()
+function Captions:trace_encoder()
   if self.live then return end
   self.vars = {}
   declare_text(self, self.vars, "encode.%s", 1)
@@ -76,7 +76,7 @@ local function sizes(item)
 end
 
 -- Gives an item (caption, bucket, width, height) what `write` gathers. key: of all that the text encoders are.
-function Conditioning:fill(item, key)
+function Captions:fill(item, key)
   local text = {}
   for i, t in ipairs(self.model.config.text) do text["ids" .. i] = self.model:tokenize(item.caption, i) end
   if self.added then
@@ -98,7 +98,7 @@ function Conditioning:fill(item, key)
 end
 
 -- Writes the variables of a batch.
-function Conditioning:write(vars, items)
+function Captions:write(vars, items)
   for name, var in pairs(vars) do
     local out = core.tensor(var.shape, var.dtype)
     local each = out.count // #items
@@ -111,4 +111,4 @@ function Conditioning:write(vars, items)
   end
 end
 
-return conditioning
+return captions
