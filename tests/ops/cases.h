@@ -50,9 +50,11 @@ static const struct op_case op_cases[] = {
 
     { .op = OP_add, .in = { { 3, { 2, 3, 5 } }, { 1, { 5 } } } },
     { .op = OP_add, .in = { { 0 }, { 2, { 2, 6 } } } },
+    { .op = OP_add, .in = { { 1, { 3000 } }, { 0 } }, .max_range = 4100, .forward_only = true },  /* in pieces */
     { .op = OP_sub, .in = { { 2, { 3, 1 } }, { 3, { 2, 1, 8 } } } },
     { .op = OP_mul, .in = { { 4, { 2, 3, 4, 8 } }, { 4, { 2, 1, 1, 8 } } } },
     { .op = OP_mul, .in = { { 4, { 3, 2, 4, 8 } }, { 4, { 3, 1, 1, 1 } } } },
+    { .op = OP_mul, .in = { { 1, { 3000 } }, { 1, { 3000 } } }, .max_range = 4100, .forward_only = true },
     { .op = OP_div, .in = { { 2, { 3, 5 } }, { 2, { 3, 1 } } }, .low = 0.5, .high = 2 },
     { .op = OP_minimum, .in = { { 2, { 3, 8 } }, { 1, { 8 } } } },
     { .op = OP_maximum, .in = { { 1, { 8 } }, { 2, { 3, 8 } } } },
