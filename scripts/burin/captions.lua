@@ -69,7 +69,7 @@ end
 
 -- Sizes that SDXL is conditioned on, in pixels: the picture's (height, width), where the crop begins (top, left) once it
 -- has been resized to cover its bucket, the bucket's (height, width). The rule is Stability's, as kohya's programs have it.
-local function sizes(item)
+function captions.sizes(item)
   local b, scale = item.bucket, math.max(item.bucket.w / item.width, item.bucket.h / item.height)
   local function crop(size, target) return math.max(0, math.floor((math.floor(size * scale + 0.5) - target) / 2)) end
   return core.tensor({ 6 }, "f32", { item.height, item.width, crop(item.height, b.h), crop(item.width, b.w), b.h, b.w })
@@ -81,7 +81,7 @@ function Captions:fill(item, key)
   for i, t in ipairs(self.model.config.text) do text["ids" .. i] = self.model:tokenize(item.caption, i) end
   if self.added then
     text.eos = sd.eos_rows(text["ids" .. #self.model.config.text])
-    item.sizes = sizes(item)
+    item.sizes = captions.sizes(item)
   end
   if self.live then
     for name, t in pairs(text) do item[name] = t end

@@ -76,7 +76,8 @@ function Component:trace(graph)
   return setmetatable({ component = self, graph = graph, path = "", group = "none" }, Scope)
 end
 
-function Component:is_declared() return #self.order > 0 end
+-- Whether the network is, or is to be, on the device.
+function Component:is_declared() return #self.order > 0 and not self.absent end
 
 -- Gives every variable its first value, each from a stream of its own name: adding a layer changes
 -- no other.
@@ -131,6 +132,7 @@ end
 
 -- Takes the variables off the device, or lets them back to it: then they must be loaded again.
 function Component:set_absent(absent)
+  self.absent = absent
   for _, e in ipairs(self.order) do
     e.var:absent(absent)
     if e.scale then e.scale:absent(absent) end

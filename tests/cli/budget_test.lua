@@ -50,4 +50,18 @@ code, out = plan("none", sd15, 512, "2 GiB", { checkpoint = "false", precision =
 T.check(code == 78, "fields that the recipe sets are not changed: %d %s", code, out)
 code, out = plan("none", sd15, 512, "much")
 T.check(code == 78 and out:find("none.lua:%d+: .*budget"), "an amount that is none: %d %s", code, out)
+
+-- What SD 2.x predicts is guessed aloud unless a file or the recipe says it.
+local sd21 = checkpoint "sd21"
+local warning = "does not say what it predicts"
+code, out = plan("guessed", sd21, 768)
+T.check(code == 0 and out:find(warning, 1, true) and out:find("'v'", 1, true), "a guess in silence: %d %s", code, out)
+code, out = plan("told", sd21, 512, nil, { prediction = '"epsilon"' })
+T.check(code == 0 and not out:find(warning, 1, true), "told: %d %s", code, out)
+local folder = T.scratch .. "/sd21"
+assert(loadfile "scripts/dev/random_checkpoint.lua")("sd21", folder, "--sparse", "--layout", "diffusers")
+code, out = plan("config", folder, 768)
+T.check(code == 0 and not out:find(warning, 1, true), "said by its configuration: %d %s", code, out)
+code, out = plan("against", folder, 768, nil, { prediction = '"epsilon"' })
+T.check(code == 0 and out:find("taken for epsilon as told", 1, true), "against its configuration: %d %s", code, out)
 T.finish()
