@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define STAGING_HALF (32u << 20)
 #define MAPPED (VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT)
@@ -138,9 +137,6 @@ static bool staging_init(struct gpu_device *d)
 static bool zero_fill(struct gpu_device *d, struct gpu_buffer *b)
 {
     if (b->map) {
-        uintptr_t page = 2 << 20, at = ((uintptr_t)b->map + page - 1) / page * page;
-        if (at + page <= (uintptr_t)b->map + b->bytes)  /* large pages where the system has them: a hint */
-            madvise((void *)at, ((uintptr_t)b->map + b->bytes - at) / page * page, MADV_HUGEPAGE);
         memset(b->map, 0, b->bytes);
         return true;
     }

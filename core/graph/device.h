@@ -46,9 +46,9 @@ bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, 
 /* One kernel by itself, now; its tensors are variables with memory, or (var NULL) in the buffer `scratch`. */
 struct kernel_call;
 bool device_run(burin_device *d, struct gpu_buffer *scratch, const struct kernel_call *call);
-/* Memory for the moment, at least `bytes`: the arena, whose contents mean nothing between runs of sessions, or a
- * buffer for device_scratch_finish to destroy. */
-struct gpu_buffer *device_scratch(burin_device *d, uint64_t bytes);
+/* Memory for the moment, of `least` to *bytes, which says how much it is: the arena, whose contents mean nothing between
+ * runs of sessions, or a buffer for device_scratch_finish to destroy. */
+struct gpu_buffer *device_scratch(burin_device *d, uint64_t least, uint64_t *bytes);
 void device_scratch_finish(burin_device *d, struct gpu_buffer *b);
 bool device_computes(const burin_device *d); /* false: the null device */
 

@@ -296,9 +296,11 @@ bool device_run(burin_device *d, struct gpu_buffer *scratch, const struct kernel
     return ok;
 }
 
-struct gpu_buffer *device_scratch(burin_device *d, uint64_t bytes)
+struct gpu_buffer *device_scratch(burin_device *d, uint64_t least, uint64_t *bytes)
 {
-    return bytes <= d->arena_bytes ? d->arena : gpu_buffer_create(d->gpu, bytes, "an upload");
+    if (least > d->arena_bytes) return gpu_buffer_create(d->gpu, *bytes, "an upload");
+    if (*bytes > d->arena_bytes) *bytes = d->arena_bytes;
+    return d->arena;
 }
 
 void device_scratch_finish(burin_device *d, struct gpu_buffer *b)

@@ -15,6 +15,7 @@ struct upload {
     burin_dtype dtype;
     uint32_t outputs, inputs, taps, columns;
     struct gpu_buffer *scratch;
+    uint64_t scratch_bytes;
 };
 
 static struct tensor_ref whole(burin_var *v)
@@ -49,7 +50,7 @@ static bool upload_pieces(const struct upload *u, const uint8_t *src)
 {
     burin_device *d = u->var->device;
     uint64_t row = (uint64_t)u->columns * burin_dtype_bytes(u->dtype);
-    uint32_t rows = row * 4 >= PIECE ? 4 : (uint32_t)(PIECE / row / 4 * 4);
+    uint32_t rows = (uint32_t)(u->scratch_bytes / row / 4 * 4);
     for (uint32_t first = 0; first < u->outputs; first += rows) {
         uint32_t n = u->outputs - first < rows ? u->outputs - first : rows;
         if (!device_memory_write(d, u->scratch, 0, src + first * row, n * row)) return false;
@@ -93,8 +94,9 @@ bool burin_var_upload(burin_var *var, burin_var *scale, burin_dtype dtype, const
     if (!var_memory(var, &offset) && !vars_commit(d, var->role)) return false;
     if (scale && !var_memory(scale, &offset) && !vars_commit(d, scale->role)) return false;
     if (!device_computes(d)) return true;
-    uint64_t row = (uint64_t)u.columns * burin_dtype_bytes(dtype), all = row * u.outputs;
-    u.scratch = device_scratch(d, all < PIECE ? all : row * 4 > PIECE ? row * 4 : PIECE);
+    uint64_t row = (uint64_t)u.columns * burin_dtype_bytes(dtype), all = row * ((u.outputs + 3) / 4 * 4);
+    u.scratch_bytes = all < PIECE ? all : row * 4 > PIECE ? row * 4 : PIECE;
+    u.scratch = device_scratch(d, all < 1 << 20 ? all : row * 4 > 1 << 20 ? row * 4 : 1 << 20, &u.scratch_bytes);
     if (!u.scratch) return false;
     bool ok = upload_pieces(&u, src);
     device_scratch_finish(d, u.scratch);

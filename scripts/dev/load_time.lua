@@ -21,12 +21,20 @@ local function between(a, b) return ("%.2f s (processor %.2f s)"):format(b[1] - 
 local start = now()
 local model = sd.open(path, { dtype = precision ~= "int8" and precision or "f16", int8 = precision == "int8" })
 model:declare()
+local graph = core.graph()  -- one step's graph: pieces of the file pass through its arena
+local function input(name, shape) return graph:leaf(core.var(name, shape, "f32", "input")) end
+local c, size = model.config.unet, model.config.sample_size // model:downsample()
+local e = model:predict(graph, input("x", { 1, size, size, 4 }), input("t", { 1 }), input("context", model:context_shape(1)),
+  c.added and { added = input("added", { 1, c.added }) })
+graph:assign(core.var("e", e.shape, "f32", "input"), e:cast "f32")
+local session = core.session(graph, "step")
 local opened = now()
 core.commit()
 local took = now()
 model:load()
 core.wait()
 local done = now()
+assert(session)
 local device = core.allocated_memory() / (1 << 20)
 if core.device().type ~= "cpu" then device = 0 end
 print(("open and declare %s, take memory %s, load %s; device %.0f MiB; host %.0f MiB now"):format(
