@@ -4,8 +4,9 @@
 local core = require "burin.core"
 local residency = {}
 
--- { { name =, present = { component = true } } ... } of a prepared run.
+-- { { name =, present = { component = true } } ... } of a prepared run; settled once, before class images are made.
 function residency.phases(run)
+  if run.phases then return run.phases end
   local before, training = { name = "before training", present = {} }, { name = "training", present = {} }
   for _, component in ipairs(run.model:components()) do
     local unet, vae = component == run.model.unet, component == run.model.vae
@@ -14,7 +15,8 @@ function residency.phases(run)
     before.present[component] = not unet or trained or #run.missing_prior > 0
     training.present[component] = unet or trained or live or run.o.sample ~= nil
   end
-  return { before, training }
+  run.phases = { before, training }
+  return run.phases
 end
 
 local function set(run, phase)
