@@ -34,14 +34,21 @@ function residency.memory(run)
   return list, largest
 end
 
--- Brings the device into phase i: takes memory, and loads what has not been there in the phase before.
+-- Brings the device into phase i: takes memory, and loads what has not been there in the phase before. When something
+-- leaves, all frozen parts do, since they share blocks of memory, and what stays is loaded again.
 function residency.enter(run, i)
-  local phases = residency.phases(run)
-  local here, load = i > 1 and phases[i - 1].present or {}, {}
+  local phases, components = residency.phases(run), run.model:components()
+  local now, before, here, leaves = phases[i].present, i > 1 and phases[i - 1].present or {}, {}, false
+  for _, component in ipairs(components) do leaves = leaves or before[component] and not now[component] end
+  for _, component in ipairs(components) do
+    here[component] = before[component] and (component.role == "param" or not leaves)
+    if not here[component] then component:set_absent(true) end
+  end
   set(run, phases[i])
   core.commit(i == #phases)
-  for _, component in ipairs(run.model:components()) do
-    if phases[i].present[component] and not here[component] then load[#load + 1] = component end
+  local load = {}
+  for _, component in ipairs(components) do
+    if now[component] and not here[component] then load[#load + 1] = component end
   end
   run.model:load(load)
 end
