@@ -54,6 +54,12 @@ function Instance:attach(component, group)
   end
 end
 
+-- Back to how it was made: for another trace, of another model.
+function Instance:forget()
+  self.groups, self.whole = {}, {}
+  self.component = nn.component { name = self.name, role = "param" }
+end
+
 function Instance:detach(component)
   for i = #component.adapters, 1, -1 do
     if component.adapters[i] == self then table.remove(component.adapters, i) end

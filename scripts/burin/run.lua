@@ -8,6 +8,7 @@ local material = require "burin.material"
 local metadata = require "burin.lora.metadata"
 local options = require "burin.options"
 local progress = require "burin.progress"
+local residency = require "burin.residency"
 local sample = require "burin.sample"
 local state = require "burin.state"
 local runs = {}
@@ -28,7 +29,7 @@ local function write_batch(run, batch)
     var:write(out)
   end
   gather(t.inputs.moments, "moments")
-  if t.inputs.ids then gather(t.inputs.ids, "ids") else gather(t.inputs.context, "context") end
+  run.text:write(t.inputs.text, batch.items)
   local weights = {}
   for i, item in ipairs(batch.items) do weights[i] = item.weight end
   t.inputs.weight:write(core.tensor({ n }, "f32", weights))
@@ -168,13 +169,13 @@ function Run:execute(o)
   if not o.resume then state.clear(self:path "state") end
   local began = core.clock()
   self.began_at = select(2, core.date())
-  core.commit(true)
-  guard(65, self.model.load, self.model)
+  guard(65, residency.enter, self, 1)
   self.tables.upload()
   r.method:init(r.seed)
   self.trainer:reset()
   material.make_priors(self)
   material.fill_caches(self)
+  guard(65, residency.enter, self, 2)
   self.base_key = core.exists(r.base.path) == "file" and core.hash_file(r.base.path) or self.model:content_hash "unet"
   self.step, self.metrics_bytes = 0, 0
   if not (o.resume and restore(self)) then

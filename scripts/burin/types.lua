@@ -67,9 +67,12 @@
 ---@field schedule? burin.Schedule      # burin.constant {}
 ---@field loss? burin.Loss              # burin.mse()
 ---@field max_grad_norm? number         # 1; 0 = no clipping
----@field precision? burin.Dtype        # "f32"
+---@field precision? burin.Dtype        # "f32", or what the budget asks for
+---@field base_precision? burin.Dtype|"int8"
 ---@field clip_skip? integer
----@field checkpoint? boolean           # false
+---@field checkpoint? boolean           # false, or what the budget asks for
+---@field budget? string                # "8 GiB"
+---@field prediction? "epsilon"|"v"
 ---@field sample? burin.Sample
 ---@field save? burin.Save
 ---@field state? burin.State

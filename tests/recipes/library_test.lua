@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The library by itself: accumulation, moving averages, optimizers, buckets, the order of an epoch.
 -- Runs as `burin run --trust tests/recipes/library_test.lua` from the repository root.
+local captions = require "burin.captions"
 local compile = require "burin.compile"
 local core = require "burin.core"
 local dataset = require "burin.dataset"
@@ -232,6 +233,19 @@ for i = 1, 70 do
   local at = (i - 1) * 4
   check(surplus.items[at + 2].repeats == 1 and surplus.items[at + 3].repeats == 1 and surplus.items[at + 4].repeats == 0,
     "concept %d: a surplus of class images is not left out", i)
+end
+
+-- ---- SDXL's six sizes -----------------------------------------------------------------------------------------------
+
+-- A picture of 300 x 200 covers 64 x 64 as 96 x 64, so 16 columns are cut on the left; (height, width) come in this order.
+for _, case in ipairs {
+  { 300, 200, 64, 64, "200 300 0 16 64 64" }, { 200, 300, 64, 64, "300 200 16 0 64 64" },
+  { 1024, 768, 1024, 768, "768 1024 0 0 768 1024" }, { 64, 64, 128, 64, "64 64 32 0 64 128" },
+} do
+  local sizes = captions.sizes { width = case[1], height = case[2], bucket = { w = case[3], h = case[4] } }:table()
+  for i, v in ipairs(sizes) do sizes[i] = math.tointeger(v) end
+  check(table.concat(sizes, " ") == case[5], "%d x %d in %d x %d: sizes %s, not %s", case[1], case[2], case[3], case[4],
+    table.concat(sizes, " "), case[5])
 end
 
 print(("%d passed, %d failed"):format(passed, failed))

@@ -36,22 +36,34 @@ function sd.vae_compute(compute) return compute == "f16" and "f32" or compute en
 
 local function text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
 
--- o: dtype of frozen weights, role ("param" to train them all), compute (type of activations; dtype
+-- What the network predicts: SD 2.x files of either kind look the same, so a guess is said aloud.
+local function settle_prediction(config, o, path)
+  if o.prediction and config.prediction_known and o.prediction ~= config.prediction then
+    core.log("warn", ("%s says that it predicts %s; it is taken for %s as told"):format(path, config.prediction,
+      o.prediction))
+  elseif not o.prediction and config.prediction_known == false then
+    core.log("warn", ("%s does not say what it predicts; taken for '%s' as SD 2.x at 768 pixels does. "
+      .. "The 512-pixel base needs prediction = 'epsilon'"):format(path, config.prediction))
+  end
+  config.prediction = o.prediction or config.prediction
+end
+
+-- o: dtype of frozen weights, int8 (8 bits for the frozen matrices and kernels of the U-Net), role ("param" to train them all), compute (type of activations; dtype
 -- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
 -- when the file is known to differ from its family), loras ({ { path =, scale = } ... } to apply)
-local function build(config, opened, o)
+local function build(config, opened, o, path)
   o = o or {}
-  config.prediction = o.prediction or config.prediction
+  settle_prediction(config, o, path or "the configuration")
   config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
   local self = setmetatable({ family = config.family, config = config, files = opened,
     prediction = config.prediction, scaling_factor = config.scaling_factor,
     norm_groups = config.unet.groups, text = {}, tokenizers = {}, loras = o.loras, schedule = diffusion.schedule(),
     map = names.map(config.family, config) }, Model)
-  local function component(name, compute)
+  local function component(name, compute, int8)
     return nn.component { name = name, dtype = o.dtype, role = o.role,
-      compute = compute or o.compute or o.dtype }
+      compute = compute or o.compute or o.dtype, int8 = int8 }
   end
-  self.unet = component "unet"
+  self.unet = component("unet", nil, o.int8)
   if config.vae then
     config.vae.downsample = 1 << (#config.vae.channels - 1)
     self.vae = component("vae", sd.vae_compute(o.compute or o.dtype))
@@ -71,7 +83,7 @@ end
 
 function sd.open(path, o)
   local config, opened = files.open(path)
-  local model = build(config, opened, o)
+  local model = build(config, opened, o, path)
   model.path = path
   return model
 end
@@ -263,11 +275,11 @@ end
 -- reader(canonical name) -> tensor in diffusers' layout, out of the file the model was opened from
 function Model:reader(component) return files.reader(self.files, self.map, component) end
 
--- Uploads the weights of every declared component; a model without a file has none, see init.
-function Model:load()
+-- Uploads the weights of every declared component, or of those listed; a model without a file has none, see init.
+function Model:load(components)
   if not self.files then return end
   local merged = self.loras and self.loras[1] and require("burin.lora.file").merge(self.loras, self)
-  for _, component in ipairs(self:components()) do
+  for _, component in ipairs(components or self:components()) do
     if component:is_declared() then
       local reader = self:reader(component.name)
       component:load(merged and merged.reader(component.name, reader) or reader)
