@@ -328,20 +328,11 @@ static int core_json_decode(lua_State *L)
 
 /* ---- plain files ----------------------------------------------------------------------------------------- */
 
-/* core.read_file(path, max?, head?) -> bytes; more than max (16 MiB) are an error, with head the rest is left */
+/* core.read_file(path, max?) -> bytes; more than max (16 MiB) are an error */
 static int core_read_file(lua_State *L)
 {
-    const char *path = luaL_checkstring(L, 1);
-    size_t most = (size_t)luaL_optinteger(L, 2, 16 << 20);
-    struct file_map m;
-    if (lua_toboolean(L, 3)) {
-        if (!file_map_open(&m, path)) return script_raise(L);
-        lua_pushlstring(L, (const char *)m.data, m.bytes < most ? m.bytes : most);
-        file_map_close(&m);
-        return 1;
-    }
     struct str s = { 0 };
-    if (!file_read(path, most, &s)) return script_raise(L);
+    if (!file_read(luaL_checkstring(L, 1), (size_t)luaL_optinteger(L, 2, 16 << 20), &s)) return script_raise(L);
     lua_pushlstring(L, s.data ? s.data : "", s.len);
     str_finish(&s);
     return 1;
@@ -524,10 +515,11 @@ void script_open_file(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "load", core_load }, { "export", core_export }, { "json_encode", core_json_encode },
-        { "json_decode", core_json_decode }, { "read_file", core_read_file }, { "read_part", core_read_part }, { "write_file", core_write_file },
-        { "append_file", core_append_file }, { "sync_file", core_sync_file },
+        { "json_decode", core_json_decode }, { "read_file", core_read_file }, { "read_part", core_read_part },
+        { "write_file", core_write_file }, { "append_file", core_append_file }, { "sync_file", core_sync_file },
         { "exists", core_exists }, { "real_path", core_real_path }, { "make_dirs", core_make_dirs },
-        { "remove_file", core_remove_file }, { "remove_tree", core_remove_tree }, { "rename", core_rename }, { "list", core_list }, { "hash", core_hash }, { "hash_file", core_hash_file },
+        { "remove_file", core_remove_file }, { "remove_tree", core_remove_tree }, { "rename", core_rename },
+        { "list", core_list }, { "hash", core_hash }, { "hash_file", core_hash_file },
         { "sha256", core_sha256 }, { "sha256_file", core_sha256_file }, { NULL, NULL },
     };
     static const luaL_Reg model[] = {

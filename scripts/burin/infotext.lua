@@ -3,14 +3,15 @@
 -- everything that reads it understands a picture of ours. And the way back, for `burin inspect`.
 local cache = require "burin.cache"
 local core = require "burin.core"
+local metadata = require "burin.lora.metadata"
 local samplers = require "burin.samplers"
 local infotext = {}
 
--- The SHA-256 of a file from byte `skip` on, in hex; kept in the cache under the file's content.
-local function sha256(path, skip)
-  local bytes = cache.get("sha256", core.hash(core.hash_file(path) .. (skip or 0)), function()
+-- hash(path) -> SHA-256 in hex, kept in the cache under the file's content: a checkpoint takes seconds.
+local function cached(kind, hash, path)
+  local bytes = cache.get("sha256", core.hash(core.hash_file(path) .. kind), function()
     local values = {}
-    for pair in core.sha256_file(path, skip):gmatch "%x%x" do values[#values + 1] = tonumber(pair, 16) end
+    for pair in hash(path):gmatch "%x%x" do values[#values + 1] = tonumber(pair, 16) end
     return core.tensor({ 32 }, "u8", values)
   end)
   return (bytes:bytes():gsub(".", function(c) return ("%02x"):format(c:byte()) end))
@@ -21,16 +22,13 @@ local function stem(path) return (path:match "[^/]*$":gsub("%.%w+$", "")) end
 -- What A1111 calls a model and a LoRA: the file's hash, and that of its tensors (what sd-scripts writes as sshs_model_hash).
 -- path: of the model; a folder has no hash. loras: { { path =, scale = } ... }. Returns { model =, hash =, loras = { ... } }.
 function infotext.sources(path, loras)
-  local hash = core.exists(path) == "file" and sha256(path):sub(1, 10) or nil
+  local hash = core.exists(path) == "file" and cached("file", core.sha256_file, path):sub(1, 10) or nil
   local s = { model = stem(path:gsub("/+$", "")), hash = hash, loras = {} }
   for i, l in ipairs(loras) do
     local file = core.load(l.path)
     local known = file:meta().sshs_model_hash
     file:close()
-    if not known then
-      local header = ("<I8"):unpack(core.read_file(l.path, 8, true))
-      known = sha256(l.path, 8 + header)
-    end
+    known = known or cached("data", metadata.data_hash, l.path)
     s.loras[i] = { name = stem(l.path), scale = l.scale, hash = known:sub(1, 12) }
   end
   return s
@@ -97,7 +95,7 @@ end
 
 -- `burin inspect picture.png`: prints what it carries; false when the file is no PNG.
 function infotext.inspect(path, json)
-  local head = core.exists(path) == "file" and core.read_file(path, 8, true)
+  local head = core.exists(path) == "file" and core.read_part(path, 0, 8)
   if head ~= "\x89PNG\r\n\x1a\n" then return false end
   local list, width, height = infotext.read_png(core.read_file(path, 1 << 28))
   if not list then error({ exit = 65, message = path .. ": damaged: a PNG file without its header" }, 0) end

@@ -27,7 +27,7 @@ return function(model, path, o)
     if not component:is_declared() and not model.files then
       error(component.name .. " has no values to save: it was never declared", 0)
     end
-    for _, e in ipairs(component.order) do
+    for _, e in ipairs(component:is_declared() and component.order or {}) do
       list[#list + 1] = { component = component.name, name = e.name, dtype = dtype, shape = nn.file_shape(e),
         read = function() return nn.to_file(e, e.var:read(dtype)) end }
     end
