@@ -64,7 +64,8 @@ local schedulers = {
 local function scheduler(config)
   return merge({ _diffusers_version = VERSION, beta_start = 0.00085, beta_end = 0.012, beta_schedule = "scaled_linear",
     num_train_timesteps = 1000, steps_offset = 1, clip_sample = false,
-    prediction_type = config.prediction == "v" and "v_prediction" or config.prediction }, schedulers[config.family])
+    prediction_type = config.prediction == "v" and "v_prediction" or config.prediction,
+    rescale_betas_zero_snr = config.zero_snr }, schedulers[config.family])
 end
 
 -- ---- CLIP's tokenizer ---------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ function detect.single(shape)
   end
   finish(c)
   if shape "v_pred" then c.prediction, c.prediction_known = "v", true end
-  c.zero_snr = shape "ztsnr" ~= nil  -- an empty tensor, as v_pred is
+  if shape "ztsnr" then c.zero_snr = true end  -- an empty tensor, as v_pred is
   return c
 end
 
@@ -183,7 +183,7 @@ function detect.apply_folder(c, json)
   end
   if s then
     set_prediction(c, s.prediction_type)
-    c.zero_snr = s.rescale_betas_zero_snr
+    if s.rescale_betas_zero_snr then c.zero_snr = true end
   end
   set_text(c.text[1], json "text_encoder/config.json")
   set_text(c.text[2], json "text_encoder_2/config.json")
