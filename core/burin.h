@@ -27,7 +27,8 @@
 #define BURIN_MAX_PARTS 3
 #define BURIN_MAX_ATTRS 8
 
-/* Element types. The first three compute; I32 holds token ids; the rest occur in files only. */
+/* Element types. The first three compute; I32 holds token ids; I8 on a device is a frozen weight's fraction, a whole
+ * number over 127 (burin_var_upload); the rest occur in files only. */
 typedef enum burin_dtype {
     BURIN_F32 = 1, BURIN_F16, BURIN_BF16, BURIN_I32,
     BURIN_F64, BURIN_I64, BURIN_I16, BURIN_I8, BURIN_U8, BURIN_BOOL,
@@ -95,6 +96,14 @@ void burin_var_destroy(burin_var *var);  /* gives its memory back to the device 
  * F32, F16, BF16, I32 on both sides. */
 bool burin_var_write(burin_var *var, burin_dtype dtype, const void *src, int64_t count);
 bool burin_var_read(burin_var *var, burin_dtype dtype, void *dst, int64_t count);
+/* Fills a weight (taps.., inputs, outputs) from a file's (outputs, inputs, taps..), F32, F16 or BF16: transposed and
+ * converted on the device, which reads src in pieces. An I8 variable gets each output's weights over the largest of them,
+ * and scale (outputs), f32, these; else scale is NULL. Needs multiples of 4 for I8: outputs and inputs * taps. */
+bool burin_var_upload(burin_var *var, burin_var *scale, burin_dtype dtype, const void *src, int64_t outputs,
+                      int64_t inputs, int64_t taps);
+/* An absent variable takes no memory and has no contents; sessions that use it cannot run, and the arena need not be
+ * large enough for them. Takes effect with the next burin_device_commit. */
+void burin_var_set_absent(burin_var *var, bool absent);
 
 /* ---- graphs ----------------------------------------------------------------------------------- */
 
@@ -149,8 +158,8 @@ bool burin_session_profile(burin_session *session, burin_profile *rows, int n);
 /* Allocates the variables and an arena for the largest session so far. After it, with `sealed`, any
  * further device allocation is an error. */
 bool burin_device_commit(burin_device *device, bool sealed);
-/* The plan so far: all declared variables by role, each once however many views it has, and the arena that the
- * largest session needs. What burin_device_commit then takes. */
+/* The plan so far: all declared variables that are not absent by role, each once however many views it has, and the
+ * arena that the largest session over them needs. What burin_device_commit then takes. */
 void burin_device_memory(const burin_device *device, burin_memory *out);
 
 #endif

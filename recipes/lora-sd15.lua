@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- A subject for Stable Diffusion 1.5 from 5-20 photos, as a LoRA. NOT YET TESTED AT FULL SIZE: what is tested is
--- the same code on small models of the same architecture (docs/status.md). See what it takes before it takes it:
+-- A subject for Stable Diffusion 1.5 from 5-20 photos, as a LoRA. See what it takes before it takes it:
 --   burin plan recipes/lora-sd15.lua
+--   burin plan recipes/lora-sd15.lua --budget 3GiB    # docs/memory.md
 local burin = require "burin"
 
 return burin.train {

@@ -21,6 +21,8 @@ void image_finish(struct image *i);
 /* ---- text (tokenizer.c, clean.c) ----------------------------------------------------------- */
 
 /* CLIP's byte-pair tokenizer. One table for the process, unpacked from the binary on first use. */
+/* The table itself: a heading, then a pair of symbols a line in order of rank. The caller frees it; *n bytes and a NUL. */
+char *tokenizer_vocabulary(size_t *n);
 enum tokenizer_flavour {
     TOKENIZER_HF,          /* ftfy-like cleanup only (Hugging Face, sd-scripts) */
     TOKENIZER_OPENAI,      /* and HTML entities decoded twice (OpenAI, OpenCLIP) */

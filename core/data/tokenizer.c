@@ -93,10 +93,15 @@ static int32_t id_of(struct symbol *symbols, const char *text, size_t n)
     return s->id;
 }
 
+char *tokenizer_vocabulary(size_t *n)
+{
+    return deflate_unpack_embedded("bpe_simple_vocab_16e6.txt.gz", n);
+}
+
 static void load(void)
 {
     size_t bytes;
-    char *file = deflate_unpack_embedded("bpe_simple_vocab_16e6.txt.gz", &bytes);
+    char *file = tokenizer_vocabulary(&bytes);
     struct symbol *symbols = mem_alloc(SLOTS * sizeof *symbols);
     struct arena arena = { 0 };
     pairs = mem_alloc(SLOTS * sizeof *pairs);

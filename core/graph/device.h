@@ -31,6 +31,7 @@ struct burin_device {
     uint64_t arena_bytes;
     unsigned generation; /* counts moves of memory: recorded sessions of another one are stale */
     bool sealed;         /* no further allocation */
+    bool changed;        /* a variable became absent: the arena may be larger than needed */
 };
 
 /* ---- exec.c: memory for var.c ------------------------------------------------------------- */
@@ -41,6 +42,15 @@ bool device_memory_write(burin_device *d, struct gpu_buffer *b, uint64_t offset,
                          uint64_t bytes);
 bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, void *dst,
                         uint64_t bytes);
+
+/* One kernel by itself, now; its tensors are variables with memory, or (var NULL) in the buffer `scratch`. */
+struct kernel_call;
+bool device_run(burin_device *d, struct gpu_buffer *scratch, const struct kernel_call *call);
+/* Memory for the moment, of `least` to *bytes, which says how much it is: the arena, whose contents mean nothing between
+ * runs of sessions, or a buffer for device_scratch_finish to destroy. */
+struct gpu_buffer *device_scratch(burin_device *d, uint64_t least, uint64_t *bytes);
+void device_scratch_finish(burin_device *d, struct gpu_buffer *b);
+bool device_computes(const burin_device *d); /* false: the null device */
 
 /* ---- var.c: variables for exec.c ---------------------------------------------------------- */
 

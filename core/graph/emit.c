@@ -79,6 +79,23 @@ static void add_chain(struct kernel_call *call, const struct plan_step *s)
     call->n_constants = KERNEL_SPEC_CHAIN + 2 + CHAIN_STEPS;
 }
 
+static void set_types(struct kernel_call *call)
+{
+    for (int i = 0; i < KERNEL_SPEC_OWN; i++) {
+        burin_dtype d = i < call->n_bind ? call->bind[i].dtype : 0;
+        call->constant[i] = d ? (uint32_t)d : BURIN_F32;
+    }
+}
+
+void kernel_complete(struct kernel_call *call)
+{
+    memcpy(&call->constant[KERNEL_SPEC_OWN], call->spec, (size_t)call->n_spec * sizeof *call->spec);
+    call->n_constants = KERNEL_SPEC_OWN + call->n_spec;
+    memcpy(call->word, call->push, (size_t)call->n_push * sizeof *call->push);
+    call->n_words = call->n_push;
+    set_types(call);
+}
+
 bool emit_call(struct emit *e, struct kernel_call *call)
 {
     bool chain = call->chained && e->step->chain.n_steps;
@@ -86,14 +103,10 @@ bool emit_call(struct emit *e, struct kernel_call *call)
         call->n_bind > (chain ? KERNEL_CHAIN_BINDING : COUNT_OF(call->bind)))
         panic("%s: a call with %d bindings, %d constants, %d push words", call->shader,
               call->n_bind, call->n_spec, call->n_push);
-    memcpy(&call->constant[KERNEL_SPEC_OWN], call->spec, (size_t)call->n_spec * sizeof *call->spec);
-    call->n_constants = KERNEL_SPEC_OWN + call->n_spec;
-    memcpy(call->word, call->push, (size_t)call->n_push * sizeof *call->push);
-    call->n_words = call->n_push;
-    if (chain) add_chain(call, e->step);
-    for (int i = 0; i < KERNEL_SPEC_OWN; i++) {
-        burin_dtype d = i < call->n_bind ? call->bind[i].dtype : 0;
-        call->constant[i] = d ? (uint32_t)d : BURIN_F32;
+    kernel_complete(call);
+    if (chain) {
+        add_chain(call, e->step);
+        set_types(call);
     }
     return e->call(e, call);
 }

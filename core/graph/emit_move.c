@@ -28,7 +28,7 @@ static struct kernel_call move_call(const struct emit *e, const char *shader, bo
     return c;
 }
 
-bool emit_elementwise(struct emit *e)
+static bool emit_chain(struct emit *e)
 {
     const struct plan_step *s = e->step;
     uint32_t count = count_of(&s->out[0].shape);
@@ -36,6 +36,59 @@ bool emit_elementwise(struct emit *e)
     c.chained = true;
     c.flops = (double)count * s->chain.n_steps;
     return emit_call(e, &c);
+}
+
+static uint64_t longest(const struct plan_step *s)
+{
+    uint64_t bytes = s->in[0].bytes > s->out[0].bytes ? s->in[0].bytes : s->out[0].bytes;
+    for (int i = 0; i < s->chain.n_inputs; i++)
+        if (s->extra[i].bytes > bytes) bytes = s->extra[i].bytes;
+    return bytes;
+}
+
+static struct tensor_ref piece_of(struct tensor_ref t, uint64_t first, uint64_t n)
+{
+    t.offset += first * burin_dtype_bytes(t.dtype);
+    t.bytes = n * burin_dtype_bytes(t.dtype);
+    t.shape = (burin_shape){ 1, { (int64_t)n } };
+    return t;
+}
+
+/* All gradients of a large model are one vector, longer than one binding may cover: it is done in pieces. Operands have
+ * its length, or one element. */
+static bool emit_pieces(struct emit *e, uint64_t count, uint64_t most)
+{
+    const struct plan_step *whole = e->step;
+    bool ok = true;
+    for (uint64_t first = 0; ok && first < count; first += most) {
+        uint64_t n = count - first < most ? count - first : most;
+        struct plan_step s = *whole;
+        s.in[0] = piece_of(whole->in[0], first, n);
+        s.out[0] = piece_of(whole->out[0], first, n);
+        for (int i = 0; i < s.chain.n_inputs; i++) {
+            struct chain_read *r = &s.chain.read[i];
+            if (r->row == 1) continue;
+            s.extra[i] = piece_of(whole->extra[i], first, n);
+            r->row = r->div = (uint32_t)n;
+        }
+        e->step = &s;
+        ok = emit_chain(e);
+    }
+    e->step = whole;
+    return ok;
+}
+
+bool emit_elementwise(struct emit *e)
+{
+    const struct plan_step *s = e->step;
+    uint64_t count = (uint64_t)burin_shape_count(&s->out[0].shape), bytes = longest(s);
+    bool splits = bytes > e->target->max_range;
+    for (int i = 0; i < s->chain.n_inputs; i++) {
+        const struct chain_read *r = &s->chain.read[i];
+        splits &= r->row == count || (r->row == 1 && r->mod == 1);
+    }
+    uint64_t most = splits ? e->target->max_range / (bytes / count) / 256 * 256 : count;
+    return !splits || !most ? emit_chain(e) : emit_pieces(e, count, most);
 }
 
 /* Words of the same type are moved as they are, so I32 is copied as if it were F32. */

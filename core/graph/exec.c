@@ -118,12 +118,32 @@ bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, 
     return gpu_read(d->gpu, (struct gpu_span){ b, offset, bytes }, dst);
 }
 
-static bool grow_arena(burin_device *d)
+static const burin_var *absent_var(const struct burin_plan *p)
 {
-    uint64_t bytes = 0;
-    for (int i = 0; i < d->sessions; i++)
-        if (d->session[i]->plan->arena_bytes > bytes) bytes = d->session[i]->plan->arena_bytes;
-    if (bytes <= d->arena_bytes) return true;
+    uint64_t offset;
+    for (int i = 0; i < p->n_vars; i++)
+        if (var_root(p->var[i], &offset)->absent) return p->var[i];
+    return NULL;
+}
+
+/* The largest plan that can run; NULL = none. */
+static const struct burin_plan *largest_plan(const burin_device *d)
+{
+    const struct burin_plan *largest = NULL;
+    for (int i = 0; i < d->sessions; i++) {
+        const struct burin_plan *p = d->session[i]->plan;
+        if ((!largest || p->arena_bytes > largest->arena_bytes) && !absent_var(p)) largest = p;
+    }
+    return largest;
+}
+
+/* Grows the arena to what is needed, and shrinks it when variables have become absent since. */
+static bool fit_arena(burin_device *d)
+{
+    const struct burin_plan *p = largest_plan(d);
+    uint64_t bytes = p ? p->arena_bytes : 0;
+    if (bytes == d->arena_bytes || (bytes < d->arena_bytes && (!d->changed || d->sealed)))
+        return true;
     if (!gpu_wait(d->gpu)) return false;
     if (!d->sealed) { /* the old one first: both may not fit */
         gpu_buffer_destroy(d->arena);
@@ -131,6 +151,8 @@ static bool grow_arena(burin_device *d)
         d->arena_bytes = 0;
         d->generation++;
     }
+    d->changed = false;
+    if (!bytes) return true;
     struct gpu_buffer *arena = device_memory_create(d, bytes, "activations");
     if (!arena) return false;
     d->arena = arena;
@@ -140,7 +162,11 @@ static bool grow_arena(burin_device *d)
 
 bool burin_device_commit(burin_device *d, bool sealed)
 {
-    if (!vars_commit(d, 0) || !grow_arena(d)) return false;
+    if (d->changed && !d->sealed) { /* before the variables: both may not fit */
+        const struct burin_plan *p = largest_plan(d);
+        if ((p ? p->arena_bytes : 0) < d->arena_bytes && !fit_arena(d)) return false;
+    }
+    if (!vars_commit(d, 0) || !fit_arena(d)) return false;
     d->sealed |= sealed;
     return true;
 }
@@ -150,14 +176,13 @@ void burin_device_memory(const burin_device *d, burin_memory *out)
     *out = (burin_memory){ 0 };
     for (int i = 0; i < d->vars; i++) {
         const burin_var *v = d->var[i];
-        if (v->parent) continue;
+        if (v->parent || v->absent) continue;
         uint64_t bytes = (v->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
         out->role[v->role] += bytes;
         out->total += bytes;
     }
-    for (int i = 0; i < d->sessions; i++) {
-        const struct burin_plan *p = d->session[i]->plan;
-        if (i && p->arena_bytes <= out->arena) continue;
+    const struct burin_plan *p = largest_plan(d);
+    if (p) {
         out->activations = p->peak_bytes;
         out->workspace = p->peak_workspace;
         out->arena = p->arena_bytes;
@@ -221,39 +246,66 @@ void burin_session_memory(const burin_session *s, burin_memory *out)
 
 /* ---- recording ---------------------------------------------------------------------------- */
 
-static bool resolve(const burin_session *s, const struct tensor_ref *t, struct gpu_span *out)
+static bool resolve(struct gpu_buffer *arena, const struct tensor_ref *t, struct gpu_span *out)
 {
-    *out = (struct gpu_span){ s->device->arena, t->offset, t->bytes };
+    *out = (struct gpu_span){ arena, t->offset, t->bytes };
     if (!t->var) return true;
     out->buffer = var_memory(t->var, &out->offset);
     out->offset += t->offset;
     return out->buffer || fail("variable %s is on no device", t->var->name);
 }
 
-static bool record_call(struct emit *e, const struct kernel_call *call)
+static bool add_call(burin_device *d, struct gpu_program *p, struct gpu_buffer *arena,
+                     const struct kernel_call *call, const char *label)
 {
-    burin_session *s = e->user;
     struct gpu_dispatch dispatch = { .n_bind = GPU_MAX_BINDINGS,
                                      .writes = call->writes,
                                      .flops = call->flops,
                                      .push_bytes = 4 * (uint32_t)call->n_words,
-                                     .label = op_at((enum op_code)e->step->node->op)->name };
-    double bytes = 0;
-    for (int i = 0; i < call->n_bind; i++) {
-        if (call->bind[i].bytes && !resolve(s, &call->bind[i], &dispatch.bind[i])) return false;
-        bytes += (double)call->bind[i].bytes;
-    }
+                                     .label = label };
+    for (int i = 0; i < call->n_bind; i++)
+        if (call->bind[i].bytes && !resolve(arena, &call->bind[i], &dispatch.bind[i])) return false;
     for (int i = 0; i < GPU_MAX_BINDINGS;
          i++) /* what the kernel declares but does not use must still be valid */
         if (!dispatch.bind[i].buffer) dispatch.bind[i] = dispatch.bind[0];
     memcpy(dispatch.push, call->word, dispatch.push_bytes);
     memcpy(dispatch.groups, call->groups, sizeof dispatch.groups);
-    dispatch.kernel =
-        gpu_kernel_get(s->device->gpu, call->shader, call->constant, call->n_constants);
-    if (!dispatch.kernel) return false;
+    dispatch.kernel = gpu_kernel_get(d->gpu, call->shader, call->constant, call->n_constants);
+    return dispatch.kernel && gpu_program_dispatch(p, &dispatch);
+}
+
+static bool record_call(struct emit *e, const struct kernel_call *call)
+{
+    burin_session *s = e->user;
+    const char *label = op_at((enum op_code)e->step->node->op)->name;
+    double bytes = 0;
+    for (int i = 0; i < call->n_bind; i++) bytes += (double)call->bind[i].bytes;
     s->row[gpu_program_count(s->program)] =
-        (burin_profile){ .label = dispatch.label, .flops = call->flops, .bytes = bytes };
-    return gpu_program_dispatch(s->program, &dispatch);
+        (burin_profile){ .label = label, .flops = call->flops, .bytes = bytes };
+    return add_call(s->device, s->program, s->device->arena, call, label);
+}
+
+bool device_computes(const burin_device *d) { return gpu_device_caps(d->gpu)->type != GPU_TYPE_NULL; }
+
+bool device_run(burin_device *d, struct gpu_buffer *scratch, const struct kernel_call *call)
+{
+    struct gpu_program *p = gpu_program_create(d->gpu, call->shader);
+    bool ok = add_call(d, p, scratch, call, call->shader) && gpu_program_finish(p) &&
+              gpu_program_submit(p) && gpu_wait(d->gpu);
+    gpu_program_destroy(p);
+    return ok;
+}
+
+struct gpu_buffer *device_scratch(burin_device *d, uint64_t least, uint64_t *bytes)
+{
+    if (least > d->arena_bytes) return gpu_buffer_create(d->gpu, *bytes, "an upload");
+    if (*bytes > d->arena_bytes) *bytes = d->arena_bytes;
+    return d->arena;
+}
+
+void device_scratch_finish(burin_device *d, struct gpu_buffer *b)
+{
+    if (b != d->arena) gpu_buffer_destroy(b);
 }
 
 /* BURIN_POISON=1 fills the arena with NaN (of all three types) before a run, 2 also each result
@@ -324,6 +376,8 @@ static bool prepare(burin_session *s)
 {
     if (!s->device) return fail("session %s: its device is gone", s->name);
     if (s->program && s->generation == s->device->generation) return true;
+    const burin_var *absent = absent_var(s->plan);
+    if (absent) return fail("session %s: variable %s is absent from the device", s->name, absent->name);
     if (!has_memory(s) && !burin_device_commit(s->device, false))
         return fail_prefix("session %s", s->name);
     return record(s);

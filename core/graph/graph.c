@@ -98,7 +98,13 @@ static bool can_compute(burin_dtype d)
     return d == BURIN_F32 || d == BURIN_F16 || d == BURIN_BF16;
 }
 
-/* Inputs: as many as the row says, of this graph, and whole numbers only where ids are read. */
+/* Rows whose second input may be a weight in 8 bits. */
+static bool reads_int8(const struct op_row *row)
+{
+    return row == op_at(OP_matmul) || row == op_at(OP_conv2d) || row == op_at(OP_conv2d_dx);
+}
+
+/* Inputs: as many as the row says, of this graph, whole numbers only where ids are read and 8 bits only as weights. */
 static bool check_inputs(burin_graph *g, const struct op_row *row, burin_node *const *in, int n_in)
 {
     if (n_in != row->inputs)
@@ -111,6 +117,8 @@ static bool check_inputs(burin_graph *g, const struct op_row *row, burin_node *c
                    (row == op_at(OP_embedding_grad) && i == 0);
         if (in[i]->dtype == BURIN_I32 && !ids)
             return graph_fail(g, "input %d is i32; only ids of an embedding may be", i + 1);
+        if (in[i]->dtype == BURIN_I8 && !(i == 1 && reads_int8(row)))
+            return graph_fail(g, "input %d is i8; only the weight of a product or convolution may be", i + 1);
     }
     return true;
 }
@@ -209,7 +217,7 @@ burin_node *burin_leaf(burin_graph *g, burin_var *var)
     if (!var) return graph_fail(g, "the variable is missing");
     for (int i = 0; i < g->count; i++)
         if (g->node[i]->op == OP_leaf && g->node[i]->var == var) return g->node[i];
-    if (!can_compute(var->dtype) && var->dtype != BURIN_I32)
+    if (!can_compute(var->dtype) && var->dtype != BURIN_I32 && var->dtype != BURIN_I8)
         return graph_fail(g, "%s has type %s, which no kernel reads", var->name,
                           burin_dtype_name(var->dtype));
     burin_node *n = node_new(g, OP_leaf, NULL, 0);

@@ -89,6 +89,7 @@ struct burin_var {
     int members;                                      /* packed variables only */
     burin_var **member;
     bool owned;                                       /* a view that its pack destroys */
+    bool absent;                                      /* takes no memory */
     void *memory;                                     /* device's (exec.c): the block it lives in, NULL = none yet */
 };
 

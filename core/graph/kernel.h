@@ -47,6 +47,8 @@ struct emit {
  * drops its argument, to learn how much a step wants; so emit must ask for the same bytes each time. */
 struct tensor_ref emit_workspace(struct emit *e, uint64_t bytes);
 
+/* Fills in what the shader sees of a call without a chain: types, constants and push words. */
+void kernel_complete(struct kernel_call *call);
 /* Adds dtypes, chain constants and chain bindings to the call and hands it to e->call. */
 bool emit_call(struct emit *e, struct kernel_call *call);
 /* Whether the step's chain allows groups of four elements (chain_apply4), the kernel's own sizes aside. */

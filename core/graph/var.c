@@ -3,6 +3,7 @@
  * role. */
 #include "graph/device.h"
 
+#include <math.h>
 #include <string.h>
 
 #define ALIGNMENT 256
@@ -33,7 +34,7 @@ static burin_var *var_new(burin_device *device, const char *name, burin_dtype dt
 burin_var *burin_var_create(burin_device *device, const char *name, burin_dtype dtype,
                             const burin_shape *shape, burin_role role)
 {
-    bool ok = dtype >= BURIN_F32 && dtype <= BURIN_I32;
+    bool ok = (dtype >= BURIN_F32 && dtype <= BURIN_I32) || dtype == BURIN_I8;
     if (!ok) fail("variable %s: type %s does not live on a device", name, burin_dtype_name(dtype));
     if (ok && (role < BURIN_ROLE_WEIGHT || role >= BURIN_ROLE_COUNT))
         ok = fail("variable %s: there is no role %d", name, (int)role);
@@ -151,6 +152,15 @@ static void remove_pointer(void *array, int *count, const void *p)
     *count = n;
 }
 
+void burin_var_set_absent(burin_var *v, bool absent)
+{
+    if (absent && !v->absent && v->device) {
+        give_back(v);
+        v->device->changed = true;
+    }
+    v->absent = absent;
+}
+
 /* Returns a variable's own memory to its block, and the block to the device when it is empty. */
 static void give_back(burin_var *v)
 {
@@ -239,11 +249,11 @@ static bool clear(burin_var *v)
 
 static bool is_waiting(const burin_var *v, burin_role role)
 {
-    return !v->parent && !v->memory && (!role || v->role == role);
+    return !v->parent && !v->memory && !v->absent && (!role || v->role == role);
 }
 
-/* A new block, large enough for v and, up to the limit, for those of its role that wait after it.
- */
+/* A new block, large enough for v and, up to the limit, for those of its role that wait right after it: they are placed
+ * in this order, so nothing of it stays unused. */
 static bool add_block(burin_device *d, const burin_var *v, int index)
 {
     static const char *const names[BURIN_ROLE_COUNT] = { "variables",       "weights",
@@ -252,8 +262,9 @@ static bool add_block(burin_device *d, const burin_var *v, int index)
     uint64_t bytes = align(v->bytes);
     for (int i = index + 1; i < d->vars; i++) {
         const burin_var *w = d->var[i];
-        if (is_waiting(w, v->role) && bytes + align(w->bytes) <= BLOCK_MAX)
-            bytes += align(w->bytes);
+        if (!is_waiting(w, v->role)) continue;
+        if (bytes + align(w->bytes) > BLOCK_MAX) break;
+        bytes += align(w->bytes);
     }
     struct gpu_buffer *buffer = device_memory_create(d, bytes, names[v->role]);
     if (!buffer) return false;
@@ -297,6 +308,8 @@ static float load(burin_dtype d, const void *p, int64_t i)
         return bf16_to_f32(((const uint16_t *)p)[i]);
     case BURIN_I32:
         return (float)((const int32_t *)p)[i];
+    case BURIN_I8:
+        return (float)((const int8_t *)p)[i] / 127;
     default:
         return ((const float *)p)[i];
     }
@@ -314,6 +327,9 @@ static void store(burin_dtype d, void *p, int64_t i, float v)
     case BURIN_I32:
         ((int32_t *)p)[i] = (int32_t)v;
         break;
+    case BURIN_I8:
+        ((int8_t *)p)[i] = (int8_t)lrintf(127 * (v > 1 ? 1 : v < -1 ? -1 : v));
+        break;
     default:
         ((float *)p)[i] = v;
     }
@@ -327,6 +343,7 @@ static void convert(burin_dtype to, void *dst, burin_dtype from, const void *src
 static bool check_access(burin_var *v, burin_dtype dtype, int64_t count)
 {
     if (!v->device) return fail("variable %s is on no device", v->name);
+    if (v->absent) return fail("variable %s is absent from the device", v->name);
     if (dtype < BURIN_F32 || dtype > BURIN_I32)
         return fail("variable %s: %s is not converted", v->name, burin_dtype_name(dtype));
     if (count != burin_shape_count(&v->shape))

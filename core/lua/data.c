@@ -81,18 +81,33 @@ static int core_tokenize(lua_State *L)
     return 1;
 }
 
-/* core.token_chunks(text, flavour, max_tokens, pad) -> tensor i32 (chunks, 77) */
+/* core.merges() -> CLIP's vocabulary: a heading, then one pair of symbols a line */
+static int core_merges(lua_State *L)
+{
+    size_t n;
+    char *text = tokenizer_vocabulary(&n);
+    lua_pushlstring(L, text, n);
+    mem_free(text);
+    return 1;
+}
+
+/* core.token_chunks(text, flavour, max_tokens, pad, weighted?) -> tensor i32 (chunks, 77); weighted: (word:1.2) and the
+ * like are read, and a tensor f32 (chunks, 77) of weights is the second result. */
 static int core_token_chunks(lua_State *L)
 {
     size_t bytes;
     const char *text = luaL_checklstring(L, 1, &bytes);
-    int flavour = check_flavour(L, 2), max = (int)luaL_optinteger(L, 3, 75);
+    enum tokenizer_flavour flavour = (enum tokenizer_flavour)check_flavour(L, 2);
+    int max = (int)luaL_optinteger(L, 3, 75);
+    int32_t pad = (int32_t)luaL_optinteger(L, 4, 49407);
+    bool weighted = lua_toboolean(L, 5);
     luaL_argcheck(L, max >= 75 && max % 75 == 0 && max <= 7500, 3, "75, 150, 225 ... tokens");
     int64_t dim[2] = { max / 75, 77 };
-    struct tensor *t = tensor_push(L, BURIN_I32, 2, dim);
-    if (!tokenizer_chunks(text, bytes, (enum tokenizer_flavour)flavour, max, (int32_t)luaL_optinteger(L, 4, 49407), t->own))
-        return script_raise(L);
-    return 1;
+    struct tensor *ids = tensor_push(L, BURIN_I32, 2, dim);
+    struct tensor *weights = weighted ? tensor_push(L, BURIN_F32, 2, dim) : NULL;
+    bool ok = weighted ? tokenizer_chunks_weighted(text, bytes, flavour, max, pad, ids->own, weights->own)
+                       : tokenizer_chunks(text, bytes, flavour, max, pad, ids->own);
+    return ok ? 1 + weighted : script_raise(L);
 }
 
 static int core_caption_load(lua_State *L)
@@ -218,7 +233,7 @@ void script_open_data(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "image_load", core_image_load }, { "image_size", core_image_size }, { "image_cover", core_image_cover },
-        { "image_save", core_image_save }, { "tokenize", core_tokenize }, { "token_chunks", core_token_chunks },
+        { "image_save", core_image_save }, { "tokenize", core_tokenize }, { "merges", core_merges }, { "token_chunks", core_token_chunks },
         { "caption_load", core_caption_load }, { "source", core_source }, { "plugins", core_plugins },
         { "plugin_load", core_plugin_load }, { NULL, NULL },
     };

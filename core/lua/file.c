@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,7 +145,65 @@ static int model_meta(lua_State *L)
 
 /* ---- exporters ------------------------------------------------------------------------------------- */
 
-/* core.export(path, format, { { name, tensor }, ... }, { key = value }): whole and synced, or not there at all. */
+/* An exporter's view of item i of the list at index 3. */
+static void export_info(lua_State *L, int i, struct burin_tensor_info *info)
+{
+    memset(info, 0, sizeof *info);
+    lua_rawgeti(L, 3, i);
+    lua_rawgeti(L, -1, 1);
+    if (strlen(luaL_checkstring(L, -1)) >= sizeof info->name)
+        luaL_error(L, "export: a tensor name is too long: %s", lua_tostring(L, -1));
+    snprintf(info->name, sizeof info->name, "%s", lua_tostring(L, -1));
+    lua_rawgeti(L, -2, 2);
+    if (lua_isfunction(L, -1)) {
+        lua_getfield(L, -3, "dtype");
+        info->dtype = (int)script_dtype(L, lua_gettop(L), 0);
+        lua_getfield(L, -4, "shape");
+        info->rank = script_shape(L, lua_gettop(L), info->dim, BURIN_PLUGIN_RANK);
+        lua_pop(L, 2);
+        uint64_t count = 1;
+        for (int k = 0; k < info->rank; k++)
+            if (__builtin_mul_overflow(count, (uint64_t)info->dim[k], &count)) luaL_error(L, "export: %s is too large", info->name);
+        info->bytes = count * burin_dtype_bytes((burin_dtype)info->dtype);
+    } else {
+        const struct tensor *t = tensor_check(L, -1);
+        info->dtype = (int)t->dtype;
+        info->rank = t->rank;
+        memcpy(info->dim, t->dim, sizeof info->dim);
+        info->bytes = t->bytes;
+    }
+    lua_pop(L, 3);
+}
+
+/* Writes item i: a tensor, or what its function returns. Lua does not know how large tensors are, so it is told when to
+ * collect. Raises nothing: false, with the error recorded. */
+static bool export_put(lua_State *L, const struct burin_exporter *x, void *self, int i, uint64_t *garbage)
+{
+    struct burin_tensor_info info;
+    int top = lua_gettop(L);
+    export_info(L, i, &info);
+    lua_rawgeti(L, 3, i);
+    lua_rawgeti(L, -1, 2);
+    bool made = lua_isfunction(L, -1), ok = true;
+    if (made && lua_pcall(L, 0, 1, 0)) {
+        if (lua_istable(L, -1)) lua_getfield(L, -1, "message");  /* of an error with an exit code */
+        ok = fail("%s", lua_isstring(L, -1) ? lua_tostring(L, -1) : "an export's function failed");
+    }
+    const struct tensor *t = ok ? luaL_testudata(L, -1, "burin.tensor") : NULL;
+    if (ok && (!t || (int)t->dtype != info.dtype || t->bytes != info.bytes))
+        ok = fail("export: %s is not what was announced", info.name);
+    ok = ok && !x->put(self, info.name, tensor_data(t), t->bytes);
+    lua_settop(L, top);
+    *garbage += made ? info.bytes : 0;
+    if (*garbage > 128u << 20) {
+        lua_gc(L, LUA_GCCOLLECT);
+        *garbage = 0;
+    }
+    return ok;
+}
+
+/* core.export(path, format, { { name, tensor }, ... }, { key = value }): whole, synced and read back, or not there at all.
+ * Instead of a tensor a function may stand that returns it when its turn comes, with dtype = and shape = beside it. */
 static int core_export(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1), *format = luaL_checkstring(L, 2);
@@ -152,36 +211,20 @@ static int core_export(lua_State *L)
     const struct burin_exporter *x = plug_exporter(format);
     if (!x) return script_raise(L);
     int n = (int)lua_rawlen(L, 3);
-    for (int i = 1; i <= n; i++) {  /* checked first, so that nothing raises while the exporter is open */
-        lua_rawgeti(L, 3, i);
-        lua_rawgeti(L, -1, 1);
-        lua_rawgeti(L, -2, 2);
-        if (strlen(luaL_checkstring(L, -2)) >= sizeof((struct burin_tensor_info *)0)->name)
-            return luaL_error(L, "export: a tensor name is too long: %s", lua_tostring(L, -2));
-        tensor_check(L, -1);
-        lua_pop(L, 3);
-    }
+    struct burin_tensor_info info;
+    for (int i = 1; i <= n; i++) export_info(L, i, &info);  /* checked first: nothing raises while the exporter is open */
     void *self = NULL;
     bool ok = !x->begin(path, &self);
     if (ok && x->meta && lua_istable(L, 4))
         for (lua_pushnil(L); lua_next(L, 4); lua_pop(L, 1))
             if (ok && lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING)
                 ok = !x->meta(self, lua_tostring(L, -2), lua_tostring(L, -1));
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 1; ok && i <= n; i++) {
-            struct burin_tensor_info info = { 0 };
-            lua_rawgeti(L, 3, i);
-            lua_rawgeti(L, -1, 1);
-            lua_rawgeti(L, -2, 2);
-            const struct tensor *t = lua_touserdata(L, -1);
-            snprintf(info.name, sizeof info.name, "%s", lua_tostring(L, -2));
-            info.dtype = (int)t->dtype;
-            info.rank = t->rank;
-            memcpy(info.dim, t->dim, sizeof info.dim);
-            info.bytes = t->bytes;
-            ok = pass ? !x->put(self, info.name, tensor_data(t), t->bytes) : !x->declare(self, &info);
-            lua_pop(L, 3);
-        }
+    for (int i = 1; ok && i <= n; i++) {
+        export_info(L, i, &info);
+        ok = !x->declare(self, &info);
+    }
+    uint64_t garbage = 0;
+    for (int i = 1; ok && i <= n; i++) ok = export_put(L, x, self, i, &garbage);
     if (ok) ok = !x->finish(self);
     else if (self) x->abort(self);
     return ok ? 0 : script_raise(L);
@@ -285,12 +328,26 @@ static int core_json_decode(lua_State *L)
 
 /* ---- plain files ----------------------------------------------------------------------------------------- */
 
+/* core.read_file(path, max?) -> bytes; more than max (16 MiB) are an error */
 static int core_read_file(lua_State *L)
 {
     struct str s = { 0 };
     if (!file_read(luaL_checkstring(L, 1), (size_t)luaL_optinteger(L, 2, 16 << 20), &s)) return script_raise(L);
     lua_pushlstring(L, s.data ? s.data : "", s.len);
     str_finish(&s);
+    return 1;
+}
+
+/* core.read_part(path, first, count) -> the bytes from `first` (0) on, fewer at the file's end */
+static int core_read_part(lua_State *L)
+{
+    struct file_map m;
+    lua_Integer first = luaL_checkinteger(L, 2), count = luaL_checkinteger(L, 3);
+    luaL_argcheck(L, first >= 0 && count >= 0 && count <= 1 << 20, 3, "a start from 0 and at most 1 MiB are expected");
+    if (!file_map_open(&m, luaL_checkstring(L, 1))) return script_raise(L);
+    size_t from = (uint64_t)first < m.bytes ? (size_t)first : m.bytes, left = m.bytes - from;
+    lua_pushlstring(L, (const char *)m.data + from, (size_t)count < left ? (size_t)count : left);
+    file_map_close(&m);
     return 1;
 }
 
@@ -330,9 +387,18 @@ static int core_exists(lua_State *L)
 {
     struct stat st;
     if (stat(luaL_checkstring(L, 1), &st)) return 0;
-    lua_pushstring(L, S_ISDIR(st.st_mode) ? "folder" : "file");
+    lua_pushstring(L, S_ISDIR(st.st_mode) ? "folder" : S_ISREG(st.st_mode) ? "file" : "device");
     lua_pushinteger(L, st.st_size);
     return 2;
+}
+
+/* core.real_path(path) -> the same place without links, "." and ".."; nil when there is nothing */
+static int core_real_path(lua_State *L)
+{
+    char *real = realpath(luaL_checkstring(L, 1), NULL);
+    lua_pushstring(L, real);
+    free(real);
+    return 1;
 }
 
 static int core_make_dirs(lua_State *L) { return file_make_dirs(luaL_checkstring(L, 1)) ? 0 : script_raise(L); }
@@ -388,33 +454,81 @@ static int core_hash_file(lua_State *L)
     return 1;
 }
 
+static int push_sha256(lua_State *L, const void *data, size_t n)
+{
+    uint8_t h[32];
+    char text[65];
+    hash_sha256(data, n, h);
+    for (int i = 0; i < 32; i++) snprintf(text + 2 * i, 3, "%02x", h[i]);
+    lua_pushstring(L, text);
+    return 1;
+}
+
 static int core_sha256(lua_State *L)
 {
     size_t n;
     const char *s = luaL_checklstring(L, 1, &n);
-    uint8_t h[32];
-    char text[65];
-    hash_sha256(s, n, h);
-    for (int i = 0; i < 32; i++) snprintf(text + 2 * i, 3, "%02x", h[i]);
-    lua_pushstring(L, text);
+    return push_sha256(L, s, n);
+}
+
+/* core.sha256_file(path, first?, count?) -> 64 hex digits of the bytes from `first` (0) on, `count` of them at most */
+static int core_sha256_file(lua_State *L)
+{
+    struct file_map m;
+    lua_Integer first = luaL_optinteger(L, 2, 0), count = luaL_optinteger(L, 3, INT64_MAX);
+    luaL_argcheck(L, first >= 0 && count >= 0, 2, "negative");
+    if (!file_map_open(&m, luaL_checkstring(L, 1))) return script_raise(L);
+    size_t from = (uint64_t)first < m.bytes ? (size_t)first : m.bytes, left = m.bytes - from;
+    push_sha256(L, m.data + from, (uint64_t)count < left ? (size_t)count : left);
+    file_map_close(&m);
     return 1;
+}
+
+/* core.rename(from, to): on the disk when this returns; `to` must not exist, or be a file. */
+static int core_rename(lua_State *L)
+{
+    const char *from = luaL_checkstring(L, 1), *to = luaL_checkstring(L, 2), *slash = strrchr(to, '/');
+    if (rename(from, to)) { fail("cannot rename %s to %s: %s", from, to, strerror(errno)); return script_raise(L); }
+    lua_settop(L, 0);
+    lua_pushlstring(L, slash ? to : ".", slash ? (size_t)(slash - to) + 1 : 1);
+    return core_sync_file(L);
+}
+
+/* core.remove_tree(folder): a folder of files and folders; links are removed, not followed. */
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st, (void)type, (void)at;
+    return remove(path);
+}
+
+static int core_remove_tree(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT) {
+        fail("%s: cannot remove: %s", path, strerror(errno));
+        return script_raise(L);
+    }
+    return 0;
 }
 
 void script_open_file(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "load", core_load }, { "export", core_export }, { "json_encode", core_json_encode },
-        { "json_decode", core_json_decode }, { "read_file", core_read_file }, { "write_file", core_write_file },
-        { "append_file", core_append_file }, { "sync_file", core_sync_file },
-        { "exists", core_exists }, { "make_dirs", core_make_dirs },
-        { "remove_file", core_remove_file }, { "list", core_list }, { "hash", core_hash }, { "hash_file", core_hash_file },
-        { "sha256", core_sha256 }, { NULL, NULL },
+        { "json_decode", core_json_decode }, { "read_file", core_read_file }, { "read_part", core_read_part },
+        { "write_file", core_write_file }, { "append_file", core_append_file }, { "sync_file", core_sync_file },
+        { "exists", core_exists }, { "real_path", core_real_path }, { "make_dirs", core_make_dirs },
+        { "remove_file", core_remove_file }, { "remove_tree", core_remove_tree }, { "rename", core_rename },
+        { "list", core_list }, { "hash", core_hash }, { "hash_file", core_hash_file },
+        { "sha256", core_sha256 }, { "sha256_file", core_sha256_file }, { NULL, NULL },
     };
     static const luaL_Reg model[] = {
         { "__gc", model_gc }, { "__close", model_gc }, { "close", model_gc }, { "names", model_names },
         { "info", model_info }, { "read", model_read }, { "meta", model_meta }, { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);
+    lua_pushlightuserdata(L, NULL);
+    lua_setfield(L, -2, "null");  /* what json_encode writes as null */
     luaL_newmetatable(L, MODEL);
     luaL_setfuncs(L, model, 0);
     lua_pushvalue(L, -1);

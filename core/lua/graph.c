@@ -99,6 +99,16 @@ static int var_gc(lua_State *L)
     return 0;
 }
 
+/* Types that occur in files only go through float32; the copy is on the stack. */
+static struct tensor *tensor_to_f32(lua_State *L, int index)
+{
+    lua_getfield(L, index, "cast");
+    lua_pushvalue(L, index);
+    lua_pushstring(L, "f32");
+    lua_call(L, 2, 1);
+    return tensor_check(L, -1);
+}
+
 /* v:write(tensor | number): a number fills. */
 static int var_write(lua_State *L)
 {
@@ -110,16 +120,28 @@ static int var_write(lua_State *L)
         lua_replace(L, 2);
     }
     struct tensor *t = tensor_check(L, 2);
-    if (t->dtype > BURIN_I32) {  /* types that occur in files only go through float32 */
-        lua_getfield(L, 2, "cast");
-        lua_pushvalue(L, 2);
-        lua_pushstring(L, "f32");
-        lua_call(L, 2, 1);
-        t = tensor_check(L, -1);
-    }
+    if (t->dtype > BURIN_I32) t = tensor_to_f32(L, 2);
     if (!burin_var_write(v, t->dtype, tensor_data(t), t->count)) return script_raise(L);
     lua_settop(L, 1);
     return 1;
+}
+
+/* v:upload(tensor, outputs, inputs, taps, scale?): a weight in file layout; see burin_var_upload. */
+static int var_upload(lua_State *L)
+{
+    burin_var *v = var_check(L, 1), *scale = lua_isnoneornil(L, 6) ? NULL : var_check(L, 6);
+    struct tensor *t = tensor_check(L, 2);
+    int64_t outputs = luaL_checkinteger(L, 3), inputs = luaL_checkinteger(L, 4), taps = luaL_checkinteger(L, 5);
+    luaL_argcheck(L, t->count == burin_shape_count(&v->shape), 2, "another number of elements");
+    if (t->dtype < BURIN_F32 || t->dtype > BURIN_BF16) t = tensor_to_f32(L, 2);
+    return burin_var_upload(v, scale, t->dtype, tensor_data(t), outputs, inputs, taps) ? 0 : script_raise(L);
+}
+
+/* v:absent(flag): see burin_var_set_absent */
+static int var_absent(lua_State *L)
+{
+    burin_var_set_absent(var_check(L, 1), lua_toboolean(L, 2));
+    return 0;
 }
 
 /* v:read(dtype?) -> tensor (float32 unless told; I32 variables as i32) */
@@ -543,7 +565,7 @@ void script_open_graph(lua_State *L)
         { "graph", core_graph }, { "session", core_session }, { "ops", core_ops }, { NULL, NULL },
     };
     static const luaL_Reg var[] = {
-        { "__gc", var_gc }, { "__index", var_index }, { "write", var_write }, { "read", var_read }, { NULL, NULL },
+        { "__gc", var_gc }, { "__index", var_index }, { "write", var_write }, { "upload", var_upload }, { "absent", var_absent }, { "read", var_read }, { NULL, NULL },
     };
     static const luaL_Reg graph[] = {
         { "__gc", graph_gc }, { "leaf", graph_leaf }, { "assign", graph_assign }, { "backward", graph_backward },

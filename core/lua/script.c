@@ -82,6 +82,7 @@ static int open_core(lua_State *L)
 {
     lua_newtable(L);
     script_open_tensor(L);
+    script_open_matrix(L);
     script_open_device(L);
     script_open_graph(L);
     script_open_file(L);

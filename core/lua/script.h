@@ -17,6 +17,7 @@ int script_main(int argc, char **argv);
 
 /* Each adds its functions to the table burin.core on top of the stack. */
 void script_open_tensor(lua_State *L);
+void script_open_matrix(lua_State *L);
 void script_open_device(lua_State *L);
 void script_open_graph(lua_State *L);
 void script_open_file(lua_State *L);

@@ -193,6 +193,26 @@ static int method_cast(lua_State *L)
     return 1;
 }
 
+/* A tensor over `t`'s own bytes from `at` on: t (at this index) is kept alive when it is a view of a file, else copied. */
+static struct tensor *push_part(lua_State *L, int index, int rank, const int64_t *dim, uint64_t at)
+{
+    struct tensor *t = tensor_check(L, index);
+    const int64_t none[1] = { 0 };
+    struct tensor *r = tensor_push(L, t->dtype, t->view ? 1 : rank, t->view ? none : dim);
+    if (!t->view) {
+        memcpy(r->own, (const char *)tensor_data(t) + at, r->bytes);
+        return r;
+    }
+    r->rank = rank;
+    r->count = 1;
+    for (int i = 0; i < rank; i++) r->count *= r->dim[i] = dim[i];
+    r->bytes = (uint64_t)r->count * burin_dtype_bytes(r->dtype);
+    r->view = (const char *)t->view + at;
+    lua_pushvalue(L, index);
+    lua_setiuservalue(L, -2, 1);
+    return r;
+}
+
 static int method_reshape(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
@@ -200,8 +220,7 @@ static int method_reshape(lua_State *L)
     int rank = script_shape(L, 2, dim, BURIN_FILE_RANK);
     for (int i = 0; i < rank; i++) count *= dim[i];
     if (count != t->count) return luaL_error(L, "reshape: %I elements into %I", (LUAI_UACINT)t->count, (LUAI_UACINT)count);
-    struct tensor *r = tensor_push(L, t->dtype, rank, dim);
-    memcpy(r->own, tensor_data(t), t->bytes);
+    push_part(L, 1, rank, dim, 0);
     return 1;
 }
 
@@ -236,7 +255,7 @@ static int method_permute(lua_State *L)
     return 1;
 }
 
-/* t:rows(first, last) -> a copy of rows first..last of the first dim, 1-based. */
+/* t:rows(first, last) -> rows first..last of the first dim, 1-based: a copy, or a view of a mapped file's tensor. */
 static int method_rows(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
@@ -245,9 +264,7 @@ static int method_rows(lua_State *L)
     luaL_argcheck(L, first >= 1 && last >= first && last <= t->dim[0], 2, "outside the tensor");
     memcpy(dim, t->dim, sizeof dim);
     dim[0] = last - first + 1;
-    struct tensor *r = tensor_push(L, t->dtype, t->rank, dim);
-    uint64_t row = t->bytes / (uint64_t)t->dim[0];
-    memcpy(r->own, (const char *)tensor_data(t) + (uint64_t)(first - 1) * row, r->bytes);
+    push_part(L, 1, t->rank, dim, (uint64_t)(first - 1) * (t->bytes / (uint64_t)t->dim[0]));
     return 1;
 }
 
@@ -293,6 +310,28 @@ static int method_affine(lua_State *L)
         double v = a * tensor_get(t, i) + b;
         if (r->dtype == BURIN_U8) v = v >= 0 ? (v > 255 ? 255 : floor(v + 0.5)) : 0;
         tensor_set(r, i, v);
+    }
+    return 1;
+}
+
+/* core.mix(a, x, b, y, ...) -> a x + b y + ..., an f32 tensor of x's shape; summed in float64. */
+static int tensor_mix(lua_State *L)
+{
+    struct tensor *first = tensor_check(L, 2);
+    struct tensor *r = tensor_push(L, BURIN_F32, first->rank, first->dim);
+    int terms = (lua_gettop(L) - 1) / 2;
+    const struct tensor *t[16];
+    double by[16];
+    luaL_argcheck(L, terms <= COUNT_OF(t), 33, "at most 16 terms");
+    for (int k = 0; k < terms; k++) {
+        by[k] = luaL_checknumber(L, 2 * k + 1);
+        t[k] = tensor_check(L, 2 * k + 2);
+        luaL_argcheck(L, t[k]->count == first->count, 2 * k + 2, "another number of elements");
+    }
+    for (int64_t i = 0; i < r->count; i++) {
+        double sum = 0;
+        for (int k = 0; k < terms; k++) sum += by[k] * tensor_get(t[k], i);
+        ((float *)r->own)[i] = (float)sum;
     }
     return 1;
 }
@@ -425,4 +464,6 @@ void script_open_tensor(lua_State *L)
     lua_pop(L, 1);
     lua_pushcfunction(L, tensor_new);
     lua_setfield(L, -2, "tensor");
+    lua_pushcfunction(L, tensor_mix);
+    lua_setfield(L, -2, "mix");
 }

@@ -38,13 +38,21 @@ static const char *looks_like(const uint8_t *head, size_t n)
     if (starts(head, n, "PK\003\004"))
         return "is a zip archive, probably a PyTorch checkpoint (.ckpt, .pt, .bin)";
     if (n >= 2 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5)
-        return "is a Python pickle, probably an old PyTorch checkpoint";
+        return "is a Python pickle, probably a checkpoint from before PyTorch 1.6, which cannot be read without "
+               "running it; load it once with PyTorch and save it again, best as .safetensors";
     if (starts(head, n, "GGUF"))
         return "is a GGUF file";
     if (starts(head, n, "{"))
         return "is a JSON document, not a model";
     if (starts(head, n, "\037\213"))
         return "is a gzip archive; unpack it first";
+    if (starts(head, n, "7z\274\257\047\034"))
+        return "is a 7-Zip archive; unpack it first";
+    if (starts(head, n, "Rar!\032\007"))
+        return "is a RAR archive; unpack it first";
+    if (n > 262 && memcmp(head + 257, "ustar", 5) == 0)
+        return "is a tar archive; unpack it, or, if it is a checkpoint from before PyTorch 1.6, load it once with "
+               "PyTorch and save it again, best as .safetensors";
     return NULL;
 }
 

@@ -2,8 +2,8 @@
  * exporter.c - writing. The file is laid out as the specification asks (header padded with spaces
  * to 8 bytes, tensors without holes) and ordered by element size, then name, which keeps every
  * tensor aligned and equal models equal byte for byte. It is written beside its final name, synced,
- * parsed again by the loader's own code and only then renamed: nobody ever sees a half-written
- * file. */
+ * parsed again by the loader's own code, its data compared with checksums of what was given, and
+ * only then renamed: nobody ever sees a half-written or damaged file. */
 #include "st.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct out_tensor { struct st_tensor t; char *name; bool written; };
+struct out_tensor { struct st_tensor t; char *name; bool written; uint64_t sum; };
 struct out_meta { char *key, *value; };
 struct buffer { char *data; size_t n, cap; };
 
@@ -259,6 +259,42 @@ static bool write_at(struct exporter *e, const void *bytes, uint64_t n, uint64_t
     return true;
 }
 
+/* Of words, each mixed in by a multiplication. Parts but the last have whole words. */
+static uint64_t checksum(uint64_t h, const void *data, uint64_t bytes)
+{
+    const unsigned char *p = data;
+    while (bytes) {
+        uint64_t word = 0, n = bytes < 8 ? bytes : 8;
+        memcpy(&word, p, n);
+        h = (h ^ word) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 29;
+        p += n;
+        bytes -= n;
+    }
+    return h;
+}
+
+/* Whether the file holds what put was given. */
+static bool same_data(const struct exporter *e, const struct out_tensor *o)
+{
+    enum { PART = 1 << 20 };
+    unsigned char *part = st_host->alloc(PART);
+    uint64_t h = 0;
+    bool ok = true;
+    for (uint64_t at = 0; ok && at < o->t.bytes;) {
+        uint64_t want = o->t.bytes - at < PART ? o->t.bytes - at : PART, have = 0;
+        while (ok && have < want) {
+            ssize_t k = pread(e->fd, part + have, want - have, (off_t)(e->data + o->t.begin + at + have));
+            ok = k > 0 || (k < 0 && errno == EINTR);
+            have += k > 0 ? (uint64_t)k : 0;
+        }
+        h = checksum(h, part, want);
+        at += want;
+    }
+    st_host->free(part);
+    return ok && h == o->sum;
+}
+
 static bool lay_out(struct exporter *e)
 {
     if (e->n)
@@ -326,6 +362,7 @@ static int put(void *self, const char *name, const void *data, uint64_t bytes)
                broken(e);
     if (!write_at(e, data, bytes, e->data + o->t.begin))
         return broken(e);
+    o->sum = checksum(0, data, bytes);
     o->written = true;
     return 0;
 }
@@ -345,7 +382,7 @@ static bool verify(const struct exporter *e)
         struct out_tensor key = { .name = (char *)(uintptr_t)h.tensor[i].name };
         const struct out_tensor *o = bsearch(&key, e->tensor, (size_t)e->n, sizeof key, by_name);
         ok = o && o->t.begin == h.tensor[i].begin && o->t.bytes == h.tensor[i].bytes &&
-             o->t.dtype == h.tensor[i].dtype;
+             o->t.dtype == h.tensor[i].dtype && same_data(e, o);
     }
     st_header_finish(&h);
     return ok ||

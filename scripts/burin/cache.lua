@@ -13,26 +13,38 @@ local function path_of(kind, key)
   return root .. "/" .. kind .. "/" .. key:sub(1, 2), key .. ".safetensors"
 end
 
--- The tensor stored under (kind, key), or make() stored and returned (nil is not stored). Second result: whether it
--- was there.
+-- One hash of all tensors and their names; of a single one its own.
+local function hash_of(tensors)
+  if tensors.value then return tensors.value:hash() end
+  local list = {}
+  for name, tensor in pairs(tensors) do list[#list + 1] = name .. tensor:hash() end
+  table.sort(list)
+  return core.hash(table.concat(list))
+end
+
+-- What is stored under (kind, key), or make() stored and returned: a tensor, or a table of tensors by name (nil is not
+-- stored). Second result: whether it was there.
 function cache.get(kind, key, make)
   local folder, name = path_of(kind, key)
   local path = folder .. "/" .. name
   if core.exists(path) then
-    local ok, tensor = pcall(function()
-      local file = core.load(path)
-      local t = file:read "value":cast()
-      local same = file:meta().hash == t:hash()
+    local ok, tensors = pcall(function()
+      local file, list = core.load(path), {}
+      for _, each in ipairs(file:names()) do list[each] = file:read(each):cast() end
+      local same = next(list) and file:meta().hash == hash_of(list)
       file:close()
-      return same and t or error "damaged"
+      return same and list or error "damaged"
     end)
-    if ok then return tensor, true end
+    if ok then return tensors.value or tensors, true end
   end
-  local tensor = make()
-  if not tensor then return nil end
+  local made = make()
+  if not made then return nil end
+  local list, tensors = {}, type(made) == "table" and made or { value = made }
+  for each, tensor in pairs(tensors) do list[#list + 1] = { each, tensor } end
+  table.sort(list, function(a, b) return a[1] < b[1] end)
   core.make_dirs(folder)
-  core.export(path, "safetensors", { { "value", tensor } }, { hash = tensor:hash() })
-  return tensor, false
+  core.export(path, "safetensors", list, { hash = hash_of(tensors) })
+  return made, false
 end
 
 return cache

@@ -7,17 +7,22 @@ local options = require "burin.options"
 local diffusion = {}
 
 -- Stable Diffusion's schedule: betas = linspace(sqrt(0.00085), sqrt(0.012), 1000)^2.
--- Returns { steps =, alpha_bar = { [0] = ... } }, alpha_bar = cumulative product of 1 - beta.
+-- Returns { steps =, alpha_bar = { [0] = ... } }, alpha_bar = cumulative product of 1 - beta. zero_terminal_snr: sqrt(alpha_bar)
+-- is shifted and scaled so that the last one is 0 and the first one stays (Lin et al. 2023, algorithm 1).
 function diffusion.schedule(o)
   o = options.check("schedule", o or {}, {
     beta_start = { "number", default = 0.00085 }, beta_end = { "number", default = 0.012 },
-    steps = { "integer", default = 1000, min = 2 },
+    steps = { "integer", default = 1000, min = 2 }, zero_terminal_snr = { "boolean", default = false },
   })
   local s, product = { steps = o.steps, alpha_bar = {} }, 1
   local a, b = math.sqrt(o.beta_start), math.sqrt(o.beta_end)
   for t = 0, o.steps - 1 do
     product = product * (1 - (a + (b - a) * t / (o.steps - 1)) ^ 2)
     s.alpha_bar[t] = product
+  end
+  local first, last = math.sqrt(s.alpha_bar[0]), math.sqrt(product)
+  for t = 0, o.zero_terminal_snr and o.steps - 1 or -1 do
+    s.alpha_bar[t] = ((math.sqrt(s.alpha_bar[t]) - last) * first / (first - last)) ^ 2
   end
   return s
 end

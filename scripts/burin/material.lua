@@ -12,7 +12,7 @@ local material = {}
 -- Class images made for a run lie in its folder, under a name of what they depend on: another prompt makes others.
 local function prior_folder(run, i, prior)
   local o = run.o
-  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, o.seed, o.resolution, o.precision, o.base.path }
+  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, o.seed, o.resolution, run.settings.precision, o.base.path }
   return ("%s/prior-%d-%s"):format(run.folder, i, core.hash(key):sub(1, 8))
 end
 
@@ -145,10 +145,10 @@ end
 function material.fill_caches(run)
   local model, o, device = run.model, run.o, core.device()
   -- Other devices and types compute other bits: a cache that mixed them would make a run depend on earlier ones.
-  local how = table.concat({ o.precision, device.name, device.driver, device.tier }, "|")
+  local how = table.concat({ run.settings.precision, device.name, device.driver, device.tier }, "|")
   local vae_key = model:content_hash "vae" .. how
-  local text_key = not run.trains_text and model:content_hash "text" .. (o.clip_skip or 0) .. how
-  local bar, texts, kept, facts = progress.new("caching latents", #run.data.items), {}, {}, {}
+  local text_key = not run.text.live and model:content_hash "text" .. (o.clip_skip or 0) .. how
+  local bar, kept, facts = progress.new("caching latents", #run.data.items), {}, {}
   for i, item in ipairs(run.data.items) do
     local b = item.bucket
     local read, content = pcall(core.hash_file, item.path)
@@ -157,16 +157,7 @@ function material.fill_caches(run)
     if item.moments then
       kept[#kept + 1] = item
       facts[#facts + 1] = ("%s|%s|%dx%d|%s"):format(content, item.caption, b.w, b.h, item.prior or false)
-      if run.trains_text then
-        item.ids = model:tokenize(item.caption)
-      else
-        texts[item.caption] = texts[item.caption] or cache.get("text", core.hash(item.caption .. "\0" .. text_key), function()
-          run.text.ids:write(model:tokenize(item.caption))
-          run.text.session:run()
-          return run.text.context:read()
-        end)
-        item.context = texts[item.caption]
-      end
+      run.text:fill(item, text_key)
     else
       table.insert(run.data.skipped, { path = item.path, reason = why })
     end

@@ -6,10 +6,12 @@
 --   params          function(o, layer) -> { name = layer:param(name, { outputs, inputs }, init) }
 --   forward         function(o, layer, p, x, y) -> the new output; y is the layer's own
 --   alpha           function(o, layer) -> number kept beside the parameters in files (optional)
+--   kind            "lora": parameters are lora_down and lora_up, and files can have every LoRA layout (optional)
 --
 -- method.define returns its constructor: lora { rank = 16 } -> an instance, which model:adapt
 -- takes.
 local core = require "burin.core"
+local metadata = require "burin.lora.metadata"
 local nn = require "burin.nn"
 local options = require "burin.options"
 
@@ -52,6 +54,12 @@ function Instance:attach(component, group)
   end
 end
 
+-- Back to how it was made: for another trace, of another model.
+function Instance:forget()
+  self.groups, self.whole = {}, {}
+  self.component = nn.component { name = self.name, role = "param" }
+end
+
 function Instance:detach(component)
   for i = #component.adapters, 1, -1 do
     if component.adapters[i] == self then table.remove(component.adapters, i) end
@@ -76,11 +84,8 @@ end
 
 function Instance:trains_text() return self.options.text_encoder end
 
--- First values of the adapter, after core.commit: random, or those of the file it was made from.
-function Instance:init(seed)
-  if self.options.file then return self:load(self.options.file, self.options.map) end
-  self.component:init(seed)
-end
+-- First values of the adapter, after core.commit.
+function Instance:init(seed) self.component:init(seed) end
 
 -- Keys of a layer's parameter in kohya's files.
 local function kohya_key(map, e)
@@ -104,49 +109,56 @@ function Instance:export(map, dtype, read)
   return list
 end
 
--- Reads parameters back from a file that holds them under any known spelling; the layers must have
--- been traced.
+-- Reads parameters back from a file that export wrote; the layers must have been traced.
 function Instance:load(file, map)
-  local reader = self.method.reader
-  self.component:load(function(name)
-    local e = self.component.vars[name]
-    if reader then return reader(file, map, e) end
-    return file:read(kohya_key(map, e))
-  end)
+  self.component:load(function(name) return file:read(kohya_key(map, self.component.vars[name])) end)
 end
 
-local base_versions = { sd1 = "sd_v1", sd2 = "sd_v2", sdxl = "sdxl_base_v1-0" }
+-- { { layer, kind = "lora", parts = { down, up }, rank, alpha } ... }: what lora/save.lua writes.
+function Instance:adapters(dtype)
+  local list, by_layer = {}, {}
+  for _, e in ipairs(self.component.order) do
+    local name = e.layer.component .. "." .. e.layer.name
+    if not by_layer[name] then
+      by_layer[name] = { kind = "lora", parts = {}, alpha = self.method.alpha(self.options, e.layer),
+        layer = { component = e.layer.component, module = e.layer.name, kind = e.layer.kind } }
+      list[#list + 1] = by_layer[name]
+    end
+    local t = nn.to_file(e, e.var:read(dtype))
+    by_layer[name].parts[e.param:match "^lora_(.*)$"] = t
+    if e.param == "lora_down" then by_layer[name].rank = t.shape[1] end
+  end
+  return list
+end
 
 -- Metadata that other programs read; every value is a text.
 function Instance:metadata(model)
-  local o, version = self.options, base_versions[model.family]
-  if model.family == "sd2" and model.prediction == "v" then version = "sd_v2_v" end
-  local args = self.method.network_args and self.method.network_args(o) or {}
-  return {
-    ss_v2 = model.family == "sd2" and "True" or "False", ss_base_model_version = version,
-    ss_network_module = self.method.network_module or "networks.lora",
-    ss_network_dim = o.rank and tostring(o.rank), ss_network_alpha = o.alpha and tostring(o.alpha),
-    ss_network_args = next(args) and core.json_encode(args) or "{}",
-  }
+  local o, m = self.options, self.method
+  return metadata.network { family = model.family, prediction = model.prediction, rank = o.rank, alpha = o.alpha,
+    module = m.network_module or "networks.lora", args = m.network_args and m.network_args(o) }
 end
 
--- Writes the result, whole and synced or not there at all: a kohya file of the adapter, or a
--- checkpoint after full training. o: dtype ("f16"), metadata (texts added to the minimum)
+-- Writes the result, whole and synced or not there at all: the adapter's file, or a checkpoint after full training. o: dtype
+-- ("f16"), metadata (texts added to the minimum), format, profile and sidecar as in lora/save.lua
 function Instance:save(path, model, o)
+  o = o or {}
   if self.method.whole then return model:save(path, o) end
-  local metadata = self:metadata(model)
-  for k, v in pairs(o and o.metadata or {}) do metadata[k] = v end
-  core.export(path, "safetensors", self:export(model.map, o and o.dtype or "f16"), metadata)
+  local all, dtype = self:metadata(model), o.dtype or "f16"
+  for k, v in pairs(o.metadata or {}) do all[k] = v end
+  if self.method.kind == "lora" then
+    return require("burin.lora.save").write(path, self:adapters(dtype), { map = model.map, metadata = all, format = o.format,
+      profile = o.profile, sidecar = o.sidecar })
+  end
+  core.export(path, "safetensors", self:export(model.map, dtype), all)
 end
 
 local method = {}
 
 function method.define(definition)
   local rules = schema(definition.options or {})
-  return function(given, internal)
+  return function(given)
     local o = options.check(definition.name, given or {}, rules)
     if definition.settle then definition.settle(o) end
-    for k, v in pairs(internal or {}) do o[k] = v end
     return setmetatable({ name = definition.name, method = definition, options = o, groups = {},
       whole = {}, component = nn.component { name = definition.name, role = "param" } }, Instance)
   end

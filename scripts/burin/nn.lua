@@ -17,10 +17,10 @@ local Component, Scope, Layer = {}, {}, {}
 Component.__index, Scope.__index, Layer.__index = Component, Scope, Layer
 
 -- o: name, dtype of the variables, role ("weight" frozen, "param" trained), compute (type of
--- activations).
+-- activations), int8 (frozen matrices and kernels take 8 bits and a scale per output).
 function nn.component(o)
   return setmetatable({ name = o.name, dtype = o.dtype or "f32", role = o.role or "weight",
-    compute = o.compute or "f32", vars = {}, order = {}, adapters = {} }, Component)
+    compute = o.compute or "f32", int8 = o.int8, vars = {}, order = {}, adapters = {} }, Component)
 end
 
 local function count(shape)
@@ -42,7 +42,16 @@ local function same_shape(a, b)
   return true
 end
 
--- The entry { name, var, kind, shape, init, fan_in } of a variable, made on first use.
+-- Whether a variable is stored as 8 bits and a scale per output (burin_var_upload).
+local function is_int8(component, kind, shape)
+  if not component.int8 or component.role == "param" or kind == "vector" or kind == "table" then
+    return false
+  end
+  local outputs = shape[#shape]
+  return outputs % 4 == 0 and count(shape) // outputs % 4 == 0
+end
+
+-- The entry { name, var, kind, shape, init, fan_in, scale } of a variable, made on first use.
 function Component:declare(name, kind, shape, init, fan_in)
   local e = self.vars[name]
   if e then
@@ -52,9 +61,12 @@ function Component:declare(name, kind, shape, init, fan_in)
     end
     return e
   end
-  local dtype = self.role == "param" and "f32" or self.dtype
+  local int8 = is_int8(self, kind, shape)
+  local dtype = int8 and "i8" or self.role == "param" and "f32" or self.dtype
+  local path = self.name .. "." .. name
   e = { name = name, kind = kind, shape = shape, init = init, fan_in = fan_in or shape[1],
-    var = core.var(self.name .. "." .. name, shape, dtype, self.role) }
+    var = core.var(path, shape, dtype, self.role),
+    scale = int8 and core.var(path .. ".scale", { shape[#shape] }, "f32", self.role) or nil }
   self.vars[name] = e
   self.order[#self.order + 1] = e
   return e
@@ -64,7 +76,8 @@ function Component:trace(graph)
   return setmetatable({ component = self, graph = graph, path = "", group = "none" }, Scope)
 end
 
-function Component:is_declared() return #self.order > 0 end
+-- Whether the network is, or is to be, on the device.
+function Component:is_declared() return #self.order > 0 and not self.absent end
 
 -- Gives every variable its first value, each from a stream of its own name: adding a layer changes
 -- no other.
@@ -95,10 +108,38 @@ function nn.to_device(e, t)
   return e.kind == "conv" and t:permute { 3, 4, 2, 1 } or t
 end
 
+-- The shape that an entry's tensor has in files.
+function nn.file_shape(e) return file_shape(e.kind, e.shape) end
+
 function nn.to_file(e, t)
   if e.kind == "linear" then return t:permute { 2, 1 } end
   if e.kind == "conv1" then return t:permute { 2, 1 }:reshape(file_shape(e.kind, e.shape)) end
   return e.kind == "conv" and t:permute { 4, 3, 1, 2 } or t
+end
+
+-- Whether a tensor of this shape is the variable's in file layout, as in nn.to_device.
+local function fits(e, have)
+  if e.kind == "linear" or e.kind == "conv1" then
+    return count(have) == count(e.shape) and have[1] == e.shape[2] and have[2] == e.shape[1]
+  end
+  return same_shape(have, file_shape(e.kind, e.shape))
+end
+
+-- Fills a variable from a tensor in file layout, which is read once and in pieces.
+local function upload(e, t)
+  if e.kind == "vector" or e.kind == "table" then return e.var:write(t) end
+  local s = e.shape
+  local inputs, outputs = s[#s - 1], s[#s]
+  e.var:upload(t, outputs, inputs, count(s) // (inputs * outputs), e.scale)
+end
+
+-- Takes the variables off the device, or lets them back to it: then they must be loaded again.
+function Component:set_absent(absent)
+  self.absent = absent
+  for _, e in ipairs(self.order) do
+    e.var:absent(absent)
+    if e.scale then e.scale:absent(absent) end
+  end
 end
 
 -- Uploads reader(name) -> tensor in file layout for every declared variable.
@@ -109,12 +150,11 @@ function Component:load(reader)
     if not t then
       missing[#missing + 1] = e.name
     else
-      local d = nn.to_device(e, t)
-      if not d then
+      if not fits(e, t.shape) then
         error(("%s: %s has shape (%s), expected (%s)"):format(self.name, e.name,
           table.concat(t.shape, ", "), table.concat(file_shape(e.kind, e.shape), ", ")), 0)
       end
-      e.var:write(d)
+      upload(e, t)
     end
   end
   if #missing > 0 then
@@ -127,7 +167,10 @@ end
 -- { { name, tensor in file layout } ... } in the order of declaration.
 function Component:export(dtype)
   local list = {}
-  for i, e in ipairs(self.order) do list[i] = { e.name, nn.to_file(e, e.var:read(dtype)) } end
+  for i, e in ipairs(self.order) do
+    if e.scale then error(self.name .. " is on the device in 8 bits: save it from its file", 0) end
+    list[i] = { e.name, nn.to_file(e, e.var:read(dtype)) }
+  end
   return list
 end
 
@@ -194,13 +237,18 @@ local function bias_and_adapters(scope, name, layer, x, y, bias, fan_in)
   return y
 end
 
+-- The product with an 8-bit weight still lacks the scale of each output.
+local function scaled(scope, e, y)
+  return e.scale and y * scope.graph:leaf(e.scale) or y
+end
+
 -- o: bias (true)
 function Scope:linear(x, name, out, o)
   local shape = x.shape
   local inputs = shape[#shape]
   local layer = new_layer(self, name, "linear", inputs, out)
   local e = self.component:declare(layer.name .. ".weight", "linear", { inputs, out }, "kaiming")
-  local y = x:matmul(self.graph:leaf(e.var))
+  local y = scaled(self, e, x:matmul(self.graph:leaf(e.var)))
   return bias_and_adapters(self, name, layer, x, y, o and o.bias, inputs)
 end
 
@@ -216,7 +264,7 @@ function Scope:conv(x, name, out, o)
   local kind, dims = "conv", { k, k, inputs, out }
   if k == 1 then kind, dims = "conv1", { inputs, out } end
   local e = self.component:declare(layer.name .. ".weight", kind, dims, "kaiming", k * k * inputs)
-  local y = layer:product(self.graph:leaf(e.var), e.kind, x)
+  local y = scaled(self, e, layer:product(self.graph:leaf(e.var), e.kind, x))
   return bias_and_adapters(self, name, layer, x, y, o.bias, k * k * inputs)
 end
 

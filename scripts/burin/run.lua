@@ -5,8 +5,10 @@ local core = require "burin.core"
 local grid = require "burin.grid"
 local guard = require "burin.guard"
 local material = require "burin.material"
+local metadata = require "burin.lora.metadata"
 local options = require "burin.options"
 local progress = require "burin.progress"
+local residency = require "burin.residency"
 local sample = require "burin.sample"
 local state = require "burin.state"
 local runs = {}
@@ -27,7 +29,7 @@ local function write_batch(run, batch)
     var:write(out)
   end
   gather(t.inputs.moments, "moments")
-  if t.inputs.ids then gather(t.inputs.ids, "ids") else gather(t.inputs.context, "context") end
+  run.text:write(t.inputs.text, batch.items)
   local weights = {}
   for i, item in ipairs(batch.items) do weights[i] = item.weight end
   t.inputs.weight:write(core.tensor({ n }, "f32", weights))
@@ -45,25 +47,23 @@ function Run:draw_samples(step)
   end
   core.make_dirs(self:path "samples")
   local images = {}
-  self.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image)
+  self.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image, text)
     images[i] = image
-    guard(74, core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image, { "prompt", s.prompts[i] })
+    guard(74, core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image, { "parameters", text })
   end)
   core.image_save(self:path("samples/step-%06d.png", step), grid.labelled(images, jobs, math.min(#images, 4)))
   return images
 end
 
 function Run:save_result(name)
-  local o = self.o
-  local path = self:path("%s.safetensors", name)
-  local metadata = { ss_output_name = name, ss_seed = tostring(o.seed), ss_steps = tostring(self.step),
-    ss_sd_model_name = o.base.path:match "[^/]*$", ss_learning_rate = tostring(o.optimizer.lr),
-    ss_optimizer = o.optimizer.name, ss_lr_scheduler = o.schedule.name }
-  if o.method.method.whole then
-    guard(74, self.model.save, self.model, path, { dtype = o.save.dtype, metadata = metadata })
-  else
-    guard(74, o.method.save, o.method, path, self.model, { dtype = o.save.dtype, metadata = metadata })
-  end
+  local o, save = self.o, self.o.save
+  local folder = save.format == "peft" or o.method.method.whole and save.format == "diffusers"
+  local path = self:path(folder and "%s" or "%s.safetensors", name)
+  if folder then core.remove_tree(path) end  -- of the same run, before it was killed and resumed
+  local all = metadata.of_run(self)
+  if o.method.method.whole then all = metadata.profile(all, save.metadata) end
+  guard(74, o.method.save, o.method, path, self.model, { dtype = save.dtype, metadata = all, format = save.format,
+    profile = save.metadata, sidecar = save.sidecar })
   return path
 end
 
@@ -168,13 +168,14 @@ function Run:execute(o)
   for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
   if not o.resume then state.clear(self:path "state") end
   local began = core.clock()
-  core.commit(true)
-  guard(65, self.model.load, self.model)
+  self.began_at = select(2, core.date())
+  guard(65, residency.enter, self, 1)
   self.tables.upload()
   r.method:init(r.seed)
   self.trainer:reset()
   material.make_priors(self)
   material.fill_caches(self)
+  guard(65, residency.enter, self, 2)
   self.base_key = core.exists(r.base.path) == "file" and core.hash_file(r.base.path) or self.model:content_hash "unet"
   self.step, self.metrics_bytes = 0, 0
   if not (o.resume and restore(self)) then

@@ -1,124 +1,213 @@
 -- SPDX-License-Identifier: MIT
--- sample.lua - from prompts to pictures. Three small sessions share the model's weights: text encoding, one
--- guided denoising step (replayed for each step of the sampler), VAE decoding.
+-- sample.lua - from prompts to pictures. Small sessions share the model's weights: text encoding, the guided network
+-- (run at each step of the sampler), VAE decoding, and VAE encoding for image to image.
+local conditioning = require "burin.conditioning"
 local core = require "burin.core"
-local options = require "burin.options"
 local diffusion = require "burin.diffusion"
+local infotext = require "burin.infotext"
+local options = require "burin.options"
 local samplers = require "burin.samplers"
+local tiles = require "burin.tiles"
 local sample = {}
 
 local Sampler = {}
 Sampler.__index = Sampler
 
--- model: an opened model whose variables are declared. o: width, height (pixels), batch, schedule.
--- Nothing is computed or allocated yet.
+-- uncond + guidance * (cond - uncond), all (B, h, w, c) but guidance. rescale in (0, 1]: that much of the result is brought to
+-- the standard deviation of cond, sample by sample (Lin et al. 2023, section 3.4).
+function sample.guide(uncond, cond, guidance, rescale)
+  local e = uncond + (cond - uncond) * guidance
+  if (rescale or 0) == 0 then return e end
+  local shape = e.shape
+  local function deviation(x)
+    local each, n = { shape[1], 1, 1, 1 }, shape[2] * shape[3] * shape[4]
+    return (x - x:sum_to(each) * (1 / n)):square():sum_to(each):sqrt()
+  end
+  return e * (deviation(cond) / deviation(e) * rescale + (1 - rescale))
+end
+
+local VAE_MEMORY = 1 << 30  -- bytes of workspace that the autoencoder gets before it works in tiles
+
+-- A session of trace(graph, tiles or nil) over the whole picture, or in tiles of o.vae_tile pixels. Where o does not say, in
+-- the largest tiles that fit into VAE_MEMORY and whose tensors the device can bind.
+local function vae_session(self, name, trace)
+  local why
+  for _, pixels in ipairs(self.o.vae_tile and { self.o.vae_tile } or { 0, 512, 256 }) do
+    local shape, tile, graph = self.latent.shape, pixels // self.model:downsample(), core.graph()
+    local t = tile > 0 and (tile < shape[2] or tile < shape[3]) and tiles.new(shape[2], shape[3], tile) or nil
+    local ok, session = pcall(function()
+      trace(graph, t)
+      return core.session(graph, name)
+    end)
+    if ok and (self.o.vae_tile or session:info().arena <= VAE_MEMORY) then
+      self.tiles[#self.tiles + 1] = t
+      return session
+    end
+    why = ok and "the autoencoder needs more memory than it may take" or session
+    if ok then local _ <close> = session end
+  end
+  error(why, 0)
+end
+
+-- model: an opened model whose variables are declared. o: width, height (pixels), batch, tokens (75), clip_skip, rescale (of
+-- the guidance), zero_snr (a schedule that ends without signal; default what the model says), vae_tile (pixels; 0 = the
+-- whole picture at once; nil = what fits), image (whether run() will get one). Nothing is computed or allocated yet.
 function sample.new(model, o)
   local f = model:downsample()
   if o.width % f ~= 0 or o.height % f ~= 0 then
     error({ exit = 78, message = ("the image size %dx%d is not a multiple of %d"):format(o.width, o.height, f) }, 0)
   end
-  local self = setmetatable({ model = model, o = o, batch = o.batch or 1, schedule = diffusion.schedule {} }, Sampler)
+  o.zero_snr = o.zero_snr or model.config.zero_snr or false
+  local self = setmetatable({ model = model, o = o, batch = o.batch or 1, tiles = {},
+    schedule = diffusion.schedule { zero_terminal_snr = o.zero_snr } }, Sampler)
   local b, h, w, z = self.batch, o.height // f, o.width // f, model:latent_channels()
-  local context = model:context_shape(2 * b)
-  self.ids = core.var("sample.ids", { 2 * b, 77 }, "i32", "input")
-  self.context = core.var("sample.context", context, "f32", "input")
   self.x = core.var("sample.x", { b, h, w, z }, "f32", "input")
-  self.step = core.var("sample.step", { 8 }, "f32", "input")
+  self.e = core.var("sample.e", { b, h, w, z }, "f32", "input")
+  self.step = core.var("sample.step", { 2 }, "f32", "input")
   self.latent = core.var("sample.latent", { 1, h, w, z }, "f32", "input")
   self.image = core.var("sample.image", { 1, o.height, o.width, 3 }, "f32", "input")
+  self.conditioning = conditioning.new(model, { rows = 2 * b, tokens = o.tokens, clip_skip = o.clip_skip,
+    width = o.width, height = o.height })
 
   local g = core.graph()
-  local states = model:encode_text(g, g:leaf(self.ids), { clip_skip = o.clip_skip })
-  g:assign(self.context, states:cast "f32")
-  self.text_session = core.session(g, "sample.text")
-
-  g = core.graph()
   local x, step = g:leaf(self.x), g:leaf(self.step)
-  local function k(i) return step:slice { axis = 0, begin = i, stop = i + 1 } end
-  local x_in = x * k(0)
-  local e = model:predict(g, x_in:concat(x_in, { axis = 0 }), k(1):broadcast { 2 * b }, g:leaf(self.context)):cast "f32"
-  local uncond, cond = e:slice { axis = 0, begin = 0, stop = b }, e:slice { axis = 0, begin = b, stop = 2 * b }
-  g:assign(self.x, x * k(3) + (uncond + (cond - uncond) * k(2)) * k(4))
+  local context, extra = self.conditioning:leaves(g)
+  local e = model:predict(g, x:concat(x, { axis = 0 }), step:slice(0, 0, 1):broadcast { 2 * b }, context, extra):cast "f32"
+  g:assign(self.e, sample.guide(e:slice(0, 0, b), e:slice(0, b, 2 * b), step:slice(0, 1, 2), o.rescale))
   self.step_session = core.session(g, "sample.step")
 
-  g = core.graph()
-  g:assign(self.image, model:decode_latents(g, g:leaf(self.latent)):cast "f32")
-  self.decode_session = core.session(g, "sample.decode")
+  self.decode_session = vae_session(self, "sample.decode", function(graph, t)
+    graph:assign(self.image, model:decode_latents(graph, graph:leaf(self.latent), t):cast "f32")
+  end)
+  self.encode_session = o.image and vae_session(self, "sample.encode", function(graph, t)
+    graph:assign(self.latent, model:encode_latents(graph, graph:leaf(self.image), t):cast "f32")
+  end)
   return self
 end
 
--- Jobs that are drawn together must share the number of steps and the guidance: lists of indices, in order.
-local function groups(jobs, o)
+-- Jobs that are drawn together share sampler, steps and guidance: lists of indices, in order.
+local function groups(self, jobs, o)
   local list, by = {}, {}
   for i, job in ipairs(jobs) do
-    local steps, guidance = job.steps or o.steps or 20, job.guidance or o.guidance or 7.5
-    local key = steps .. "/" .. guidance
+    local g = { sampler = job.sampler or o.sampler or "ddim", steps = math.tointeger(job.steps or o.steps or 20),
+      guidance = job.guidance or o.guidance or 7.5, first = 1 }
+    local key = ("%s/%d/%g"):format(g.sampler, g.steps, g.guidance)
     if not by[key] then
-      by[key] = { steps = math.tointeger(steps), guidance = guidance }
-      list[#list + 1] = by[key]
+      g.at = samplers.points(self.schedule, g.sampler, g.steps, o)
+      if o.image then g.first = g.steps + 1 - math.max(1, math.floor(g.steps * math.min(1, o.strength or 0.75))) end
+      by[key], list[#list + 1] = g, g
     end
     table.insert(by[key], i)
   end
   return list
 end
 
-local function start_round(self, jobs, init)
-  local b, shape = self.batch, self.latent.shape
-  local ids = core.tensor({ 2 * b, 77 }, "i32")
-  local x = core.tensor(self.x.shape, "f32")
-  local each = shape[2] * shape[3] * shape[4]
-  for i = 1, b do
-    local job = jobs[math.min(i, #jobs)]  -- a short last round repeats its last job
-    ids:copy_into((i - 1) * 77 + 1, self.model:tokenize(job.negative or ""))
-    ids:copy_into((b + i - 1) * 77 + 1, self.model:tokenize(job.prompt))
-    x:copy_into((i - 1) * each + 1, core.tensor(shape, "f32"):fill_normal(job.seed or 0, 0x5eed, init))
+-- Noise of deviation 1 for a round of jobs, from each job's own seed. use: 0 the start, i what step i adds. A round that
+-- has fewer jobs than fit repeats its last one.
+local function noise(self, round, use)
+  local x, one = core.tensor(self.x.shape, "f32"), self.latent.shape
+  for k = 0, self.batch - 1 do
+    local seed = (round[k + 1] or round[#round]).seed or 0
+    x:copy_into(k * (x.count // self.batch) + 1, core.tensor(one, "f32"):fill_normal(seed, 0x5eed + (use << 32)))
   end
-  self.ids:write(ids)
-  self.text_session:run()
-  self.x:write(x)
+  return x
 end
 
--- jobs: { { prompt =, negative =, seed =, steps =, guidance = }, ... }; o: sampler, and steps and guidance of jobs that
--- name none. Calls done(i, image) as each is ready (image: u8 tensor); progress(step, steps), optional, after each
--- denoising step. A picture depends on its own job alone, not on what it is drawn together with.
+-- The latents of a round of jobs.
+local function denoise(self, group, round, image, progress)
+  local b, texts = self.batch, {}
+  for k = 1, b do
+    local job = round[k] or round[#round]
+    texts[k], texts[b + k] = job.negative or "", job.prompt
+  end
+  self.conditioning:write(texts)
+  local start, x = group.at[group.first], noise(self, round, 0)
+  if image then
+    local latents = core.tensor(x.shape, "f32")
+    for k = 0, b - 1 do latents:copy_into(k * image.count + 1, image) end
+    x = core.mix(start.alpha, latents, start.noise, x)
+  else
+    x = core.mix(group.at.start, x)
+  end
+  return samplers.run(group.sampler, { at = group.at, x = x, first = group.first, prediction = self.model.prediction,
+    progress = progress, fresh = function(i) return noise(self, round, i) end,
+    model = function(now, t)
+      self.x:write(now)
+      self.step:write(core.tensor({ 2 }, "f32", { t, group.guidance }))
+      self.step_session:run()
+      return self.e:read()
+    end })
+end
+
+-- Latents of a u8 picture (height, width, 3) of the sampler's size.
+local function encode(self, image)
+  self.image:write(image:affine(1 / 127.5, -1, "f32"))
+  self.encode_session:run()
+  return self.latent:read()
+end
+
+-- jobs: { { prompt =, negative =, seed =, steps =, guidance =, sampler = }, ... }. o: what jobs do not say themselves, and
+-- sigmas, spacing (samplers.points), image (u8, to begin with) and strength (0.75: the share of the steps done on it), sources
+-- (infotext.lua). Calls done(i, image, text) as each is ready (image: u8 tensor; text: A1111's `parameters`); progress(step,
+-- steps), optional, after each denoising step. A picture depends on its own job alone, not on what it is drawn together with.
 function Sampler:run(jobs, o, done, progress)
   local b, finished, total = self.batch, 0, 0
-  local list = groups(jobs, o)
-  for _, group in ipairs(list) do total = total + (#group + b - 1) // b * group.steps end
+  local list = groups(self, jobs, o)
+  for _, group in ipairs(list) do total = total + (#group + b - 1) // b * (group.steps + 1 - group.first) end
+  for _, t in ipairs(self.tiles) do t:upload() end
+  local image = o.image and encode(self, o.image)
   for _, group in ipairs(list) do
-    local plan = samplers[o.sampler or "ddim"](self.schedule, group.steps, self.model.prediction)
     for first = 1, #group, b do
       local round = {}
       for i = first, math.min(first + b - 1, #group) do round[#round + 1] = jobs[group[i]] end
-      start_round(self, round, plan.init)
-      for _, s in ipairs(plan) do
-        self.step:write(core.tensor({ 8 }, "f32", { s.c_in, s.t, group.guidance, s.a, s.b, 0, 0, 0 }))
-        self.step_session:run()
+      local latents = denoise(self, group, round, image, function()
         finished = finished + 1
         if progress then progress(finished, total) end
-      end
-      local latents = self.x:read()
+      end)
       for i = 1, #round do
         self.latent:write(latents:rows(i, i))
         self.decode_session:run()
-        local image = self.image:read():affine(127.5, 127.5, "u8")
-        done(group[first + i - 1], image:reshape { self.o.height, self.o.width, 3 })
+        local picture = self.image:read():affine(127.5, 127.5, "u8")
+        local job = { prompt = round[i].prompt, negative = round[i].negative, seed = round[i].seed or 0, steps = group.steps,
+          guidance = group.guidance, sampler = group.sampler, sigmas = o.sigmas, strength = o.image and (o.strength or 0.75) }
+        done(group[first + i - 1], picture:reshape { self.o.height, self.o.width, 3 }, infotext.write(job, self.o, o.sources))
       end
     end
   end
 end
 
--- "a photo of sks dog --n blurry --s 20 --l 7 --d 1 --w 512 --h 512": kohya's prompt line.
--- Returns { prompt =, negative =, steps =, guidance =, seed =, width =, height = }.
+-- kohya's flags: what they set, and its kind.
+local flags = { n = { "negative" }, ss = { "sampler" }, l = { "guidance", "number" }, g = { "embedded", "number" },
+  s = { "steps", "integer" }, d = { "seed", "integer" }, w = { "width", "integer" }, h = { "height", "integer" } }
+local kohya_samplers = { k_euler = "euler", k_euler_a = "euler_a", k_lms = "lms", ["dpmsolver++"] = "dpmpp_2m" }
+
+local function read_flag(job, line, text)
+  local flag, value = text:match "^(%a+)%s*(.*)$"
+  local name, kind = table.unpack(flags[flag and flag:lower()] or {})
+  if not name then options.fail("prompt '%s': unknown option --%s", line, flag or text) end
+  if kind then
+    value = tonumber(value)
+    if kind == "integer" then value = value and math.tointeger(value) end
+    if not value then options.fail("prompt '%s': --%s needs a %s", line, flag, kind == "number" and kind or "whole number") end
+  end
+  if name == "sampler" then
+    value = kohya_samplers[value] or value
+    if not samplers.list[value] then
+      options.fail("prompt '%s': there is no sampler '%s', but %s", line, value, table.concat(samplers.names, ", "))
+    end
+  elseif name == "steps" then value = math.max(1, math.min(1000, value))
+  elseif name == "width" or name == "height" then value = math.max(64, value // 8 * 8) end
+  job[name] = value
+end
+
+-- "a photo of sks dog --n blurry --s 20 --l 7 --d 1 --w 512 --h 512 --ss euler_a": kohya's prompt line, with its limits. --g is
+-- the embedded guidance of other models and has no effect on these. Returns { prompt =, negative =, steps =, guidance =, seed =,
+-- width =, height =, sampler = }.
 function sample.parse_prompt(line)
-  local job = { prompt = line:match "^(.-)%s+%-%-%a" or line:match "^(.-)%s*$" }
-  local names = { n = "negative", s = "steps", l = "guidance", d = "seed", w = "width", h = "height" }
-  for key, value in line:gmatch "%-%-(%a+)%s+(.-)%f[%-\0]" do
-    local name = names[key]
-    if not name then options.fail("prompt '%s': unknown option --%s", line, key) end
-    value = value:match "^(.-)%s*$"
-    job[name] = name == "negative" and value or tonumber(value)
-    if job[name] == nil then options.fail("prompt '%s': --%s needs a number", line, key) end
+  local job
+  for part in (line .. " --"):gmatch "(.-)%s%-%-%f[%a\0]" do
+    part = part:match "^%s*(.-)%s*$"
+    if job then read_flag(job, line, part) else job = { prompt = part } end
   end
   return job
 end

@@ -30,7 +30,7 @@ end
 -- What a kill left of files that were being written. Only for the process that holds the run's lock.
 function state.sweep(folder)
   for _, file in ipairs(core.exists(folder) and core.list(folder) or {}) do
-    if file:match "%.tmp%-%d+%-%d+$" then core.remove_file(folder .. "/" .. file) end
+    if file:match "%.tmp%-%d+%-%d+$" then core.remove_tree(folder .. "/" .. file) end
   end
 end
 

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- train.lua - what burin.train{ ... } describes: checked (recipe), then traced and planned (prepare) without taking
 -- device memory, so `burin plan` is the same code. material.lua finds what is learnt from, run.lua trains.
+local budget = require "burin.budget"
+local captions = require "burin.captions"
 local compile = require "burin.compile"
 local core = require "burin.core"
 local dataset = require "burin.dataset"
@@ -9,6 +11,7 @@ local material = require "burin.material"
 local options = require "burin.options"
 local runs = require "burin.run"
 local sample = require "burin.sample"
+local samplers = require "burin.samplers"
 local train = {}
 
 local schema = {
@@ -27,28 +30,34 @@ local schema = {
   schedule = { "table", help = "burin.constant{...}, linear, cosine ...; default burin.constant{}" },
   loss = { "table", help = "burin.mse(), burin.min_snr{...} or burin.loss{...}; default burin.mse()" },
   max_grad_norm = { "number", default = 1, min = 0, help = "0 = no clipping" },
-  precision = { "string", default = "f32", one_of = { "f32", "f16", "bf16" }, help = "storage of activations and frozen weights" },
+  precision = { "string", one_of = { "f32", "f16", "bf16" }, help = "storage of activations and frozen weights; f32, or what the budget asks for" },
+  base_precision = { "string", one_of = { "f32", "f16", "bf16", "int8" }, help = "storage of frozen weights, where it is to differ; int8: the U-Net's, with a scale per output" },
   clip_skip = { "integer", min = 1, max = 12, help = "use the text encoder's n-th last layer (SD 1.x, 2.x)" },
-  checkpoint = { "boolean", default = false, help = "recompute blocks in the backward pass to save memory" },
+  checkpoint = { "boolean", help = "recompute blocks in the backward pass to save memory; false, or what the budget asks for" },
+  budget = { "string", help = "device memory to stay within, as '8 GiB': chooses precision, checkpoint and base_precision where they are not set" },
+  prediction = { "string", one_of = { "epsilon", "v" }, help = "what the model predicts, where its files do not say" },
   sample = { "table", help = "{ every =, prompts = { ... }, steps =, guidance =, sampler = }" },
-  save = { "table", help = "{ every =, format = 'kohya', dtype = 'f32' }" },
+  save = { "table", help = "{ every =, format =, dtype = 'f32', metadata =, sidecar = }" },
   state = { "table", help = "{ every =, keep = }: training state for resume" },
   output = { "string", default = "runs", help = "folder of runs" },
 }
 local sample_schema = {
   every = { "string|integer", help = "'1 epoch', '100 steps' or a number of steps; absent: before and after training" },
-  prompts = { "table", required = true, help = "a list; kohya's --n --s --l --d are understood" },
+  prompts = { "table", required = true, help = "a list; (word:1.2) weights and kohya's --n --s --l --d --ss are understood" },
   steps = { "integer", default = 20, min = 1, help = "denoising steps" },
   guidance = { "number", default = 7.5, help = "classifier-free guidance scale" },
   seed = { "integer", default = 0, help = "of the first picture; the next ones count up" },
   batch = { "integer", default = 1, min = 1, help = "pictures at a time" },
-  sampler = { "string", default = "ddim", one_of = { "ddim", "euler" }, help = "how noise becomes a picture" },
+  sampler = { "string", default = "ddim", one_of = samplers.names, help = "how noise becomes a picture" },
   width = { "integer", help = "pixels; default resolution" }, height = { "integer", help = "pixels; default resolution" },
 }
 local save_schema = {
   every = { "string|integer", help = "as in sample; the result is saved at the end in any case" },
-  format = { "string", one_of = { "kohya", "checkpoint" }, help = "kohya for adapters (their default), checkpoint for full training (its default)" },
+  format = { "string", one_of = { "kohya", "peft", "checkpoint", "diffusers" }, help = "adapters: kohya (default), diffusers, peft; full training: checkpoint (default), diffusers" },
   dtype = { "string", default = "f32", one_of = { "f32", "f16", "bf16" }, help = "element type in the file" },
+  metadata = { "string", default = "full", one_of = { "full", "minimal", "none" }, help = "what a LoRA file says: all, what programs need, nothing" },
+  sidecar = { "boolean", default = false, help = "also write A1111's NAME.json beside a LoRA" },
+  date = { "boolean", default = false, help = "put dates into the metadata; two runs then differ in them" },
 }
 local state_schema = {
   every = { "string|integer", default = "250 steps", help = "as in sample; also at the end and on Ctrl-C" },
@@ -61,6 +70,7 @@ function train.recipe(given)
   if not o.name:match "^[%w._-]+$" then options.fail("name '%s': letters, digits, '.', '_' and '-' only", o.name) end
   if o.epochs and o.steps then options.fail("give either epochs or steps, not both") end
   if not o.epochs and not o.steps then o.epochs = 10 end
+  if o.budget then budget.parse(o.budget) end
   o.concepts = dataset.concepts(o.concepts)
   o.sample = o.sample and options.check("sample", o.sample, sample_schema)
   o.save = options.check("save", o.save or {}, save_schema)
@@ -69,9 +79,9 @@ function train.recipe(given)
   o.optimizer = o.optimizer or require("burin.optim").adamw {}
   o.schedule = o.schedule or require("burin.schedules").constant {}
   o.loss = o.loss or diffusion.losses.mse()
-  local format = o.method.method and o.method.method.whole and "checkpoint" or "kohya"
-  if (o.save.format or format) ~= format then
-    options.fail("save: %s is written as '%s', not as '%s'", o.method.name or "this method", format, o.save.format)
+  local formats = o.method.method and o.method.method.whole and "checkpoint or diffusers" or "kohya, diffusers or peft"
+  if o.save.format and not formats:find(o.save.format, 1, true) then
+    options.fail("save: %s is written as %s, not as '%s'", o.method.name or "this method", formats, o.save.format)
   end
   o.is_train_recipe = true
   return o
@@ -85,26 +95,24 @@ local function trace_bucket(run, bucket)
   local inputs = {
     moments = core.var("batch.moments." .. name, { b, h, w, 2 * z }, "f32", "input"),
     weight = core.var("batch.weight." .. name, { b }, "f32", "input"),
+    text = run.text:declare("batch.%s." .. name, b),
   }
-  if run.trains_text then inputs.ids = core.var("batch.ids." .. name, { b, 77 }, "i32", "input")
-  else inputs.context = core.var("batch.context." .. name, model:context_shape(b), "f32", "input") end
   local session = run.trainer:session("train." .. name, function(graph, control)
     local moments = graph:leaf(inputs.moments)
     local mean = moments:slice { axis = 3, begin = 0, stop = z }
     local std = moments:slice { axis = 3, begin = z, stop = 2 * z }
     local latents = (mean + std * control:randn(mean.shape, { use = 3 })) * model.scaling_factor
-    local context = inputs.context and graph:leaf(inputs.context)
-    if inputs.ids then context = model:encode_text(graph, graph:leaf(inputs.ids), { clip_skip = o.clip_skip }) end
+    local context, extra = run.text:trace(graph, inputs.text)
     local loss = diffusion.objective { latents = latents, tables = run.tables, control = control, loss = o.loss,
       prediction = model.prediction, sample_weight = graph:leaf(inputs.weight),
-      predict = function(noisy, t) return model:predict(graph, noisy, t, context) end }
+      predict = function(noisy, t) return model:predict(graph, noisy, t, context, extra) end }
     return loss, o.method:params()
   end)
   return { session = session, inputs = inputs, bucket = bucket }
 end
 
 local function trace_encoders(run)
-  local model, o = run.model, run.o
+  local model = run.model
   run.encode = {}
   for _, b in ipairs(run.data:buckets()) do
     local g, f = core.graph(), model:downsample()
@@ -115,13 +123,7 @@ local function trace_encoders(run)
     e.session = core.session(g, "encode.image")
     run.encode[b.bucket] = e
   end
-  if run.trains_text then return end
-  local g = core.graph()
-  run.text = { ids = core.var("encode.ids", { 1, 77 }, "i32", "input"),
-    context = core.var("encode.context", model:context_shape(1), "f32", "input") }
-  local states = model:encode_text(g, g:leaf(run.text.ids), { clip_skip = o.clip_skip })
-  g:assign(run.text.context, states:cast "f32")
-  run.text.session = core.session(g, "encode.text")
+  run.text:trace_encoder()
 end
 
 local function trace_sampler(run)
@@ -143,25 +145,35 @@ local function trace_sampler(run)
   end
 end
 
--- Traces and plans a recipe. folder: where the run lives.
-function train.prepare(recipe)
-  local o = recipe
-  local run = runs.new(o)
-  run.model = o.base:open { dtype = o.precision, compute = o.precision, checkpoint = o.checkpoint }
-  if run.model.config.unet.added then options.fail("training SDXL is not supported yet") end
+-- settings: precision, checkpoint, base_precision. known: what an earlier attempt has found out about the pictures.
+local function prepare(o, settings, known)
+  local run, int8 = runs.new(o), settings.base_precision == "int8"
+  run.settings = settings
+  run.model = o.base:open { dtype = int8 and settings.precision or settings.base_precision, int8 = int8,
+    compute = settings.precision, checkpoint = settings.checkpoint, prediction = o.prediction }
   run.model:adapt(o.method)
-  run.trains_text = o.method.options.text_encoder
+  run.text = captions.new(run.model, { live = o.method.options.text_encoder, clip_skip = o.clip_skip })
   run.schedule = diffusion.schedule {}
   run.tables = diffusion.tables(run.schedule, o.loss, run.model.prediction)
-  material.open(run)
+  if known then
+    for k, v in pairs(known) do run[k] = v end
+  else
+    material.open(run)
+  end
   run.trainer = compile.trainer { optimizer = o.optimizer, max_norm = o.max_grad_norm, accumulate = o.accumulate,
-    seed = o.seed, loss_scale = o.precision == "f16" and 1024 or nil }
+    seed = o.seed, loss_scale = settings.precision == "f16" and 1024 or nil }
   run.train = {}
   for _, b in ipairs(run.data:buckets()) do run.train[b.bucket] = trace_bucket(run, b.bucket) end
   trace_encoders(run)
   trace_sampler(run)
   material.count_steps(run)
   return run
+end
+
+-- Traces and plans a recipe, with settings that keep it within its budget when it has one.
+function train.prepare(o)
+  if not o.budget then return prepare(o, budget.plain(o)) end
+  return budget.choose(o, budget.parse(o.budget), function(settings, known) return prepare(o, settings, known) end)
 end
 
 return train

@@ -5,6 +5,7 @@
 
 ---@alias burin.Every string|integer  # "1 epoch", "100 steps" or a number of steps
 ---@alias burin.Dtype "f32"|"f16"|"bf16"
+---@alias burin.Sampler "ddim"|"ddpm"|"dpmpp_2m"|"dpmpp_2m_sde"|"euler"|"euler_a"|"heun"|"lms"|"unipc"
 ---@class burin.Model
 ---@class burin.Method
 ---@class burin.Optimizer
@@ -34,14 +35,17 @@
 ---@field guidance? number              # 7.5
 ---@field seed? integer                 # 0
 ---@field batch? integer                # 1
----@field sampler? "ddim"|"euler"
+---@field sampler? burin.Sampler
 ---@field width? integer
 ---@field height? integer
 
 ---@class burin.Save
 ---@field every? burin.Every
----@field format? "kohya"|"checkpoint"
+---@field format? "kohya"|"diffusers"|"peft"|"checkpoint"
 ---@field dtype? burin.Dtype
+---@field metadata? "full"|"minimal"|"none"
+---@field sidecar? boolean
+---@field date? boolean
 
 ---@class burin.State
 ---@field every? burin.Every            # "250 steps"
@@ -63,9 +67,12 @@
 ---@field schedule? burin.Schedule      # burin.constant {}
 ---@field loss? burin.Loss              # burin.mse()
 ---@field max_grad_norm? number         # 1; 0 = no clipping
----@field precision? burin.Dtype        # "f32"
+---@field precision? burin.Dtype        # "f32", or what the budget asks for
+---@field base_precision? burin.Dtype|"int8"
 ---@field clip_skip? integer
----@field checkpoint? boolean           # false
+---@field checkpoint? boolean           # false, or what the budget asks for
+---@field budget? string                # "8 GiB"
+---@field prediction? "epsilon"|"v"
 ---@field sample? burin.Sample
 ---@field save? burin.Save
 ---@field state? burin.State
@@ -130,7 +137,7 @@
 
 ---@class burin
 local burin = {}
----@param path string a safetensors checkpoint or a folder in the layout of diffusers
+---@param path string a checkpoint (safetensors or PyTorch) or a folder in the layout of diffusers
 ---@return burin.Model
 function burin.model(path) end
 ---@param o burin.Train

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // wide.glsl - loads of 4 or 8 neighbours as 64-bit words. A CPU driver runs a load as a loop over
 // lanes whose cost hardly depends on the width of what one lane reads, so wide words halve the
-// price of a number. Include after types.glsl. A raw4 holds 4 elements: two words of f32, or one
-// word (x) of a 16-bit type.
+// price of a number. Include after types.glsl. A raw4 holds 4 elements: two words of f32, one
+// word (x) of a 16-bit type, or half a word of I8.
 #extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
 
 #define raw4 u64vec2
@@ -30,11 +30,13 @@ vec4 raw_value(uint dt, raw4 r)
     raw4 name##_raw4(uint i) \
     { \
         if (dt == F32) return name##_u64x2[i / 4]; \
+        if (dt == I8) return raw4(uint64_t(name##_u8x4[i / 4]), 0ul); \
         return raw4(name##_u64[i / 4], 0ul); \
     } \
     raw8 name##_raw8(uint i) \
     { \
         if (dt == F32) { u64vec4 v = name##_u64x4[i / 8]; return raw8(v.xy, v.zw); } \
+        if (dt == I8) { uvec2 u = unpackUint2x32(name##_u64[i / 8]); return raw8(raw4(u.x, 0ul), raw4(u.y, 0ul)); } \
         u64vec2 v = name##_u64x2[i / 8]; \
         return raw8(raw4(v.x, 0ul), raw4(v.y, 0ul)); \
     }

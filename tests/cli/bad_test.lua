@@ -106,6 +106,9 @@ fails(base(file("empty.safetensors", "")), 65, "is empty")
 local model = T.read "models/tiny-sd.safetensors"
 fails(base(file("cut.safetensors", model:sub(1, #model // 2))), 65, "cut.safetensors", "cut off")
 fails(base(file("text.safetensors", "hello, world")), 65, "text.safetensors", "no known model format")
+fails(base(file("old.safetensors", "\x80\2}.")), 65, "old.safetensors", "a Python pickle", "save it again")
+fails(base "tests/data/torch/whole-2.15.pt", 65, "call \"torch.nn.modules.linear.Linear\"", "nothing of it was run")
+fails(base "tests/data/torch/flat-2.15.pt", 65, "no Stable Diffusion U-Net")
 
 -- A safetensors file of zeros: { name = { dims } }
 local function zeros(name, tensors)

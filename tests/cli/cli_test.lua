@@ -114,7 +114,7 @@ fails("ops --json=1", 2, "takes no value")
 fails("ops --device", 2, "needs a value")
 fails("train", 2, "usage: burin train")
 fails("plan /nonexistent/recipe.lua", 66, "no such recipe")
-fails("inspect /nonexistent/model.safetensors", 1, "/nonexistent/model.safetensors")
+fails("inspect /nonexistent/model.safetensors", 66, "/nonexistent/model.safetensors")
 fails("bench gem", 2, "did you mean 'gemm'")
 fails("bench step", 2, "%-%-recipe")
 fails("bench --device null", 69, "null device")
@@ -146,6 +146,14 @@ for _, p in ipairs(json "plugins") do
   for _, what in ipairs(p.provides) do kinds[what.kind .. " " .. what.name] = true end
 end
 check(kinds["loader safetensors"] and kinds["exporter safetensors"], "plugins: safetensors is missing")
+check(kinds["loader torch"], "plugins: torch is missing")
+
+-- ---- files -------------------------------------------------------------------------------------------------------
+
+local data = "'" .. (arg[0]:match "^.*/" or "") .. "../data/torch/"
+local checkpoint = json("inspect " .. data .. "lightning-1.13.ckpt'")
+check(#checkpoint.tensors == 17 and checkpoint.metadata.global_step == "470000", "inspect: a checkpoint of PyTorch")
+fails("inspect " .. data .. "whole-2.15.pt'", 1, "torch%.nn%.modules%.linear%.Linear")
 
 -- ---- measurements: their form, not their speed ---------------------------------------------------------------------
 

@@ -1,9 +1,14 @@
 -- SPDX-License-Identifier: MIT
 -- Every recipe of recipes/ is sound. Those that return burin.train{...} pass the schema, are planned when their model
--- is there, and train two steps on a small reference model in the place of theirs; loop.lua runs; the rest parses.
+-- is there, and train two steps on the small reference model of its family in the place of theirs; loop.lua runs; the rest parses.
 -- From the repository's root: lua5.4 tests/cli/recipes_test.lua <burin binary> <scratch folder>
 local burin, scratch = table.unpack(arg, 1, 2)
-local MODEL = "tests/golden/tiny_sd1/model_ldm.safetensors"
+local models = { { "/v2%-", "tiny_sd2" }, { "xl", "tiny_sdxl" }, { "", "tiny_sd1" } }  -- by the name of the base
+local function model_for(base)
+  for _, m in ipairs(models) do
+    if base:find(m[1]) then return ("tests/golden/%s/model_ldm.safetensors"):format(m[2]) end
+  end
+end
 
 local function read(path)
   local file <close> = assert(io.open(path, "rb"))
@@ -28,7 +33,7 @@ local function small(path, text)
     text, n = text:gsub(pattern, by)
     return n
   end
-  assert(replace('burin%.model "[^"]*"', ('burin.model "%s"'):format(MODEL)) == 1, path)
+  assert(replace('burin%.model "([^"]*)"', function(base) return ('burin.model "%s"'):format(model_for(base)) end) == 1, path)
   replace('images = "[^"]*"', 'images = "examples/sks-cat"')
   replace("resolution = %d+", "resolution = 64")
   replace("count = %d+", "count = 2, steps = 3")

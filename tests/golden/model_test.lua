@@ -58,23 +58,6 @@ for _, name in ipairs { "tiny_sd1", "tiny_sd2", "tiny_sdxl" } do
   end
   check(n == counts[name], name, n .. " tensors in the file, expected", counts[name])
 
-  -- A LoRA file gives the ranks and alphas of its layers, and comes out as it went in.
-  for _, kind in ipairs { "lora", "locon" } do
-    local file_path = ("tests/golden/%s/%s_init.safetensors"):format(name, kind)
-    if core.exists(file_path) then
-      local adapted = sd.open(path, { loras = { { path = file_path } } })
-      adapted:declare { "text", "unet" }
-      core.commit()
-      adapted:load()
-      local file, wrong, total = core.load(file_path), 0, 0
-      for _, item in ipairs(adapted.loras[1].instance:export(adapted.map, "f32")) do
-        local reference = file:read(item[1])
-        total = total + 1
-        if not reference or item[2]:distance(reference) > 0 then wrong = wrong + 1 end
-      end
-      check(wrong == 0 and total == #file:names(), name, kind, wrong .. " of " .. total)
-    end
-  end
 end
 
 -- From scratch: the same seed gives the same weights, whatever else the model has.
@@ -123,27 +106,11 @@ local alpha = file:read "lora_unet_input_blocks_4_1_proj_in.alpha"
 check(alpha and #alpha.shape == 0 and alpha:get(1) == 2, "alpha is a tensor without dims")
 
 -- The published models: every tensor and the number of parameters, without any memory for them.
-local clip_l = { vocab = 49408, width = 768, tokens = 77, layers = 12, heads = 12, mlp = 3072,
-  act = "quick_gelu" }
-local function open_clip(width, layers, projection)
-  return { vocab = 49408, width = width, tokens = 77, layers = layers, heads = width // 64,
-    mlp = 4 * width, act = "gelu", projection = projection }
-end
-local function u_net(channels, depth, mid_depth, heads, context, added)
-  return { in_channels = 4, out_channels = 4, channels = channels, layers = 2, depth = depth,
-    mid_depth = mid_depth, heads = heads, context = context, linear_projection = context > 768,
-    groups = 32, added = added, time_ids_width = 256 }
-end
-local four, three = { 320, 640, 1280, 1280 }, { 320, 640, 1280 }
+local configs = require "burin.models.published"
 local published = {
-  { file = "sd15", family = "sd1", text = { clip_l }, unet_count = 859520964,
-    text_count = 123060480,
-    unet = u_net(four, { 1, 1, 1, 0 }, 1, { 8, 8, 8, 8 }, 768) },
-  { file = "sd21", family = "sd2", text = { open_clip(1024, 23) }, unet_count = 865910724,
-    text_count = 340387840, unet = u_net(four, { 1, 1, 1, 0 }, 1, { 5, 10, 20, 20 }, 1024) },
-  { file = "sdxl_base", family = "sdxl", text = { clip_l, open_clip(1280, 32, 1280) },
-    unet_count = 2567463684, text_count = 123060480 + 694659840,
-    unet = u_net(three, { 0, 2, 10 }, 10, { 5, 10, 20 }, 2048, 2816) },
+  { file = "sd15", family = "sd1", unet_count = 859520964, text_count = 123060480 },
+  { file = "sd21", family = "sd2", unet_count = 865910724, text_count = 340387840 },
+  { file = "sdxl_base", family = "sdxl", unet_count = 2567463684, text_count = 123060480 + 694659840 },
 }
 
 local function canonical_names(path)
@@ -159,8 +126,7 @@ local function canonical_names(path)
 end
 
 for _, p in ipairs(published) do
-  local big = sd.new { family = p.family, unet = p.unet, text = p.text,
-    vae = { channels = { 128, 256, 512, 512 }, layers = 2, latent_channels = 4, groups = 32 } }
+  local big = sd.new(configs[p.family]())
   big:declare()
   local set, n = canonical_names("tests/data/keys_" .. p.file .. ".tsv")
   local total, seen = {}, 0
@@ -178,6 +144,43 @@ for _, p in ipairs(published) do
   check(total.unet == p.unet_count, p.file, "U-Net", total.unet, p.unet_count)
   check(total.text == p.text_count, p.file, "text encoders", total.text, p.text_count)
   check(total.vae == 83653863, p.file, "VAE", total.vae)
+end
+
+-- What LoRA and LoCon adapt, name for name and kind for kind against the lists of sd-scripts: 264, 330 and 986 modules, and
+-- 86, 86 and 66 more. Under PEFT's and diffusers' names too.
+local modules = { sd15 = { 264, 86 }, sd21 = { 330, 86 }, sdxl_base = { 986, 66 } }
+for _, p in ipairs(published) do
+  for _, convolutions in ipairs { false, true } do
+    local wanted, n = {}, 0
+    for line in io.lines("tests/data/lora_keys_" .. p.file .. ".tsv") do
+      local name, group, kind, component, module = line:match "^([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)"
+      if convolutions or not group:match "^unet_locon" then
+        local rank = group:match "conv3x3" and 2 or 4
+        wanted[name] = { kind = kind, rank = rank, peft = component .. "." .. module }
+        n = n + 1
+      end
+    end
+    check(n == modules[p.file][1] + (convolutions and modules[p.file][2] or 0), p.file, n .. " modules in the list")
+    local big = sd.new(configs[p.family]())
+    local adapter = big:adapt(lora { rank = 4, conv_rank = convolutions and 2 or nil })
+    big:declare { "text", "unet" }
+    local seen, extra, wrong = {}, 0, 0
+    for _, e in ipairs(adapter.component.order) do
+      local name = big.map:kohya(e.layer.component, e.layer.name)
+      local w, s = wanted[name], require("burin.nn").file_shape(e)
+      if not w then extra = extra + 1
+      else
+        seen[name] = (seen[name] or 0) + 1
+        local rank = e.param == "lora_down" and s[1] or s[2]
+        local conv = #s == 4 and (e.param == "lora_up" and s[3] == 1 or e.param == "lora_down")
+        if rank ~= w.rank or (w.kind == "linear") ~= (#s == 2) or w.kind ~= "linear" and not conv
+          or w.peft ~= e.layer.component .. "." .. e.layer.name then wrong = wrong + 1 end
+      end
+    end
+    local complete = 0
+    for name in pairs(wanted) do if seen[name] == 2 then complete = complete + 1 end end
+    check(extra == 0 and wrong == 0 and complete == n, p.file, convolutions, complete .. " of " .. n, extra .. " extra", wrong .. " wrong")
+  end
 end
 
 os.remove(temporary)

@@ -17,6 +17,7 @@ struct op_case {
     burin_dtype dtype;              /* of the result; 0 = the op's own choice */
     uint64_t max_range;             /* bytes per binding, to have long vectors done in pieces; 0 = the device's own */
     bool forward_only;              /* its gradient's kernels take seconds to compile, or do not fit max_range */
+    bool int8;                      /* input 1 is a frozen weight in 8 bits */
     double loose;                   /* factor on the tolerance, where the formula itself loses digits */
 };
 
@@ -49,9 +50,11 @@ static const struct op_case op_cases[] = {
 
     { .op = OP_add, .in = { { 3, { 2, 3, 5 } }, { 1, { 5 } } } },
     { .op = OP_add, .in = { { 0 }, { 2, { 2, 6 } } } },
+    { .op = OP_add, .in = { { 1, { 3000 } }, { 0 } }, .max_range = 4100, .forward_only = true },  /* in pieces */
     { .op = OP_sub, .in = { { 2, { 3, 1 } }, { 3, { 2, 1, 8 } } } },
     { .op = OP_mul, .in = { { 4, { 2, 3, 4, 8 } }, { 4, { 2, 1, 1, 8 } } } },
     { .op = OP_mul, .in = { { 4, { 3, 2, 4, 8 } }, { 4, { 3, 1, 1, 1 } } } },
+    { .op = OP_mul, .in = { { 1, { 3000 } }, { 1, { 3000 } } }, .max_range = 4100, .forward_only = true },
     { .op = OP_div, .in = { { 2, { 3, 5 } }, { 2, { 3, 1 } } }, .low = 0.5, .high = 2 },
     { .op = OP_minimum, .in = { { 2, { 3, 8 } }, { 1, { 8 } } } },
     { .op = OP_maximum, .in = { { 1, { 8 } }, { 2, { 3, 8 } } } },
@@ -109,7 +112,14 @@ static const struct op_case op_cases[] = {
     { .op = OP_matmul, .in = { { 2, { 63, 40 } }, { 2, { 40, 160 } } }, .at = { 0, 0 }, .forward_only = true },
 
     /* stride, top, left, bottom, right; then height, width or kh, kw */
+    { .op = OP_matmul, .in = { { 2, { 3, 8 } }, { 2, { 8, 12 } } }, .at = { 0, 0 }, .int8 = true },
+    { .op = OP_matmul, .in = { { 3, { 2, 77, 16 } }, { 2, { 16, 24 } } }, .at = { 0, 0 }, .int8 = true },
+    { .op = OP_matmul, .in = { { 2, { 136, 64 } }, { 2, { 64, 128 } } }, .at = { 0, 0 }, .int8 = true },
+    { .op = OP_matmul, .in = { { 2, { 16, 1032 } }, { 2, { 1032, 16 } } }, .at = { 0, 0 }, .int8 = true },
     { .op = OP_conv2d, .in = { { 4, { 2, 9, 8, 8 } }, { 4, { 3, 3, 8, 16 } } }, .at = { 1, 1, 1, 1, 1 } },
+    { .op = OP_conv2d, .in = { { 4, { 2, 9, 8, 8 } }, { 4, { 3, 3, 8, 16 } } }, .at = { 1, 1, 1, 1, 1 }, .int8 = true },
+    { .op = OP_conv2d, .in = { { 4, { 1, 9, 7, 8 } }, { 4, { 3, 3, 8, 12 } } }, .at = { 2, 0, 0, 1, 1 }, .int8 = true },
+    { .op = OP_conv2d, .in = { { 4, { 1, 5, 6, 40 } }, { 4, { 3, 3, 40, 160 } } }, .at = { 1, 1, 1, 1, 1 }, .int8 = true },
     { .op = OP_conv2d, .in = { { 4, { 1, 9, 7, 8 } }, { 4, { 3, 3, 8, 12 } } }, .at = { 2, 0, 0, 1, 1 } },
     { .op = OP_conv2d, .in = { { 4, { 2, 6, 5, 3 } }, { 4, { 3, 3, 3, 5 } } }, .at = { 1, 1, 1, 1, 1 } },
     { .op = OP_conv2d, .in = { { 4, { 1, 5, 6, 4 } }, { 4, { 1, 1, 4, 8 } } }, .at = { 1, 0, 0, 0, 0 } },

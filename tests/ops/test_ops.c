@@ -84,6 +84,7 @@ static double next_random(struct bench *b, double low, double high)
 static double stored(double v, burin_dtype dtype)
 {
     float f = (float)v;
+    if (dtype == BURIN_I8) return rint(127 * v) / 127;
     return dtype == BURIN_F16 ? f16_to_f32(f32_to_f16(f)) : dtype == BURIN_BF16 ? bf16_to_f32(f32_to_bf16(f)) : f;
 }
 
@@ -122,6 +123,7 @@ static burin_node *add_input(struct bench *b, int i, burin_dtype dtype)
     const struct op_case *c = b->c;
     bool set = c->low != 0 || c->high != 0, ids = c->ids && i == c->ids_input;
     if (control_input(c->op) >= 0 || amp_input(c->op) >= 0) dtype = BURIN_F32;
+    if (c->int8 && i == 1) dtype = BURIN_I8;
     if (ids) dtype = dtype == BURIN_BF16 ? BURIN_F32 : BURIN_I32;  /* whole F32 numbers are ids too */
     burin_node *n = add_leaf(b, dtype, &c->in[i], ids ? 0 : set ? c->low : -1, ids ? c->ids : set ? c->high : 1, ids);
     double *v = b->tensor[b->tensors - 1].value;
@@ -202,8 +204,9 @@ static int trace(struct bench *b, burin_dtype dtype, bool backward)
     burin_node *w = add_leaf(b, y->dtype, &y->shape, -1, 1, false);
     burin_node *product = burin_call(b->g, "mul", (burin_node *[]){ y, w }, 2, NULL, 0, NULL, 0);
     burin_node *loss = burin_call(b->g, "sum_to", &product, 1, NULL, 0, &(burin_shape){ 0 }, BURIN_F32);
-    want(b, burin_backward(b->g, loss, NULL, in, dx, row->inputs));
-    for (int i = 0; i < row->inputs; i++)
+    int n = c->int8 ? 1 : row->inputs;
+    want(b, burin_backward(b->g, loss, NULL, in, dx, n));
+    for (int i = 0; i < n; i++)
         if (dx[i]) add_result(b, dx[i]);
     return first;
 }

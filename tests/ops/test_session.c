@@ -14,6 +14,7 @@
 #include "gpu/gpu.h"
 #include "ops/random_graph.h"
 
+#include <math.h>
 #include <string.h>
 
 static burin_device *device;
@@ -65,6 +66,97 @@ static void expect_error(const char *text)
 }
 
 /* ---- variables ---------------------------------------------------------------------------- */
+
+/* A file's (outputs, inputs, taps) becomes (taps, inputs, outputs), in every type, and in 8 bits with a scale. */
+static void test_upload(void **state)
+{
+    NEED_DEVICE();
+    if (gpu_device_caps(device->gpu)->type == GPU_TYPE_NULL) skip();
+    static const struct { int outputs, inputs, taps; } sizes[] = { { 8, 12, 1 }, { 12, 8, 9 }, { 3, 5, 9 }, { 1, 7, 1 } };
+    static const burin_dtype types[] = { BURIN_F32, BURIN_F16, BURIN_BF16, BURIN_I8 };
+    static const float tolerance[] = { 0, 1e-3f, 8e-3f, 4e-3f };
+    for (int k = 0; k < 4 * COUNT_OF(sizes); k++) {
+        int outputs = sizes[k / 4].outputs, inputs = sizes[k / 4].inputs, taps = sizes[k / 4].taps, type = k % 4;
+        int n = outputs * inputs * taps;
+        bool int8 = types[type] == BURIN_I8;
+        if (int8 && (outputs % 4 || inputs * taps % 4)) continue;
+        float *file = mem_alloc((size_t)n * sizeof *file), *out = mem_alloc((size_t)n * sizeof *out), scale[16] = { 0 };
+        for (int i = 0; i < n; i++) file[i] = sinf((float)(i + 1)) * (float)(1 + i / (inputs * taps));
+        burin_var *v = variable("weight", types[type], SHAPE(taps, inputs, outputs), BURIN_ROLE_WEIGHT);
+        burin_var *s = int8 ? variable("scale", BURIN_F32, SHAPE(outputs), BURIN_ROLE_WEIGHT) : NULL;
+        ok(burin_var_upload(v, s, BURIN_F32, file, outputs, inputs, taps));
+        ok(burin_var_read(v, BURIN_F32, out, n));
+        if (s) ok(burin_var_read(s, BURIN_F32, scale, outputs));
+        for (int o = 0; o < outputs; o++) {
+            float largest = 0;
+            for (int i = 0; i < inputs * taps; i++) largest = fmaxf(largest, fabsf(file[o * inputs * taps + i]));
+            if (s) assert_true(scale[o] == largest);
+            for (int i = 0; i < inputs; i++)
+                for (int t = 0; t < taps; t++) {
+                    float have = out[(t * inputs + i) * outputs + o] * (s ? scale[o] : 1);
+                    assert_true(fabsf(have - file[(o * inputs + i) * taps + t]) <= tolerance[type] * largest);
+                }
+        }
+        burin_var_destroy(v);
+        burin_var_destroy(s);
+        mem_free(file);
+        mem_free(out);
+    }
+    burin_var *v = variable("weight", BURIN_I8, SHAPE(8, 8), BURIN_ROLE_WEIGHT);
+    assert_false(burin_var_upload(v, NULL, BURIN_F32, (float[64]){ 0 }, 8, 8, 1));
+    expect_error("8 bits and a scale go together");
+    burin_var_destroy(v);
+}
+
+/* An absent variable takes no memory, and neither does the arena of the sessions over it. */
+static void test_absent(void **state)
+{
+    NEED_DEVICE();
+    burin_var *in[2], *out[2];
+    burin_session *s[2];
+    burin_memory m;
+    for (int i = 0; i < 2; i++) {
+        burin_graph *g = burin_graph_create();
+        int n = i ? 1 << 20 : 1 << 12;
+        in[i] = variable("in", BURIN_F32, SHAPE(n), BURIN_ROLE_WEIGHT);
+        out[i] = variable("out", BURIN_F32, SHAPE(1), BURIN_ROLE_INPUT);
+        burin_node *x = burin_leaf(g, in[i]);
+        burin_node *y = burin_call(g, "reshape", &x, 1, NULL, 0, &SHAPE(n / 64, 64), 0);
+        y = burin_call(g, "softmax", &y, 1, NULL, 0, NULL, 0); /* lives in the arena */
+        y = burin_call(g, "sum_to", &y, 1, NULL, 0, &SHAPE(1, 1), 0);
+        y = burin_call(g, "reshape", &y, 1, NULL, 0, &SHAPE(1), 0);
+        burin_assign(g, out[i], y);
+        s[i] = burin_session_create(device, g, "s");
+        ok(s[i] != NULL);
+        burin_graph_destroy(g);
+    }
+    burin_device_memory(device, &m);
+    uint64_t all = m.total, before = gpu_device_allocated(device->gpu);
+    burin_var_set_absent(in[1], true);
+    burin_device_memory(device, &m);
+    assert_true(m.total + (7u << 20) <= all);
+    ok(burin_device_commit(device, false));
+    assert_true(gpu_device_allocated(device->gpu) - before <= all - (7u << 20));
+    assert_false(burin_session_run(s[1]));
+    expect_error("absent");
+    assert_false(burin_var_write(in[1], BURIN_F32, (float[1]){ 0 }, 1 << 20));
+    expect_error("absent");
+    burin_var_set_absent(in[1], false);
+    burin_var_set_absent(in[0], true);
+    ok(burin_device_commit(device, false));
+    ok(burin_session_run(s[1]));
+    float sum = 0;
+    if (gpu_device_caps(device->gpu)->type != GPU_TYPE_NULL) {
+        ok(burin_var_read(out[1], BURIN_F32, &sum, 1));
+        assert_true(fabsf(sum / ((1 << 20) / 64) - 1) < 1e-4f);
+    }
+    assert_false(burin_session_run(s[0]));
+    for (int i = 0; i < 2; i++) {
+        burin_session_destroy(s[i]);
+        burin_var_destroy(in[i]);
+        burin_var_destroy(out[i]);
+    }
+}
 
 static void test_contents(void **state)
 {
@@ -362,6 +454,7 @@ int main(void)
 {
 #define TESTS                                                                                      \
     cmocka_unit_test(test_contents), cmocka_unit_test(test_large), cmocka_unit_test(test_packing), \
+        cmocka_unit_test(test_upload), cmocka_unit_test(test_absent),                              \
         cmocka_unit_test(test_blocks), cmocka_unit_test(test_random_graphs),                       \
         cmocka_unit_test(test_profile), cmocka_unit_test(test_broken_graph),                       \
         cmocka_unit_test(test_growing_arena), cmocka_unit_test(test_validation),                   \

@@ -1,12 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- The library by itself: accumulation, moving averages, optimizers, samplers, buckets, the order of an epoch.
+-- The library by itself: accumulation, moving averages, optimizers, buckets, the order of an epoch.
 -- Runs as `burin run --trust tests/recipes/library_test.lua` from the repository root.
+local captions = require "burin.captions"
 local compile = require "burin.compile"
 local core = require "burin.core"
 local dataset = require "burin.dataset"
-local diffusion = require "burin.diffusion"
 local optim = require "burin.optim"
-local samplers = require "burin.samplers"
 
 local passed, failed = 0, 0
 local function check(ok, text, ...)
@@ -158,29 +157,6 @@ do
   check(apart < 1e-6, "sgd differs by %g", apart)
 end
 
--- ---- samplers --------------------------------------------------------------------------------------------------------------
-
--- The recorded model: the same function of (x, t) is taken as noise or as velocity.
-local function tanh(x) return 1 - 2 / (math.exp(2 * x) + 1) end
-local function model(x, t) return 0.6 * tanh(x) + 0.3 * x + 0.05 * math.cos(0.01 * t) end
-local recorded, schedule = core.load "tests/golden/samplers.safetensors", diffusion.schedule {}
-for name, key in pairs { ddim = "diffusers.ddim", euler = "euler.default" } do
-  for prediction, suffix in pairs { epsilon = "eps", v = "v" } do
-    local plan = samplers[name](schedule, 8, prediction)
-    local x = recorded:read "x_T_unit":table()
-    for i = 1, #x do x[i] = x[i] * plan.init end
-    for _, s in ipairs(plan) do
-      for i = 1, #x do x[i] = s.a * x[i] + s.b * model(s.c_in * x[i], s.t) end
-    end
-    local apart = relative(core.tensor({ #x }, "f32", x), recorded:read(key .. "." .. suffix))
-    check(apart < 1e-5, "%s, %s: differs by %g", name, suffix, apart)
-  end
-end
-local timesteps = recorded:read "diffusers.ddim.timesteps":table()
-for i, s in ipairs(samplers.ddim(schedule, 8, "epsilon")) do
-  check(s.t == timesteps[i], "ddim: timestep %d is %g, not %g", i, s.t, timesteps[i])
-end
-
 -- ---- buckets ---------------------------------------------------------------------------------------------------------------
 
 local function sizes(...)
@@ -257,6 +233,19 @@ for i = 1, 70 do
   local at = (i - 1) * 4
   check(surplus.items[at + 2].repeats == 1 and surplus.items[at + 3].repeats == 1 and surplus.items[at + 4].repeats == 0,
     "concept %d: a surplus of class images is not left out", i)
+end
+
+-- ---- SDXL's six sizes -----------------------------------------------------------------------------------------------
+
+-- A picture of 300 x 200 covers 64 x 64 as 96 x 64, so 16 columns are cut on the left; (height, width) come in this order.
+for _, case in ipairs {
+  { 300, 200, 64, 64, "200 300 0 16 64 64" }, { 200, 300, 64, 64, "300 200 16 0 64 64" },
+  { 1024, 768, 1024, 768, "768 1024 0 0 768 1024" }, { 64, 64, 128, 64, "64 64 32 0 64 128" },
+} do
+  local sizes = captions.sizes { width = case[1], height = case[2], bucket = { w = case[3], h = case[4] } }:table()
+  for i, v in ipairs(sizes) do sizes[i] = math.tointeger(v) end
+  check(table.concat(sizes, " ") == case[5], "%d x %d in %d x %d: sizes %s, not %s", case[1], case[2], case[3], case[4],
+    table.concat(sizes, " "), case[5])
 end
 
 print(("%d passed, %d failed"):format(passed, failed))

@@ -4,7 +4,8 @@
 local core = require "burin.core"
 local progress = require "burin.progress"
 
-local commands = { "train", "resume", "plan", "sample", "run", "inspect", "devices", "ops", "plugins", "bench", "verify" }
+local commands = { "train", "resume", "plan", "sample", "run", "inspect", "convert", "merge",
+  "extract", "resize", "hash", "devices", "ops", "plugins", "bench", "verify" }
 
 local common = {
   { "--device", "text", "part of a device name, its number, or 'null' (env BURIN_DEVICE)" },

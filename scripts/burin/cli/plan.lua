@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: MIT
 local bench = require "burin.bench"
+local budget = require "burin.budget"
 local core = require "burin.core"
 local progress = require "burin.progress"
 local recipe = require "burin.recipe"
+local residency = require "burin.residency"
 local train = require "burin.train"
 
 local function size(bytes)
@@ -11,13 +13,13 @@ local function size(bytes)
   return i == 1 and ("%d B"):format(bytes) or ("%.2f %s"):format(bytes, units[i])
 end
 
--- All sessions share one arena, so the run needs its variables and the largest session's arena.
+-- All sessions of a phase share one arena, so it needs its variables and its largest session's arena.
 local function collect(run)
   local list = {}
   for _, t in pairs(run.train) do list[#list + 1] = { "training " .. t.bucket.w .. "x" .. t.bucket.h, t.session } end
   if run.trainer.update_session then list[#list + 1] = { "update", run.trainer.update_session } end
   for _, e in pairs(run.encode) do list[#list + 1] = { "VAE encode", e.session } end
-  if run.text then list[#list + 1] = { "text encode", run.text.session } end
+  if run.text.session then list[#list + 1] = { "text encode", run.text.session } end
   if run.sampler then
     list[#list + 1] = { "sampling step", run.sampler.step_session }
     list[#list + 1] = { "VAE decode", run.sampler.decode_session }
@@ -40,36 +42,45 @@ return {
   summary = "memory, steps and time of a recipe, known before step 1",
   usage = "RECIPE.lua [options]",
   needs = 1,
-  options = { { "--trust", "flag", "run the recipe without the sandbox" } },
+  options = { { "--budget", "amount", "device memory to plan for, as 8GiB; over the recipe's" },
+    { "--trust", "flag", "run the recipe without the sandbox" } },
   run = function(args)
     local r = recipe.load(args[1], args.trust)
+    if args.budget then
+      budget.parse(args.budget)
+      r.budget = args.budget
+    end
     args.open_device()
     local rate, dispatch = bench.rate()
     local run = train.prepare(r)
-    local sessions, memory = collect(run), core.planned_memory()
-    local peak = sessions[1]
+    local sessions, phases, largest = collect(run), residency.memory(run)
+    local memory, traded = phases[largest].memory, budget.traded(run)
     local flops, dispatches = 0, 0
     for _, s in ipairs(sessions) do
       if s.name:match "^training" then flops, dispatches = math.max(flops, s.flops), math.max(dispatches, s.dispatches) end
     end
     local seconds = rate and (flops / rate + dispatches * dispatch) * r.accumulate
     if args.json then
-      core.write_stdout(core.json_encode { memory = memory, sessions = sessions, steps = run.steps,
+      core.write_stdout(core.json_encode { memory = memory, phases = phases, traded = traded, settings = run.settings, sessions = sessions, steps = run.steps,
         steps_per_epoch = run.per_epoch, flops_per_step = flops * r.accumulate, seconds_per_step = seconds } .. "\n")
       return 0
     end
     local out = {}
     local function row(name, bytes) out[#out + 1] = ("  %-34s %12s"):format(name, size(bytes)) end
-    out[#out + 1] = "memory"
+    out[#out + 1] = ("memory (%s)"):format(phases[largest].name)
     row("weights (frozen)", memory.weights)
     row("trained parameters", memory.params)
     row("gradients", memory.grads)
     row("optimizer and step state", memory.state)
     row("batch, inputs and tables", memory.inputs)
-    row(("activations (peak: %s)"):format(peak.name), peak.activations - peak.workspace)
-    row("workspace", peak.workspace)
-    row("alignment and fragmentation", memory.arena - peak.activations)
+    row("activations", memory.activations - memory.workspace)
+    row("workspace", memory.workspace)
+    row("alignment and fragmentation", memory.arena - memory.activations)
     row("total on the device", memory.total)
+    for i, phase in ipairs(phases) do
+      if i ~= largest then row("  " .. phase.name, phase.memory.total) end
+    end
+    for i, text in ipairs(traded) do out[#out + 1] = (i == 1 and "traded " or "       ") .. text end
     out[#out + 1] = "sessions                                    arena   GFLOP  dispatches"
     for _, s in ipairs(sessions) do
       out[#out + 1] = ("  %-34s %12s %7.2f %11d"):format(s.name, size(s.arena), s.flops / 1e9, s.dispatches)

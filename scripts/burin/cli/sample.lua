@@ -1,7 +1,13 @@
 -- SPDX-License-Identifier: MIT
+local conditioning = require "burin.conditioning"
 local core = require "burin.core"
+local guard = require "burin.guard"
+local infotext = require "burin.infotext"
 local progress = require "burin.progress"
 local sample = require "burin.sample"
+local samplers = require "burin.samplers"
+
+local function wrong(text, ...) error({ exit = 2, message = text:format(...) }, 0) end
 
 -- "dog.safetensors:0.8" -> { path =, scale = }
 local function parse_loras(list)
@@ -16,6 +22,83 @@ local function parse_loras(list)
   return out
 end
 
+local function one_of(args, name, known)
+  for _, one in ipairs(known) do if one == args[name] then return end end
+  local near = core.nearest(args[name], known)
+  wrong("--%s is one of %s, not '%s'%s", name, table.concat(known, ", "), args[name],
+    near and ("; did you mean '" .. near .. "'?") or "")
+end
+
+local whole_numbers = { steps = 1, seed = math.mininteger, count = 1, width = 8, height = 8, batch = 1, clip_skip = 1,
+  tokens = 75, vae_tile = 0 }
+
+-- Whole numbers become integers; what is out of range is an error.
+local function check(args)
+  for name, least in pairs(whole_numbers) do
+    local value = args[name]
+    args[name] = value and math.tointeger(value)
+    if value and not (args[name] and args[name] >= least) then
+      wrong("--%s is a whole number from %d on, not %s", name:gsub("_", "-"), least, value)
+    end
+  end
+  one_of(args, "sampler", samplers.names)
+  one_of(args, "sigmas", samplers.sigmas)
+  one_of(args, "precision", { "f32", "f16", "bf16" })
+  if args.prediction then one_of(args, "prediction", { "epsilon", "v" }) end
+  if args.spacing then one_of(args, "spacing", samplers.spacings) end
+  if args.tokens % 75 ~= 0 or args.tokens > 225 then wrong("--tokens is 75, 150 or 225, not %d", args.tokens) end
+  if args.steps > 1000 then wrong("--steps is at most 1000, not %d", args.steps) end
+  for _, name in ipairs { "strength", "rescale" } do
+    if args[name] and not (args[name] >= 0 and args[name] <= 1) then wrong("--%s is between 0 and 1, not %g", name, args[name]) end
+  end
+  if args.strength and not args.init then wrong("--strength needs --init: a picture to begin with") end
+end
+
+-- Every picture to draw: prompts times --count.
+local function read_jobs(args)
+  local lines, jobs = args.prompt or {}, {}
+  if args.prompts then
+    for line in guard(66, core.read_file, args.prompts):gmatch "[^\r\n]+" do
+      if not line:match "^%s*#" and line:match "%S" then lines[#lines + 1] = line end
+    end
+  end
+  if #lines == 0 then wrong "what should be drawn? give --prompt or --prompts" end
+  for _, line in ipairs(lines) do
+    local parsed = sample.parse_prompt(line)
+    if parsed.embedded then core.log("warn", ("prompt '%s': --g has no effect on Stable Diffusion"):format(line)) end
+    for k = 1, args.count do
+      jobs[#jobs + 1] = setmetatable({ seed = (parsed.seed or args.seed) + k - 1,
+        negative = parsed.negative or args.negative }, { __index = parsed })
+    end
+  end
+  return jobs
+end
+
+-- The picture to begin with, and the size that it suggests: its own, rounded down to what the model can draw.
+local function read_init(args, model)
+  if not args.init then return nil end
+  local image, f = guard(66, core.image_load, args.init), model:downsample()
+  return image, math.max(f, image.shape[2] // f * f), math.max(f, image.shape[1] // f * f)
+end
+
+-- One sampler per picture size, and the numbers of the jobs that it draws.
+local function by_size(model, args, jobs, width, height)
+  local list, by = {}, {}
+  for i, job in ipairs(jobs) do
+    local w, h = job.width or args.width or width, job.height or args.height or height
+    local key = w .. "x" .. h
+    if not by[key] then
+      local sampler = sample.new(model, { width = w, height = h, batch = args.batch, clip_skip = args.clip_skip,
+        tokens = args.tokens, rescale = args.rescale, zero_snr = args.zero_snr, vae_tile = args.vae_tile, image = args.init ~= nil })
+      by[key] = { sampler = sampler, width = w, height = h, jobs = {}, at = {} }
+      list[#list + 1] = by[key]
+    end
+    table.insert(by[key].jobs, job)
+    table.insert(by[key].at, i)
+  end
+  return list
+end
+
 return {
   computes = true,
   summary = "pictures from a checkpoint, with LoRAs at any scale",
@@ -23,59 +106,71 @@ return {
   needs = 1,
   options = {
     { "--prompt", "text", "what to draw; several make several pictures", many = true },
-    { "--prompts", "file", "one prompt a line, with kohya's --n --s --l --d --w --h" },
+    { "--prompts", "file", "one prompt a line, with kohya's --n --s --l --d --w --h --ss" },
     { "--negative", "text", "what to avoid", "" },
     { "--lora", "file:scale", "a LoRA file, as in dog.safetensors:0.8; several are added up", many = true },
     { "--steps", "number", "denoising steps", 20 },
     { "--guidance", "number", "classifier-free guidance scale", 7.5 },
-    { "--sampler", "name", "ddim or euler", "ddim" },
-    { "--seed", "number", "of the first picture; the next ones count up", 0 },
+    { "--rescale", "number", "0 to 1: guidance rescale, for models with zero terminal SNR" },
+    { "--sampler", "name", table.concat(samplers.names, ", "), "ddim" },
+    { "--sigmas", "name", table.concat(samplers.sigmas, " or "), "normal" },
+    { "--spacing", "name", "of timesteps: " .. table.concat(samplers.spacings, ", ") .. " (default: the sampler's own)" },
+    { "--zero-snr", "flag", "the schedule ends without any signal (v-prediction only)" },
+    { "--seed", "number", "of a prompt's first picture; --count counts up from it", 0 },
     { "--count", "number", "pictures of each prompt", 1 },
     { "--width", "number", "pixels (default: the model's own size)" },
     { "--height", "number", "pixels" },
+    { "--init", "image", "a picture to begin with" },
+    { "--strength", "number", "0 to 1: how much of it may change (default 0.75)" },
     { "--batch", "number", "pictures at a time", 1 },
+    { "--tokens", "number", "75, 150 or 225: the length that prompts are padded or cut to", 75 },
     { "--clip-skip", "number", "use the text encoder's n-th last layer" },
+    { "--prediction", "name", "epsilon or v, what the model predicts, where its file does not say" },
+    { "--precision", "name", "f32, f16 or bf16: weights and activations", "f32" },
+    { "--vae-tile", "number", "pixels: the autoencoder works in tiles of this side; 0 = at once (default: what fits 1 GiB)" },
     { "--out", "folder", "where the PNG files go", "samples" },
   },
+  more = "docs/sampling.md has examples.",
   run = function(args)
-    local jobs = {}
-    local lines = args.prompt or {}
-    if args.prompts then
-      for line in core.read_file(args.prompts):gmatch "[^\r\n]+" do
-        if not line:match "^%s*#" and line:match "%S" then lines[#lines + 1] = line end
-      end
-    end
-    if #lines == 0 then error({ exit = 2, message = "what should be drawn? give --prompt or --prompts" }, 0) end
-    for _, line in ipairs(lines) do
-      local parsed = sample.parse_prompt(line)
-      for k = 1, args.count do
-        jobs[#jobs + 1] = { prompt = parsed.prompt, negative = parsed.negative or args.negative, steps = parsed.steps, guidance = parsed.guidance,
-          seed = (parsed.seed or math.tointeger(args.seed)) + k - 1 }
-      end
-    end
+    check(args)
+    local jobs, loras = read_jobs(args), parse_loras(args.lora or {})
     args.open_device()
-    local model = require("burin.models.sd").open(args[1], { loras = parse_loras(args.lora or {}) })
+    local model = require("burin.models.sd").open(args[1], { loras = loras, dtype = args.precision,
+      compute = args.precision, prediction = args.prediction })
+    if args.zero_snr and model.prediction ~= "v" then
+      error({ exit = 78, message = "--zero-snr needs a model that predicts v; this one predicts epsilon" }, 0)
+    end
+    for _, job in ipairs(jobs) do
+      for _, text in ipairs { job.prompt, job.negative } do
+        if not conditioning.fits(model, text, args.tokens) then
+          core.log("warn", ("'%s' is cut after %d tokens; --tokens reads up to 225"):format(text, args.tokens))
+        end
+      end
+    end
     local size = model.config.sample_size or 512
-    local sampler = sample.new(model, { width = math.tointeger(args.width or size), height = math.tointeger(args.height or size),
-      batch = math.tointeger(args.batch), clip_skip = args.clip_skip and math.tointeger(args.clip_skip) })
+    local init, width, height = read_init(args, model)
+    local list = by_size(model, args, jobs, width or size, height or size)
     core.commit(true)
-    model:load()
+    guard(65, model.load, model)
     core.make_dirs(args.out)
-    local bar, images = nil, {}
-    sampler:run(jobs, { steps = math.tointeger(args.steps), guidance = args.guidance, sampler = args.sampler },
-      function(i, image)
+    local sources, bar, images = infotext.sources(args[1], loras), nil, {}
+    for _, one in ipairs(list) do
+      local o = { steps = args.steps, guidance = args.guidance, sampler = args.sampler, sigmas = args.sigmas, spacing = args.spacing,
+        strength = args.strength, sources = sources, image = init and core.image_cover(init, one.width, one.height) }
+      one.sampler:run(one.jobs, o, function(k, image, text)
+        local i = one.at[k]
         local path = ("%s/%05d.png"):format(args.out, i)
-        core.image_save(path, image, { "parameters", ("%s\nSteps: %d, Sampler: %s, CFG scale: %g, Seed: %d"):format(
-          jobs[i].prompt, args.steps, args.sampler, args.guidance, jobs[i].seed) })
+        guard(74, core.image_save, path, image, { "parameters", text })
         images[i] = image
-        core.write_stdout(args.json and core.json_encode { path = path, prompt = jobs[i].prompt, seed = jobs[i].seed } .. "\n"
-          or path .. "\n")
-      end,
-      function(step, steps)
+        local line = args.json and core.json_encode { path = path, prompt = jobs[i].prompt, seed = jobs[i].seed } or path
+        core.write_stdout(line .. "\n")
+      end, function(step, steps)
         bar = bar or progress.new("sampling", steps)
         bar:update(step)
       end)
-    if #images > 1 then
+      bar = nil
+    end
+    if #images > 1 and #list == 1 then
       local grid = require "burin.grid"
       core.image_save(args.out .. "/grid.png", grid.labelled(images, jobs, math.min(#images, args.count > 1 and args.count or 4)))
     end

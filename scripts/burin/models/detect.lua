@@ -93,7 +93,7 @@ end
 
 local function finish(c)
   c.scaling_factor = c.family == "sdxl" and 0.13025 or 0.18215
-  c.prediction = c.family == "sd2" and "v" or "epsilon"
+  c.prediction, c.prediction_known = c.family == "sd2" and "v" or "epsilon", c.family ~= "sd2"
   c.bos, c.eos = 49406, 49407
   return c
 end
@@ -113,7 +113,8 @@ function detect.single(shape)
     c.text[1] = clip(shape, "cond_stage_model.transformer.")
   end
   finish(c)
-  if shape "v_pred" then c.prediction = "v" end
+  if shape "v_pred" then c.prediction, c.prediction_known = "v", true end
+  if shape "ztsnr" then c.zero_snr = true end  -- an empty tensor, as v_pred is
   return c
 end
 
@@ -137,7 +138,9 @@ local function set_heads(c, heads)
   for i = 1, #c.channels do c.heads[i] = type(heads) == "table" and heads[i] or heads end
 end
 
-local function prediction(text) return text == "v_prediction" and "v" or text end
+local function set_prediction(c, text)
+  if text then c.prediction, c.prediction_known = text == "v_prediction" and "v" or text, true end
+end
 
 local function set_text(t, j)
   if not t or not j then return end
@@ -153,7 +156,7 @@ function detect.apply_config(c, j)
   end
   c.unet.groups = j.norm_num_groups or c.unet.groups
   c.unet.time_ids_width = j.time_id_embed_dim or c.unet.time_ids_width
-  c.prediction = prediction(j.prediction_type) or c.prediction
+  set_prediction(c, j.prediction_type)
   c.bos, c.eos = j.bos or c.bos, j.eos or c.eos
   c.pad = { j.pad_te1 or j.pad, j.pad_te2 }
   set_text(c.text[1], j.text_encoder)
@@ -178,7 +181,10 @@ function detect.apply_folder(c, json)
     c.vae.groups = v.norm_num_groups or c.vae.groups
     c.scaling_factor = v.scaling_factor or c.scaling_factor
   end
-  if s then c.prediction = prediction(s.prediction_type) or c.prediction end
+  if s then
+    set_prediction(c, s.prediction_type)
+    if s.rescale_betas_zero_snr then c.zero_snr = true end
+  end
   set_text(c.text[1], json "text_encoder/config.json")
   set_text(c.text[2], json "text_encoder_2/config.json")
 end

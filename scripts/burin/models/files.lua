@@ -3,6 +3,7 @@
 -- the configuration and the opened files, reader(...) one component's tensors under diffusers' names.
 local core = require "burin.core"
 local detect = require "burin.models.detect"
+local folder = require "burin.models.folder"
 local guard = require "burin.guard"
 local files = {}
 
@@ -26,34 +27,29 @@ local function open_single(path)
   if not config then
     config = detected(path, detect.single, shape)
     local beside = path:match "^(.*/)" or ""
-    if config and core.exists(beside .. "config.json") then
-      local text = core.read_file(beside .. "config.json")
-      detect.apply_config(config, core.json_decode(text, beside .. "config.json"))
-    end
+    local settings = config and folder.read_object(beside .. "config.json")
+    if settings then detect.apply_config(config, settings) end
   end
   return config, { single = file }
 end
 
 local function open_folder(path)
-  local files = {}
+  local files, shapes = {}, {}
+  folder.check_index(path)
   for _, component in ipairs { "unet", "vae", "text_encoder", "text_encoder_2" } do
-    for _, stem in ipairs { "diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16",
-      "model.fp16" } do
-      local file = ("%s/%s/%s.safetensors"):format(path, component, stem)
-      if not files[component] and core.exists(file) then
-        files[component] = guard(65, core.load, file)
-      end
-    end
+    files[component] = folder.weights(path, component)
+    shapes[component] = files[component]
   end
-  local config = detected(path, detect.folder, function(component, name)
-    local info = files[component] and files[component]:info(name)
+  local extras = path .. "/single_file_extras.safetensors"  -- see layout.lua
+  if core.exists(extras) then files.extras = guard(65, core.load, extras) end
+  local own = files.unet and files.unet:meta()["burin.config"]
+  local config = own and guard(65, core.json_decode, own, path) or detected(path, detect.folder, function(component, name)
+    local info = shapes[component] and shapes[component]:info(name)
     return info and info.shape
   end)
   if config then
-    detect.apply_folder(config, function(name)
-      local file = path .. "/" .. name
-      return core.exists(file) and core.json_decode(core.read_file(file), file) or nil
-    end)
+    for i = 1, #config.text do folder.check_tokenizer(path, i == 1 and "tokenizer" or "tokenizer_" .. i) end
+    detect.apply_folder(config, folder.settings(path, config))
   end
   return config, files
 end
@@ -63,14 +59,35 @@ function files.open(path)
   if not core.exists(path) then
     error({ exit = 66, message = path .. ": there is no such model" }, 0)
   end
-  if not core.exists(path) then
-    error({ exit = 66, message = path .. ": there is no such model" }, 0)
-  end
   local config, opened = (core.exists(path) == "folder" and open_folder or open_single)(path)
   if config then return config, opened end
   local lora = opened.single and table.concat(opened.single:names(), "\n"):find "lora_"
   error({ exit = 65, message = path .. (lora and ": this is a LoRA, not a base model"
     or ": no Stable Diffusion U-Net found in it") }, 0)
+end
+
+-- A VAE by itself: a diffusers folder of one, or a file under diffusers' names, single-file names, or those without their
+-- prefix. -> opened files, for layout.items
+function files.open_vae(path)
+  if core.exists(path) == "folder" then
+    local whole, alone = folder.weights(path, "vae"), folder.weights(path:match "^(.-)/*$" .. "/..", path:match "([^/]*)/*$")
+    local vae = whole or alone
+    if vae then return { vae = vae } end
+  elseif core.exists(path) then
+    local file = guard(65, core.load, path)
+    if file:info "encoder.mid_block.resnets.0.conv1.weight" then return { vae = file } end
+    if file:info "first_stage_model.encoder.mid.block_1.conv1.weight" then return { single = file } end
+    if file:info "encoder.mid.block_1.conv1.weight" then
+      local prefix, list = "first_stage_model.", {}
+      for i, name in ipairs(file:names()) do list[i] = prefix .. name end
+      return { single = { names = function() return list end, meta = function() return {} end,
+        info = function(_, name) return file:info(name:sub(#prefix + 1)) end,
+        read = function(_, name) return file:read(name:sub(#prefix + 1)) end } }
+    end
+  else
+    error({ exit = 66, message = path .. ": there is no such VAE" }, 0)
+  end
+  error({ exit = 65, message = path .. ": no VAE of Stable Diffusion found in it" }, 0)
 end
 
 -- reader(canonical name) -> tensor in diffusers' layout, out of opened files

@@ -126,7 +126,7 @@ end
 local function clip_modules(c)
   local list = {}
   for _, s in ipairs { "embeddings.token_embedding", "embeddings.position_embedding",
-    "final_layer_norm" } do
+    "embeddings.position_ids", "final_layer_norm" } do
     list[#list + 1] = { "text_model." .. s, "text_model." .. s }
   end
   for i = 0, c.layers - 1 do
@@ -264,6 +264,17 @@ function Map:in_folder(component, name)
     end
   end
   return list
+end
+
+-- The canonical name of a tensor in a diffusers folder.
+function Map:from_folder(component, name)
+  if component == "vae" then
+    for new, old in pairs(vae_old_attention) do
+      local head, tail = name:match("^(.*%.attentions%.0%.)" .. old .. "(%.%a+)$")
+      if head then return head .. new .. tail end
+    end
+  end
+  return name
 end
 
 -- kohya's name of a layer: SD 1.x and 2.x use diffusers' module names, SDXL the single file's for

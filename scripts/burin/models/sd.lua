@@ -30,29 +30,43 @@ local tokenizers = {
 
 local sample_sizes = { sd1 = 512, sd2 = 768, sdxl = 1024 }  -- pixels
 
+-- The type that the autoencoder computes in. Its activations leave the range of f16: SDXL's always, the others' for
+-- some pictures.
+function sd.vae_compute(compute) return compute == "f16" and "f32" or compute end
+
 local function text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
 
--- o: dtype of frozen weights, role ("param" to train them all), compute (type of activations; dtype
+-- What the network predicts: SD 2.x files of either kind look the same, so a guess is said aloud.
+local function settle_prediction(config, o, path)
+  if o.prediction and config.prediction_known and o.prediction ~= config.prediction then
+    core.log("warn", ("%s says that it predicts %s; it is taken for %s as told"):format(path, config.prediction,
+      o.prediction))
+  elseif not o.prediction and config.prediction_known == false then
+    core.log("warn", ("%s does not say what it predicts; taken for '%s' as SD 2.x at 768 pixels does. "
+      .. "The 512-pixel base needs prediction = 'epsilon'"):format(path, config.prediction))
+  end
+  config.prediction = o.prediction or config.prediction
+end
+
+-- o: dtype of frozen weights, int8 (8 bits for the frozen matrices and kernels of the U-Net), role ("param" to train them all), compute (type of activations; dtype
 -- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
 -- when the file is known to differ from its family), loras ({ { path =, scale = } ... } to apply)
-local function build(config, opened, o)
+local function build(config, opened, o, path)
   o = o or {}
-  config.prediction = o.prediction or config.prediction
+  settle_prediction(config, o, path or "the configuration")
   config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
   local self = setmetatable({ family = config.family, config = config, files = opened,
     prediction = config.prediction, scaling_factor = config.scaling_factor,
-    norm_groups = config.unet.groups, text = {}, tokenizers = {}, loras = {}, schedule = diffusion.schedule(),
+    norm_groups = config.unet.groups, text = {}, tokenizers = {}, loras = o.loras, schedule = diffusion.schedule(),
     map = names.map(config.family, config) }, Model)
-  local function component(name, compute)
+  local function component(name, compute, int8)
     return nn.component { name = name, dtype = o.dtype, role = o.role,
-      compute = compute or o.compute or o.dtype }
+      compute = compute or o.compute or o.dtype, int8 = int8 }
   end
-  self.unet = component "unet"
+  self.unet = component("unet", nil, o.int8)
   if config.vae then
     config.vae.downsample = 1 << (#config.vae.channels - 1)
-    -- SDXL's autoencoder leaves the range of f16
-    local half = config.family == "sdxl" and (o.compute or o.dtype) == "f16"
-    self.vae = component("vae", half and "f32" or nil)
+    self.vae = component("vae", sd.vae_compute(o.compute or o.dtype))
   end
   for i, text in ipairs(config.text) do
     text.checkpoint = o.checkpoint
@@ -64,17 +78,12 @@ local function build(config, opened, o)
   end
   self.vocab = config.text[1] and config.text[1].vocab
   config.sample_size = config.sample_size or sample_sizes[config.family]
-  for _, l in ipairs(o.loras or {}) do
-    local file = core.load(l.path)
-    local instance = require("burin.methods.lora").from_file(file, self, l.scale)
-    self.loras[#self.loras + 1] = { instance = self:adapt(instance), file = file, path = l.path }
-  end
   return self
 end
 
 function sd.open(path, o)
   local config, opened = files.open(path)
-  local model = build(config, opened, o)
+  local model = build(config, opened, o, path)
   model.path = path
   return model
 end
@@ -120,8 +129,8 @@ end
 -- ---- the networks -------------------------------------------------------------------------------
 
 -- ids (B * chunks, 77), one node per text encoder (a single node serves SD 1.x and 2.x). o:
--- clip_skip (SD 1.x, 2.x), chunks (1), eos (rows of the end tokens, see eos_rows; SDXL's pooled
--- output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per
+-- clip_skip (SD 1.x, 2.x), chunks (1), weights (B * chunks, 77) of the tokens, eos (rows of the end
+-- tokens, see eos_rows; SDXL's pooled output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per
 -- encoder }
 function Model:encode_text(graph, ids, o)
   o = o or {}
@@ -137,6 +146,9 @@ function Model:encode_text(graph, ids, o)
       states = out.normed(out.hidden[config.layers + 1 - (o.clip_skip or 1)])
     end
     outputs[i] = out
+    if o.weights then
+      states = states * o.weights:reshape { states.shape[1], states.shape[2], 1 }:cast(states.dtype)
+    end
     context = context and context:concat(states, { axis = 2 }) or states
   end
   return sd.join_chunks(context, o.chunks or 1), pooled, outputs
@@ -187,9 +199,17 @@ function Model:encode_image(graph, image)
   return vae.encode(self.config.vae, self.vae:trace(graph), image)
 end
 
--- scaled latents (B, h, w, 4) -> image in [-1, 1]
-function Model:decode_latents(graph, latents)
-  return vae.decode(self.config.vae, self.vae:trace(graph), latents * (1 / self.scaling_factor))
+-- scaled latents (B, h, w, 4) -> image in [-1, 1]. tiles (tiles.lua), optional: B is 1 then
+function Model:decode_latents(graph, latents, tiles)
+  local function decode(x) return vae.decode(self.config.vae, self.vae:trace(graph), x) end
+  latents = latents * (1 / self.scaling_factor)
+  return tiles and tiles:map(graph, latents, 1, self:downsample(), decode) or decode(latents)
+end
+
+-- image (B, H, W, 3) in [-1, 1] -> scaled latents, the most likely ones. tiles as above
+function Model:encode_latents(graph, image, tiles)
+  local function encode(x) return (select(2, vae.encode(self.config.vae, self.vae:trace(graph), x))) end
+  return (tiles and tiles:map(graph, image, self:downsample(), 1, encode) or encode(image)) * self.scaling_factor
 end
 
 -- ---- for training and sampling ------------------------------------------------------------------
@@ -204,10 +224,11 @@ function Model:latent_channels() return self.config.vae.latent_channels end
 -- Pixels per latent, along each side.
 function Model:downsample() return 1 << (#self.config.vae.channels - 1) end
 
--- text -> ids (1, 77) for text encoder i (1)
-function Model:tokenize(text, i)
+-- text -> ids (n, 77) for text encoder i (1), n = tokens (75) / 75; weighted: (word:1.2) and the like
+-- are read, and weights (n, 77) are the second result
+function Model:tokenize(text, i, tokens, weighted)
   local t = self.tokenizers[i or 1]
-  return core.token_chunks(text, t.flavour, 75, t.pad)
+  return core.token_chunks(text, t.flavour, tokens or 75, t.pad, weighted)
 end
 
 -- Latents of the VAE are multiplied by it, to have unit deviation.
@@ -254,15 +275,15 @@ end
 -- reader(canonical name) -> tensor in diffusers' layout, out of the file the model was opened from
 function Model:reader(component) return files.reader(self.files, self.map, component) end
 
--- Uploads the weights of every declared component; a model without a file has none, see init.
-function Model:load()
+-- Uploads the weights of every declared component, or of those listed; a model without a file has none, see init.
+function Model:load(components)
   if not self.files then return end
-  for _, component in ipairs(self:components()) do
-    if component:is_declared() then component:load(self:reader(component.name)) end
-  end
-  for _, l in ipairs(self.loras) do
-    if #l.instance.component.order == 0 then error(l.path .. ": no layer of this model is in it", 0) end
-    l.instance:load(l.file, self.map)
+  local merged = self.loras and self.loras[1] and require("burin.lora.file").merge(self.loras, self)
+  for _, component in ipairs(components or self:components()) do
+    if component:is_declared() then
+      local reader = self:reader(component.name)
+      component:load(merged and merged.reader(component.name, reader) or reader)
+    end
   end
 end
 

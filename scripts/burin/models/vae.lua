@@ -16,6 +16,19 @@ local function resnet(c, s, x, out)
   return x + h
 end
 
+-- The attention kernels hold heads of up to 256 columns, the published autoencoders have one of 512.
+-- So softmax(q k' / sqrt(width)) v is written out, for some queries (rows) at a time: 16 Mi scores.
+function vae.wide_attention(q, k, v, rows)
+  local n, width, out = q.shape[2], q.shape[3], nil
+  rows = rows or math.max(1, (16 << 20) // (n * q.shape[1]))
+  for first = 0, n - 1, rows do
+    local scores = q:slice(1, first, math.min(n, first + rows)):matmul(k, { tb = true }) * (1 / math.sqrt(width))
+    local part = scores:softmax():matmul(v)
+    out = out and out:concat(part, { axis = 1 }) or part
+  end
+  return out
+end
+
 -- One head over all pixels.
 local function attention(c, s, x)
   local shape = x.shape
@@ -23,7 +36,8 @@ local function attention(c, s, x)
   local h = s:group_norm(x, "group_norm", { groups = c.groups, eps = EPS })
   h = h:reshape { shape[1], shape[2] * shape[3], width }
   local q, k, v = s:linear(h, "to_q", width), s:linear(h, "to_k", width), s:linear(h, "to_v", width)
-  return x + s:linear(q:attention(k, v, { heads = 1 }), "to_out.0", width):reshape(shape)
+  local y = width > 256 and vae.wide_attention(q, k, v) or q:attention(k, v, { heads = 1 })
+  return x + s:linear(y, "to_out.0", width):reshape(shape)
 end
 
 local function middle(c, s, x)

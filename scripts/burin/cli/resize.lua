@@ -1,0 +1,29 @@
+-- SPDX-License-Identifier: MIT
+local options = require "burin.convert_options"
+local tools = require "burin.lora.tools"
+
+return {
+  summary = "a LoRA of smaller rank, by its singular values",
+  usage = "IN OUT --rank N [options]",
+  needs = 2,
+  options = {
+    { "--rank", "number", "at most this rank" },
+    { "--sv-ratio", "number", "keep singular values above the greatest divided by this" },
+    { "--sv-fro", "number", "keep this share (0 to 1) of the Frobenius norm" },
+    { "--sv-cumulative", "number", "keep this share (0 to 1) of the sum of singular values" },
+    { "--dtype", "type", "f32, f16, bf16, or keep", "keep" },
+    { "--to", "layout", "kohya, diffusers or peft (default: by OUT's name)" },
+    { "--base", "model", "the checkpoint whose layers it names (default: found from its shapes)" },
+    { "--metadata", "profile", "full, minimal or none", "full" },
+    { "--sidecar", "flag", "also write A1111's OUT.json" },
+  },
+  run = function(args)
+    local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
+      metadata = args.metadata, sidecar = args.sidecar }
+    options.ranks(o, args)
+    if not (o.rank or o.sv_ratio or o.sv_fro or o.sv_cumulative) then
+      error({ exit = 2, message = "give --rank, --sv-ratio, --sv-fro or --sv-cumulative" }, 0)
+    end
+    options.report(args, args[2], tools.resize(args[1], args[2], o))
+  end,
+}

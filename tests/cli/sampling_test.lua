@@ -1,0 +1,118 @@
+-- SPDX-License-Identifier: MIT
+-- `burin sample` from outside: the examples of docs/sampling.md, what the pictures carry, prompts files, mistakes.
+--   lua5.4 tests/cli/sampling_test.lua BURIN SCRATCH-FOLDER, from the repository's root
+package.path = "tests/recipes/?.lua;" .. package.path
+local T = require "support"
+local check = T.check
+T.private_cache()
+local _, root = T.shell "pwd"
+root = root:match "[^\n]+"
+
+-- A tree that looks like the repository to commands that write beside it.
+local place = T.folder "place"
+T.shell(("ln -s %s/models %s/examples %s"):format(root, root, T.quote(place)))
+local function burin(line) return T.shell(("cd %s && %s %s"):format(T.quote(place), T.quote(T.burin), line)) end
+
+-- ---- the page ------------------------------------------------------------------------------------------------------------
+
+local page, examples = T.read "docs/sampling.md", 0
+for block in page:gmatch "```sh\n(.-)```" do
+  local line = block:match "^burin (.*)$"
+  examples = examples + 1
+  local code, out = burin(line:gsub("\\\n", " "))
+  check(code == 0, "docs/sampling.md: '%s' ends with %d: %s", line, code, out)
+  if line:match "^inspect" then
+    local said = page:match("```sh\nburin " .. line:gsub("%p", "%%%0") .. "```\n\n```\n(.-)```")
+    check(out == said, "docs/sampling.md: inspect prints\n%s\nnot\n%s", out, tostring(said))
+  end
+end
+check(examples >= 4, "docs/sampling.md has %d examples", examples)
+local _, help = burin "sample --help"
+for name in help:match "%-%-sampler NAME *([^\n]*)":gsub(" %(default.*", ""):gmatch "[%w_]+" do
+  check(page:find("| `" .. name .. "` |", 1, true), "docs/sampling.md: no sampler %s", name)
+end
+for flag in page:gmatch "`(%-%-%l[%w-]+)" do check(help:find(flag, 1, true) or #flag == 3, "docs/sampling.md: there is no %s", flag) end
+
+-- ---- prompts file, sizes, seeds ---------------------------------------------------------------------------------------------
+
+local small = "sample models/tiny-sd.safetensors --steps 3 --width 64 --height 64 --quiet "
+local lines = page:match "out:\n\n```\n(.-)```"
+local code, out = burin(small .. "--out lines --count 2 --negative dull --prompts " .. T.quote(T.write(place .. "/lines.txt", "# two\n\n" .. lines)))
+check(code == 0 and select(2, out:gsub("%.png", "")) == 4, "a prompts file: %d %s", code, out)
+local function text_of(path)
+  local _, text = burin("inspect " .. path)
+  return text:match "^# parameters\n(.*)\n%d+ x %d+ pixels, 1 texts\n$" or text
+end
+local want = { "a photo of a (red:1.2) cat on snow\nNegative prompt: blurry, dark\nSteps: 12, Sampler: DDIM, CFG scale: 3, Seed: %d, Size: 64x64",
+  "a photo of a blue dog on grass\nNegative prompt: dull\nSteps: 3, Sampler: Euler a, CFG scale: 7.5, Seed: %d, Size: 96x64" }
+for i, seed in ipairs { 1, 2, 0, 1 } do
+  local said = text_of(("lines/%05d.png"):format(i))
+  check(said:find(want[(i + 1) // 2]:format(seed), 1, true) == 1, "picture %d of the file carries %s", i, said)
+end
+local _, json = burin "inspect lines/00003.png --json"
+check(json:find('"height": ?64') and json:find('"width": ?96') and json:find '"parameters": ?"a photo of a blue dog', "inspect --json: %s", json)
+local _, sum = T.shell("sha256sum " .. T.quote(place .. "/models/tiny-sd.safetensors"))
+check(text_of "lines/00001.png":find("Model hash: " .. sum:sub(1, 10) .. ", Model: tiny-sd, ", 1, true), "the model's hash")
+
+-- A picture is the same alone and in a batch, also with noise in each step.
+for _, sampler in ipairs { "euler_a", "unipc" } do
+  local both = small .. "--sampler " .. sampler .. " --prompt 'a red cat' --count 3 --seed 5 "
+  burin(both .. "--batch 2 --out together")
+  burin(both .. "--out alone")
+  for i = 1, 3 do
+    local a, b = T.read(("%s/together/%05d.png"):format(place, i)), T.read(("%s/alone/%05d.png"):format(place, i))
+    check(a and a == b, "%s: picture %d depends on the batch", sampler, i)
+  end
+  check(T.read(place .. "/alone/00001.png") ~= T.read(place .. "/alone/00002.png"), "%s: two seeds, one picture", sampler)
+end
+
+-- ---- LoRAs -------------------------------------------------------------------------------------------------------------------
+
+local recipe = T.recipe("lora", { output = ('"%s/runs"'):format(place), sample = '{ prompts = { "a (red:1.2) cat --ss euler_a" }, steps = 2 }' })
+code, out = T.run("train " .. T.quote(recipe))
+check(code == 0, "a LoRA to sample with: %s", out)
+check(text_of "runs/tiny/samples/step-000004-01.png":find("^a %(red:1.2%) cat\nSteps: 2, Sampler: Euler a, CFG scale: 7.5, Seed: 0, Size: 64x64"),
+  "a training sample carries %s", text_of "runs/tiny/samples/step-000004-01.png")
+local lora = "runs/tiny/tiny.safetensors"
+code, out = burin(small .. ("--prompt cat --out loras --lora %s:0.8 --lora %s:-0.5"):format(lora, lora))
+local digest = select(2, T.shell(([[cd %s && tail -c +$((9 + $(od -An -tu8 -N8 %s))) %s | sha256sum]]):format(T.quote(place), lora, lora))):sub(1, 12)
+local said = text_of "loras/00001.png"
+check(code == 0 and said:find("cat <lora:tiny:0.8> <lora:tiny:-0.5>\n", 1, true) == 1, "LoRAs in the prompt: %s", said)
+check(said:find(('Lora hashes: "tiny: %s, tiny: %s"'):format(digest, digest), 1, true), "LoRA hashes: %s, not %s", said, digest)
+
+-- ---- image to image -------------------------------------------------------------------------------------------------------------
+
+local init = "--prompt 'a cat' --init 'examples/sks-cat/10_sks cat/1-grass.png' "
+code = burin("sample models/tiny-sd.safetensors --steps 10 --quiet --out init --strength 0.2 " .. init)
+check(code == 0 and text_of "init/00001.png":find("Size: 64x64, .*Denoising strength: 0.2"), "image to image")
+
+-- ---- mistakes -----------------------------------------------------------------------------------------------------------------------
+
+local function fails(line, want_code, pattern)
+  local c, text = burin(line)
+  check(c == want_code and text:find(pattern), "burin %s: exit code %d, not %d: %s", line, c, want_code, text)
+end
+local model = "sample models/tiny-sd.safetensors --prompt cat "
+fails(model .. "--sampler eular", 2, "did you mean 'euler'")
+fails(model .. "--sigmas big", 2, "normal, karras")
+fails(model .. "--spacing x", 2, "trailing")
+fails(model .. "--tokens 100", 2, "75, 150 or 225")
+fails(model .. "--steps 2.5", 2, "whole number")
+fails(model .. "--strength 0.5", 2, "%-%-init")
+fails(model .. "--rescale 2", 2, "between 0 and 1")
+fails(model .. "--zero-snr", 78, "predicts v")
+fails(model .. "--prediction x", 2, "epsilon, v")
+burin(small .. "--prompt cat --out epsilon")
+burin(small .. "--prompt cat --out v --prediction v")
+check(T.read(place .. "/epsilon/00001.png") ~= T.read(place .. "/v/00001.png"), "--prediction changes nothing")
+fails(model .. "--width 65", 78, "multiple of 8")
+fails(model .. "--init nowhere.png", 66, "nowhere.png")
+fails("sample models/tiny-sd.safetensors --prompts nowhere.txt", 66, "nowhere.txt")
+fails("sample models/tiny-sd.safetensors --prompt 'cat --q 3'", 78, "unknown option %-%-q")
+fails("sample models/tiny-sd.safetensors --prompt 'cat --ss eular'", 78, "there is no sampler 'eular'")
+T.write(place .. "/cut.png", "\x89PNG\r\n\x1a\n\0\0")
+fails("inspect cut.png", 65, "without its header")
+code, out = burin(small:gsub("%-%-quiet", "") .. "--prompt '" .. ("cat "):rep(76) .. "'")
+check(code == 0 and out:find "cut after 75 tokens", "a prompt that is cut: %d %s", code, out)
+
+T.finish()
