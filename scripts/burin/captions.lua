@@ -88,7 +88,7 @@ function Captions:fill(item, key)
     return
   end
   self.texts = self.texts or {}  -- captions repeat
-  local states = self.texts[item.caption] or cache.get("text", core.hash(item.caption .. "\0" .. key), function()
+  local states = self.texts[item.caption] or cache.get("captions", core.hash(item.caption .. "\0" .. key), function()
     for name, t in pairs(text) do self.vars[name]:write(t) end
     self.session:run()
     return { context = self.vars.context:read(), pooled = self.added and self.vars.pooled:read() or nil }

@@ -130,9 +130,10 @@ fails(base(zeros("other.safetensors", { ["layer.weight"] = { 2, 8 } })), 65, "no
 fails(base(zeros("torso.safetensors", { ["model.diffusion_model.input_blocks.0.0.weight"] = { 8, 4, 3, 3 } })), 65, "torso.safetensors", "tensors are missing")
 
 -- The model itself with two dims of one weight exchanged: found when the weights are loaded.
-local from, to = model:match '"model.diffusion_model.out.2.weight":{"dtype":"F16","shape":%[4,(%d+),3,3%]'
-if T.check(from, "the tiny model has no output convolution of this shape") then
-  local wrong = model:gsub('(diffusion_model%.out%.2%.weight":{"dtype":"F16","shape":%[)4,' .. from .. ",3,3%]", "%14,3," .. from .. ",3]", 1)
+local shape = 'diffusion_model%.out%.2%.weight":{"dtype":"F16","shape":%[%d+,'
+local inputs = model:match(shape .. "(%d+),3,3%]")
+if T.check(inputs, "the tiny model has no output convolution of this shape") then
+  local wrong = model:gsub("(" .. shape .. ")%d+,3,3%]", "%13," .. inputs .. ",3]", 1)
   T.check(#wrong == #model and wrong ~= model, "the model was not changed")
   local recipe = T.recipe("shapes", { base = ("burin.model %q"):format(file("shapes.safetensors", wrong)) })
   fails(("train %s --quiet --output %s"):format(recipe, T.folder "runs"), 65, "out", "shape")

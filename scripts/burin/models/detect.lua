@@ -183,7 +183,7 @@ function detect.apply_folder(c, json)
   end
   if s then
     set_prediction(c, s.prediction_type)
-    if s.rescale_betas_zero_snr then c.zero_snr = true end
+    c.zero_snr = s.rescale_betas_zero_snr or nil
   end
   set_text(c.text[1], json "text_encoder/config.json")
   set_text(c.text[2], json "text_encoder_2/config.json")
