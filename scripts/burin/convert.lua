@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- convert.lua - from one layout and element type to another: checkpoints here, LoRAs in lora/tools.lua. Nothing is
 -- computed, so there is no need of a device; networks are traced on the null device to know their tensors.
+local arguments = require "burin.arguments"
 local core = require "burin.core"
 local files = require "burin.models.files"
 local layout = require "burin.models.layout"
-local options = require "burin.convert_options"
 local sd = require "burin.models.sd"
 local convert = {}
 
@@ -37,7 +37,7 @@ end
 -- Opens a model, traced, with its tensors listed; a tensor missing is an error, one too many a warning.
 -- -> model, items, extras
 function convert.open(path)
-  options.null_device()
+  arguments.null_device()
   local model = sd.open(path)
   model:declare()
   local items, extras, strange = layout.items(model.files, model.map)
@@ -71,7 +71,7 @@ end
 
 local function checkpoint(input, output, o)
   local model, items, extras = convert.open(input)
-  local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"), { "single", "diffusers" })
+  local to = arguments.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"), { "single", "diffusers" })
   if o.vae then items = replace_vae(items, o.vae, model) end
   if o.dtype ~= "keep" then items = layout.cast(items, o.dtype) end
   if not o.extras then extras = {} end
@@ -87,7 +87,7 @@ end
 
 -- o: to, dtype, vae, extras, base, metadata, sidecar -> { what =, layout =, tensors = }
 function convert.run(input, output, o)
-  o.dtype = options.one_of("--dtype", o.dtype or "keep", { "keep", "f32", "f16", "bf16" })
+  o.dtype = arguments.one_of("--dtype", o.dtype or "keep", { "keep", "f32", "f16", "bf16" })
   local tools = require "burin.lora.tools"
   if tools.is_lora(input) then
     if o.vae then error({ exit = 2, message = "--vae is for checkpoints; " .. input .. " is a LoRA" }, 0) end

@@ -8,16 +8,10 @@ local layout = require "burin.models.layout"
 local sd = require "burin.models.sd"
 local torch = dofile "tests/golden/torch_file.lua"
 
-local passed, failed = 0, 0
-local function check(ok, ...)
-  if ok then passed = passed + 1 return end
-  failed = failed + 1
-  print("FAIL", ...)
-end
+local T = dofile "tests/check.lua"
+local check = T.check
 
-local scratch = os.tmpname()
-os.remove(scratch)
-core.make_dirs(scratch)
+local scratch = T.folder()
 local function at(name) return scratch .. "/" .. name end
 local function sh(line, ...) assert(os.execute(line:format(...))) end
 
@@ -220,5 +214,4 @@ end
 field(scheduler, "num_train_timesteps", 0, "num_train_timesteps is 0", "F10")
 
 sh("rm -r %s", scratch)
-print(("%d passed, %d failed"):format(passed, failed))
-if failed > 0 then error "folder_test failed" end
+T.finish()

@@ -5,15 +5,10 @@
 local core = require "burin.core"
 local sd = require "burin.models.sd"
 
-local passed, failed = 0, 0
-local function check(ok, ...)
-  if ok then passed = passed + 1 return end
-  failed = failed + 1
-  print("FAIL", ...)
-end
+local T = dofile "tests/check.lua"
+local check = T.check
 
-local scratch = os.tmpname()
-os.remove(scratch)
+local scratch = T.folder()
 local write = assert(loadfile "scripts/dev/random_checkpoint.lua")
 
 -- What files hold beside the networks: schedules, EMA's scalars, position ids, OpenCLIP's parts that SD 2.x leaves
@@ -96,5 +91,4 @@ for _, case in ipairs(cases) do
   collectgarbage()
 end
 
-print(("%d passed, %d failed"):format(passed, failed))
-if failed > 0 then error("failed", 0) end
+T.finish()

@@ -6,12 +6,8 @@ local core = require "burin.core"
 local names = require "burin.lora.names"
 local sd = require "burin.models.sd"
 
-local passed, failed = 0, 0
-local function check(ok, ...)
-  if ok then passed = passed + 1 return end
-  failed = failed + 1
-  print("FAIL", ...)
-end
+local T = dofile "tests/check.lua"
+local check = T.check
 
 local temporary = os.tmpname()
 local RANK, ALPHA = 3, 1.5
@@ -359,9 +355,7 @@ refused("incomplete LoKr", { { base .. ".lokr_w1", random(2, 2) } }, "no complet
 refused("other family", good, "does not fit %(32, 32%)", "tests/golden/tiny_sdxl/model_ldm.safetensors")
 
 -- PEFT's own description is believed only where it is understood.
-local copy = os.tmpname()
-os.remove(copy)
-core.make_dirs(copy)
+local copy = T.folder()
 local from = "tests/golden/foreign/peft_attention/unet/"
 core.write_file(copy .. "/adapter_model.safetensors", core.read_file(from .. "adapter_model.safetensors"))
 local text = core.read_file(from .. "adapter_config.json")
@@ -369,6 +363,8 @@ local file = require "burin.lora.file"
 local index = names.index(sd.open(path))
 for _, c in ipairs { { '"peft_type": "LORA"', '"peft_type": "LOHA"', "peft_type LORA" }, { '"fan_in_fan_out": false', '"fan_in_fan_out": true', "fan_in_fan_out" },
   { '"lora_alpha": 3', '"lora_alpha": "x"', "is not a number" }, { "mid_block.attentions", "mid_block[.]attentions", "regular expressions" },
+  { '"alpha_pattern": {', '"alpha_pattern": 5, "x": {', "alpha_pattern is no object" },
+  { '"alpha_pattern": {', '"alpha_pattern": ["a b"], "x": {', "regular expressions" },
   { "{", "{{", "adapter_config.json" } } do
   local changed, n = text:gsub(c[1]:gsub("%p", "%%%0"), (c[2]:gsub("%%", "%%%%")), 1)
   core.write_file(copy .. "/adapter_config.json", changed)
@@ -376,10 +372,12 @@ for _, c in ipairs { { '"peft_type": "LORA"', '"peft_type": "LOHA"', "peft_type 
   local said = type(why) == "table" and why.message or tostring(why)
   check(n == 1 and not ok and said:find(c[3], 1, true) and type(why) == "table" and why.exit == 65, "adapter_config", c[2], said)
 end
+core.export(copy .. "/meta.safetensors", "safetensors", good, { lora_adapter_metadata = "5" })
+local ok, why = pcall(file.read, copy .. "/meta.safetensors", index)
+check(not ok and type(why) == "table" and why.message:find "lora_adapter_metadata is no object", "metadata that is a number", why)
 core.remove_tree(copy)
 
 for _, name in ipairs(files) do os.remove(name) end
 os.remove(temporary)
 print(("worst relative error %.2g"):format(worst))
-print(("%d passed, %d failed"):format(passed, failed))
-if failed > 0 then error "lora_test failed" end
+T.finish()

@@ -7,12 +7,8 @@ local sd = require "burin.models.sd"
 local lora = require "burin.methods.lora"
 local full = require "burin.methods.full"
 
-local passed, failed = 0, 0
-local function check(ok, ...)
-  if ok then passed = passed + 1 return end
-  failed = failed + 1
-  print("FAIL", ...)
-end
+local T = dofile "tests/check.lua"
+local check = T.check
 
 local temporary = os.tmpname()
 
@@ -184,5 +180,4 @@ for _, p in ipairs(published) do
 end
 
 os.remove(temporary)
-print(("%d passed, %d failed"):format(passed, failed))
-if failed > 0 then error "model_test failed" end
+T.finish()

@@ -8,12 +8,9 @@ local diffusion = require "burin.diffusion"
 local samplers = require "burin.samplers"
 
 local TOLERANCE = 1e-5
-local passed, failed, worst = 0, 0, 0
-local function check(ok, text, ...)
-  if ok then passed = passed + 1 return end
-  failed = failed + 1
-  print("FAIL " .. text:format(...))
-end
+local T = dofile "tests/check.lua"
+local check = T.checkf
+local worst = 0
 
 -- |ours - reference| / |reference|
 local function compare(name, ours, reference)
@@ -185,5 +182,4 @@ end
 check(rows == 1000, "the schedule's table has %d rows", rows)
 check(schedules[true].alpha_bar[999] == 0, "zero terminal SNR ends at %g", schedules[true].alpha_bar[999])
 
-print(("%d passed, %d failed; worst of the pictures %.1e"):format(passed, failed, worst))
-os.exit(failed == 0 and 0 or 1)
+T.finish(("; worst of the pictures %.1e"):format(worst))

@@ -11,16 +11,10 @@ local names = require "burin.lora.names"
 local sd = require "burin.models.sd"
 local tools = require "burin.lora.tools"
 
-local passed, failed = 0, 0
-local function check(ok, ...)
-  if ok then passed = passed + 1 return end
-  failed = failed + 1
-  print("FAIL", ...)
-end
+local T = dofile "tests/check.lua"
+local check = T.check
 
-local scratch = os.tmpname()
-os.remove(scratch)
-core.make_dirs(scratch)
+local scratch = T.folder()
 local function at(name) return scratch .. "/" .. name end
 local function ldm(family) return "tests/golden/tiny_" .. family .. "/model_ldm.safetensors" end
 local function recorded(family) return "tests/golden/tiny_" .. family .. "/lora_after_step3.safetensors" end
@@ -347,5 +341,4 @@ check(core.load(at "loha2.safetensors"):meta().ss_network_module == "lycoris.koh
 
 core.remove_tree(scratch)
 check(not core.exists(scratch), "scratch is gone")
-print(("%d passed, %d failed"):format(passed, failed))
-if failed > 0 then error "tools_test failed" end
+T.finish()

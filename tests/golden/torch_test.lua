@@ -6,18 +6,12 @@ local nn = require "burin.nn"
 local sd = require "burin.models.sd"
 local torch = dofile "tests/golden/torch_file.lua"
 
-local passed, failed = 0, 0
-local function check(ok, ...)
-  if ok then passed = passed + 1 return end
-  failed = failed + 1
-  print("FAIL", ...)
-end
+local T = dofile "tests/check.lua"
+local check = T.check
 
 -- ---- the same in both -------------------------------------------------------------------------------------------------
 
-local folder = os.tmpname()
-os.remove(folder)
-assert(os.execute("mkdir " .. folder))
+local folder = T.folder()
 
 for _, name in ipairs { "tiny_sd1", "tiny_sdxl" } do
   local path, ckpt = "tests/golden/" .. name .. "/model_ldm.safetensors", folder .. "/" .. name .. ".ckpt"
@@ -53,5 +47,4 @@ for _, name in ipairs { "tiny_sd1", "tiny_sdxl" } do
 end
 
 os.execute("rm -r " .. folder)
-print(("%d passed, %d failed"):format(passed, failed))
-if failed > 0 then error "torch_test failed" end
+T.finish()

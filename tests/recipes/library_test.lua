@@ -7,18 +7,10 @@ local core = require "burin.core"
 local dataset = require "burin.dataset"
 local optim = require "burin.optim"
 
-local passed, failed = 0, 0
-local function check(ok, text, ...)
-  if ok then passed = passed + 1 return end
-  failed = failed + 1
-  print("FAIL " .. text:format(...))
-end
+local T = dofile "tests/check.lua"
+local check = T.checkf
 
--- |a - b| / |b|
-local function relative(a, b)
-  local distance, norm = a:distance(b)
-  return distance / norm
-end
+local relative = T.relative
 
 -- ---- accumulation ----------------------------------------------------------------------------------------------------
 
@@ -248,5 +240,4 @@ for _, case in ipairs {
     table.concat(sizes, " "), case[5])
 end
 
-print(("%d passed, %d failed"):format(passed, failed))
-os.exit(failed == 0 and 0 or 1)
+T.finish()

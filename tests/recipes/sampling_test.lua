@@ -11,18 +11,10 @@ local sd = require "burin.models.sd"
 local tiles = require "burin.tiles"
 local vae = require "burin.models.vae"
 
-local passed, failed = 0, 0
-local function check(ok, text, ...)
-  if ok then passed = passed + 1 return end
-  failed = failed + 1
-  print("FAIL " .. text:format(...))
-end
+local T = dofile "tests/check.lua"
+local check = T.checkf
 
--- |a - b| / |b|
-local function relative(a, b)
-  local distance, norm = a:distance(b)
-  return distance / norm
-end
+local relative = T.relative
 local function random(shape, stream, deviation) return core.tensor(shape, "f32"):fill_normal(23, stream, deviation or 1) end
 
 -- ---- guidance, against diffusers (tests/oracle/samplers.py) ----------------------------------------------------------------
@@ -266,5 +258,4 @@ for k = 1, 3000 do
 end
 os.remove(path)
 
-print(("%d passed, %d failed"):format(passed, failed))
-os.exit(failed == 0 and 0 or 1)
+T.finish()

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
+local arguments = require "burin.arguments"
 local convert = require "burin.convert"
-local options = require "burin.convert_options"
 
 return {
   summary = "a checkpoint or a LoRA in another layout or element type",
@@ -20,6 +20,6 @@ return {
   run = function(args)
     local report = convert.run(args[1], args[2], { to = args.to, dtype = args.dtype, vae = args.vae, base = args.base,
       extras = not args.no_extras, metadata = args.metadata, sidecar = args.sidecar })
-    options.report(args, args[2], report)
+    arguments.report(args, args[2], report)
   end,
 }

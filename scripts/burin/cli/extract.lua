@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
-local options = require "burin.convert_options"
+local arguments = require "burin.arguments"
 local tools = require "burin.lora.tools"
 
 return {
@@ -19,9 +19,9 @@ return {
     { "--sidecar", "flag", "also write A1111's OUT.json" },
   },
   run = function(args)
-    local o = { dtype = options.one_of("--dtype", args.dtype, { "f32", "f16", "bf16" }), to = args.to, metadata = args.metadata,
+    local o = { dtype = arguments.one_of("--dtype", args.dtype, { "f32", "f16", "bf16" }), to = args.to, metadata = args.metadata,
       sidecar = args.sidecar, min_diff = args.min_diff }
-    options.ranks(o, args)
-    options.report(args, args[3], tools.extract(args[1], args[2], args[3], o))
+    arguments.ranks(o, args)
+    arguments.report(args, args[3], tools.extract(args[1], args[2], args[3], o))
   end,
 }

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
-local options = require "burin.convert_options"
+local arguments = require "burin.arguments"
 local tools = require "burin.lora.tools"
 
 return {
@@ -22,7 +22,7 @@ return {
     local output, first = args[#args], nil
     local loras = {}
     for i = 1, #args - 1 do
-      local l = options.lora(args[i])
+      local l = arguments.lora(args[i])
       if tools.is_lora(l.path) then
         loras[#loras + 1] = l
       elseif i == 1 then
@@ -32,11 +32,11 @@ return {
       end
     end
     if #loras == 0 then error({ exit = 2, message = "name at least one LoRA to merge" }, 0) end
-    local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
+    local o = { dtype = arguments.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
       metadata = args.metadata, sidecar = args.sidecar }
-    options.ranks(o, args)
+    arguments.ranks(o, args)
     local report
     if first then report = tools.bake(first, loras, output, o) else report = tools.merge(loras, output, o) end
-    options.report(args, output, report)
+    arguments.report(args, output, report)
   end,
 }

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
-local options = require "burin.convert_options"
+local arguments = require "burin.arguments"
 local tools = require "burin.lora.tools"
 
 return {
@@ -18,12 +18,12 @@ return {
     { "--sidecar", "flag", "also write A1111's OUT.json" },
   },
   run = function(args)
-    local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
+    local o = { dtype = arguments.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
       metadata = args.metadata, sidecar = args.sidecar }
-    options.ranks(o, args)
+    arguments.ranks(o, args)
     if not (o.rank or o.sv_ratio or o.sv_fro or o.sv_cumulative) then
       error({ exit = 2, message = "give --rank, --sv-ratio, --sv-fro or --sv-cumulative" }, 0)
     end
-    options.report(args, args[2], tools.resize(args[1], args[2], o))
+    arguments.report(args, args[2], tools.resize(args[1], args[2], o))
   end,
 }

@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+local arguments = require "burin.arguments"
 local conditioning = require "burin.conditioning"
 local core = require "burin.core"
 local guard = require "burin.guard"
@@ -9,24 +10,13 @@ local samplers = require "burin.samplers"
 
 local function wrong(text, ...) error({ exit = 2, message = text:format(...) }, 0) end
 
--- "dog.safetensors:0.8" -> { path =, scale = }
-local function parse_loras(list)
-  local out = {}
+local function read_loras(list)
+  local loras = {}
   for i, text in ipairs(list) do
-    local path, scale = text:match "^(.*):(%-?[%d.]+)$"
-    out[i] = { path = path or text, scale = tonumber(scale or 1) }
-    if not core.exists(out[i].path) then
-      error({ exit = 66, message = out[i].path .. ": there is no such LoRA file" }, 0)
-    end
+    loras[i] = arguments.lora(text)
+    if not core.exists(loras[i].path) then error({ exit = 66, message = loras[i].path .. ": there is no such LoRA file" }, 0) end
   end
-  return out
-end
-
-local function one_of(args, name, known)
-  for _, one in ipairs(known) do if one == args[name] then return end end
-  local near = core.nearest(args[name], known)
-  wrong("--%s is one of %s, not '%s'%s", name, table.concat(known, ", "), args[name],
-    near and ("; did you mean '" .. near .. "'?") or "")
+  return loras
 end
 
 local whole_numbers = { steps = 1, seed = math.mininteger, count = 1, width = 8, height = 8, batch = 1, clip_skip = 1,
@@ -41,11 +31,11 @@ local function check(args)
       wrong("--%s is a whole number from %d on, not %s", name:gsub("_", "-"), least, value)
     end
   end
-  one_of(args, "sampler", samplers.names)
-  one_of(args, "sigmas", samplers.sigmas)
-  one_of(args, "precision", { "f32", "f16", "bf16" })
-  if args.prediction then one_of(args, "prediction", { "epsilon", "v" }) end
-  if args.spacing then one_of(args, "spacing", samplers.spacings) end
+  arguments.one_of("--sampler", args.sampler, samplers.names)
+  arguments.one_of("--sigmas", args.sigmas, samplers.sigmas)
+  arguments.one_of("--precision", args.precision, { "f32", "f16", "bf16" })
+  if args.prediction then arguments.one_of("--prediction", args.prediction, { "epsilon", "v" }) end
+  if args.spacing then arguments.one_of("--spacing", args.spacing, samplers.spacings) end
   if args.tokens % 75 ~= 0 or args.tokens > 225 then wrong("--tokens is 75, 150 or 225, not %d", args.tokens) end
   if args.steps > 1000 then wrong("--steps is at most 1000, not %d", args.steps) end
   for _, name in ipairs { "strength", "rescale" } do
@@ -133,7 +123,7 @@ return {
   more = "docs/sampling.md has examples.",
   run = function(args)
     check(args)
-    local jobs, loras = read_jobs(args), parse_loras(args.lora or {})
+    local jobs, loras = read_jobs(args), read_loras(args.lora or {})
     args.open_device()
     local model = require("burin.models.sd").open(args[1], { loras = loras, dtype = args.precision,
       compute = args.precision, prediction = args.prediction })

@@ -41,9 +41,10 @@ end
 -- diffusers 0.34 and later keep PEFT's configuration of each component in the file: { unet = { r =, lora_alpha = ... } }
 local function embedded_configs(f, path)
   local text = f:meta().lora_adapter_metadata
-  local list = {}
-  for key, value in pairs(text and guard(65, core.json_decode, text, path) or {}) do
-    local component, field = key:match "^([%w_]+)%.([%w_]+)$"
+  local all, list = text and guard(65, core.json_decode, text, path) or {}, {}
+  if type(all) ~= "table" then fail(path, "lora_adapter_metadata is no object") end
+  for key, value in pairs(all) do
+    local component, field = tostring(key):match "^([%w_]+)%.([%w_]+)$"
     if component then
       list[component] = list[component] or {}
       list[component][field] = value
@@ -54,9 +55,12 @@ end
 
 -- PEFT's alpha of a module: a pattern's when it names the module or its end, else the general one.
 local function peft_alpha(config, module, rank, path)
-  local alpha = config.lora_alpha or rank
-  for pattern, value in pairs(config.alpha_pattern or {}) do
-    if not pattern:match "^[%w_.]+$" then fail(path, "alpha_pattern '%s': regular expressions are not supported", pattern) end
+  local alpha, patterns = config.lora_alpha or rank, config.alpha_pattern or {}
+  if type(patterns) ~= "table" then fail(path, "alpha_pattern is no object") end
+  for pattern, value in pairs(patterns) do
+    if type(pattern) ~= "string" or not pattern:match "^[%w_.]+$" then
+      fail(path, "alpha_pattern '%s': a module's name is expected; regular expressions are not supported", pattern)
+    end
     if module == pattern or module:sub(-#pattern - 1) == "." .. pattern then alpha = value end
   end
   if type(alpha) ~= "number" then fail(path, "lora_alpha of %s is not a number", module) end

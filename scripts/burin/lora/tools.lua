@@ -1,13 +1,13 @@
 -- SPDX-License-Identifier: MIT
 -- tools.lua - LoRA files as material: converted, merged, made from two checkpoints, given another rank. Matrices are
 -- computed with on the host (core/run/matrix.c), so no device is needed.
+local arguments = require "burin.arguments"
 local core = require "burin.core"
 local file = require "burin.lora.file"
 local guard = require "burin.guard"
 local layout = require "burin.models.layout"
 local metadata = require "burin.lora.metadata"
 local names = require "burin.lora.names"
-local options = require "burin.convert_options"
 local progress = require "burin.progress"
 local published = require "burin.models.published"
 local save = require "burin.lora.save"
@@ -60,7 +60,7 @@ end
 
 -- The model whose layers a LoRA names, traced on the null device: base, or the published one of its family.
 function tools.model(path, base)
-  options.null_device()
+  arguments.null_device()
   return base and sd.open(base) or sd.new(published[guess_family(path)]())
 end
 
@@ -90,8 +90,8 @@ end
 local function stem(path) return (path:match "([^/]*)/*$":gsub("%.safetensors$", "")) end
 
 local function write(output, adapters, model, o, old)
-  local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "kohya" or "peft"), save.formats)
-  if o.metadata then options.one_of("--metadata", o.metadata, metadata.profiles) end
+  local to = arguments.one_of("--to", o.to or (output:match "%.safetensors$" and "kohya" or "peft"), save.formats)
+  if o.metadata then arguments.one_of("--metadata", o.metadata, metadata.profiles) end
   local n = save.write(output, adapters, { map = model.map, format = to, dtype = o.dtype, profile = o.metadata, sidecar = o.sidecar,
     metadata = describe(model, adapters, stem(output), old) })
   return { what = model.family .. " LoRA", layout = to, tensors = n, layers = #adapters }
@@ -275,7 +275,7 @@ function tools.bake(input, loras, output, o)
       end }, { __index = cast[i] })
     end
   end
-  local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"), { "single", "diffusers" })
+  local to = arguments.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"), { "single", "diffusers" })
   local folder = core.exists(input) == "folder"
   local writer = to == "single" and layout.write_single or layout.write_folder
   writer(output, list, model.map, model.config, { extras = extras, texts = folder and convert.texts_of(input) or nil })

@@ -1,25 +1,26 @@
 -- SPDX-License-Identifier: MIT
--- convert_options.lua - what the commands on files share: checked arguments, the null device, reports.
+-- arguments.lua - what commands share: checked arguments, the null device, reports of what was written.
 local core = require "burin.core"
-local options = {}
+local arguments = {}
 
 local function usage(text, ...) error({ exit = 2, message = text:format(...) }, 0) end
 
 -- value when it is one of the list; else a usage error.
-function options.one_of(name, value, list)
+function arguments.one_of(name, value, list)
   for _, v in ipairs(list) do if v == value then return value end end
-  usage("%s takes %s, not '%s'", name, table.concat(list, ", "), tostring(value))
+  local near = core.nearest(tostring(value), list)
+  usage("%s is one of %s, not '%s'%s", name, table.concat(list, ", "), tostring(value), near and ("; did you mean '" .. near .. "'?") or "")
 end
 
 -- "dog.safetensors:0.8" -> { path =, scale = }
-function options.lora(text)
+function arguments.lora(text)
   local path, scale = text:match "^(.+):(%-?[%d.]+)$"
   if path and not tonumber(scale) then usage("%s: the scale after ':' is not a number", text) end
   return { path = path or text, scale = tonumber(scale or 1) }
 end
 
 -- --rank, --conv-rank, --sv-ratio, --sv-fro, --sv-cumulative of a command line into o.
-function options.ranks(o, args)
+function arguments.ranks(o, args)
   for _, name in ipairs { "rank", "conv_rank" } do
     local v = args[name]
     if v then
@@ -42,12 +43,12 @@ function options.ranks(o, args)
 end
 
 -- Networks are traced to know their tensors; that needs a device, though none that computes.
-function options.null_device()
+function arguments.null_device()
   if not pcall(core.device) then core.open_device { name = "null" } end
 end
 
 -- What a command has written.
-function options.report(args, output, report)
+function arguments.report(args, output, report)
   if args.json then
     core.write_stdout(core.json_encode(report) .. "\n")
     return
@@ -66,4 +67,4 @@ function options.report(args, output, report)
   end
 end
 
-return options
+return arguments
