@@ -102,8 +102,7 @@ static int traceback(lua_State *L)
     return 1;
 }
 
-/* Everything that can raise happens in here. Arguments on the stack: argv as a table. */
-static int run(lua_State *L)
+void script_open_library(lua_State *L)
 {
     luaL_openlibs(L);
     luaL_requiref(L, "burin.core", open_core, 0);
@@ -117,7 +116,13 @@ static int run(lua_State *L)
     lua_pushcfunction(L, library_searcher);
     lua_rawseti(L, -2, 2);
     lua_setfield(L, -5, "searchers");
-    lua_settop(L, 1);
+    lua_pop(L, 4);
+}
+
+/* Everything that can raise happens in here. Arguments on the stack: argv as a table. */
+static int run(lua_State *L)
+{
+    script_open_library(L);
     lua_getglobal(L, "require");
     lua_pushstring(L, "burin.cli.main");
     lua_call(L, 1, 1);

@@ -15,6 +15,9 @@
 /* Runs the command line: `burin <argv[1]> ...` is scripts/burin/cli/<argv[1]>.lua. Returns the exit code. */
 int script_main(int argc, char **argv);
 
+/* Lua's own libraries, burin.core and the embedded library; `require` finds nothing else. May raise. */
+void script_open_library(lua_State *L);
+
 /* Each adds its functions to the table burin.core on top of the stack. */
 void script_open_tensor(lua_State *L);
 void script_open_matrix(lua_State *L);

@@ -191,7 +191,7 @@ local v = draw(sd.open "tests/golden/tiny_sd2/model_ldm.safetensors", { width = 
 check(v[1].picture:stats().std > 0 and v[1].text:find("Noise Schedule: Zero Terminal SNR", 1, true), "zero terminal SNR: %s", v[1].text)
 
 -- What a file says of its schedule.
-local detect = require "burin.models.detect"
+local detect, settings = require "burin.models.detect", require "burin.models.settings"
 local v_file = core.load "tests/golden/tiny_sd2/model_ldm.safetensors"
 for _, marked in ipairs { true, false } do
   local config = detect.single(function(name)
@@ -199,7 +199,7 @@ for _, marked in ipairs { true, false } do
     return info and info.shape or name == "ztsnr" and marked and {} or nil
   end)
   check((config.zero_snr or false) == marked, "a file %s ztsnr has zero terminal SNR: %s", marked and "with" or "without", tostring(config.zero_snr))
-  detect.apply_folder(config, function(name) return name:match "^scheduler" and { rescale_betas_zero_snr = not marked } or nil end)
+  settings.folder(config, function(name) return name:match "^scheduler" and { rescale_betas_zero_snr = not marked } or nil end, "model")
   check((config.zero_snr or false) == not marked, "scheduler_config.json's rescale_betas_zero_snr is not read")
 end
 

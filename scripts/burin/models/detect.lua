@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- detect.lua - a model's configuration from the names and shapes of its tensors. What shapes do not
--- show (heads, norm groups, prediction) is the published models' value unless a config.json or
--- Burin's own metadata says otherwise.
+-- show (heads, norm groups, prediction) is the published models' value until settings.lua knows better.
 local detect = {}
 
 local function count(shape, pattern)
@@ -130,63 +129,6 @@ function detect.folder(shape)
   if c.text[2] then c.text[2].act = "gelu" end
   if c.family == "sdxl" and c.text[1] then c.text[1].projection = nil end
   return finish(c)
-end
-
--- ---- what else is known -------------------------------------------------------------------------
-
-local function set_heads(c, heads)
-  for i = 1, #c.channels do c.heads[i] = type(heads) == "table" and heads[i] or heads end
-end
-
-local function set_prediction(c, text)
-  if text then c.prediction, c.prediction_known = text == "v_prediction" and "v" or text, true end
-end
-
-local function set_text(t, j)
-  if not t or not j then return end
-  t.heads = j.num_attention_heads or j.heads or t.heads
-  t.act = j.hidden_act or j.act or t.act
-end
-
--- A config.json beside a single file: one table for the whole model.
-function detect.apply_config(c, j)
-  if j.attention_heads then set_heads(c.unet, j.attention_heads) end
-  if j.num_head_channels then
-    for i, ch in ipairs(c.unet.channels) do c.unet.heads[i] = ch // j.num_head_channels end
-  end
-  c.unet.groups = j.norm_num_groups or c.unet.groups
-  c.unet.time_ids_width = j.time_id_embed_dim or c.unet.time_ids_width
-  set_prediction(c, j.prediction_type)
-  c.bos, c.eos = j.bos or c.bos, j.eos or c.eos
-  c.pad = { j.pad_te1 or j.pad, j.pad_te2 }
-  set_text(c.text[1], j.text_encoder)
-  set_text(c.text[2], j.text_encoder_2)
-  if c.vae then
-    c.vae.groups = j.vae and j.vae.norm_num_groups or j.norm_num_groups or c.vae.groups
-  end
-  c.scaling_factor = j.vae and j.vae.scaling_factor or c.scaling_factor
-end
-
--- The config.json files of a diffusers folder; attention_head_dim holds the number of heads there.
-function detect.apply_folder(c, json)
-  local u, v = json "unet/config.json", json "vae/config.json"
-  local s = json "scheduler/scheduler_config.json"
-  if u then
-    set_heads(c.unet, u.num_attention_heads or u.attention_head_dim or c.unet.heads)
-    c.unet.groups = u.norm_num_groups or c.unet.groups
-    c.sample_size = u.sample_size and u.sample_size * 8
-    c.unet.time_ids_width = u.addition_time_embed_dim or c.unet.time_ids_width
-  end
-  if v and c.vae then
-    c.vae.groups = v.norm_num_groups or c.vae.groups
-    c.scaling_factor = v.scaling_factor or c.scaling_factor
-  end
-  if s then
-    set_prediction(c, s.prediction_type)
-    c.zero_snr = s.rescale_betas_zero_snr or nil
-  end
-  set_text(c.text[1], json "text_encoder/config.json")
-  set_text(c.text[2], json "text_encoder_2/config.json")
 end
 
 return detect

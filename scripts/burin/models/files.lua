@@ -5,6 +5,7 @@ local core = require "burin.core"
 local detect = require "burin.models.detect"
 local folder = require "burin.models.folder"
 local guard = require "burin.guard"
+local settings = require "burin.models.settings"
 local files = {}
 
 -- Configuration from names and shapes; nil when there is no U-Net, an error when it is a torso.
@@ -15,42 +16,45 @@ local function detected(path, how, shape)
     .. ": it has a Stable Diffusion U-Net, but tensors are missing or have unknown shapes" }, 0)
 end
 
+-- Burin's own metadata first; without them the settings that others write beside the weights.
+local function settle(config, file, path, others)
+  local own = file:meta()["burin.config"]
+  if own then settings.own(config, guard(65, core.json_decode, own, path), path) else others() end
+end
+
 local function open_single(path)
   local file = guard(65, core.load, path)
-  local function shape(name)
+  local config = detected(path, detect.single, function(name)
     local info = file:info(name)
     return info and info.shape
-  end
-  local metadata = file:meta()
-  local config = metadata["burin.config"]
-    and guard(65, core.json_decode, metadata["burin.config"], path)
-  if not config then
-    config = detected(path, detect.single, shape)
-    local beside = path:match "^(.*/)" or ""
-    local settings = config and folder.read_object(beside .. "config.json")
-    if settings then detect.apply_config(config, settings) end
+  end)
+  if config then
+    settle(config, file, path, function()
+      local beside = (path:match "^(.*/)" or "") .. "config.json"
+      local object = folder.read_object(beside)
+      if object then settings.beside(config, object, beside) end
+    end)
   end
   return config, { single = file }
 end
 
 local function open_folder(path)
-  local files, shapes = {}, {}
+  local files = {}
   folder.check_index(path)
   for _, component in ipairs { "unet", "vae", "text_encoder", "text_encoder_2" } do
     files[component] = folder.weights(path, component)
-    shapes[component] = files[component]
   end
-  local extras = path .. "/single_file_extras.safetensors"  -- see layout.lua
-  if core.exists(extras) then files.extras = guard(65, core.load, extras) end
-  local own = files.unet and files.unet:meta()["burin.config"]
-  local config = own and guard(65, core.json_decode, own, path) or detected(path, detect.folder, function(component, name)
-    local info = shapes[component] and shapes[component]:info(name)
+  local config = detected(path, detect.folder, function(component, name)
+    local info = files[component] and files[component]:info(name)
     return info and info.shape
   end)
   if config then
     for i = 1, #config.text do folder.check_tokenizer(path, i == 1 and "tokenizer" or "tokenizer_" .. i) end
-    detect.apply_folder(config, folder.settings(path, config))
+    settle(config, files.unet, path, function() end)
+    settings.folder(config, function(name) return folder.read_object(path .. "/" .. name) end, path)
   end
+  local extras = path .. "/single_file_extras.safetensors"  -- see layout.lua
+  if core.exists(extras) then files.extras = guard(65, core.load, extras) end
   return config, files
 end
 

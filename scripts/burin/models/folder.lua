@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- folder.lua - the files of a diffusers folder: weights, whole or in shards, and settings. Folders are downloaded, so
--- nothing in them is believed: settings must agree with the tensors, shards must lie in the folder, and code that comes
--- with a model is never run.
+-- folder.lua - the files of a diffusers folder: weights, whole or in shards, JSON objects. Folders are downloaded, so
+-- nothing in them is believed: shards must lie in the folder, and code that comes with a model is never run.
 local core = require "burin.core"
 local guard = require "burin.guard"
 local folder = {}
@@ -11,7 +10,7 @@ local JSON_BYTES, INDEX_BYTES = 16 << 20, 64 << 20
 local function fail(path, why, ...) error({ exit = 65, message = path .. ": " .. why:format(...) }, 0) end
 
 -- The JSON object of a file, nil when there is no such file.
-local function read_object(path, bytes)
+function folder.read_object(path, bytes)
   local kind = core.exists(path)
   if not kind then return nil end
   if kind ~= "file" then fail(path, "this is a %s; a file is expected", kind) end
@@ -32,7 +31,7 @@ end
 
 -- The shards that an index file names, as one file.
 local function open_shards(index)
-  local map = read_object(index, INDEX_BYTES).weight_map
+  local map = folder.read_object(index, INDEX_BYTES).weight_map
   local shards, all, list = {}, {}, {}
   if type(map) ~= "table" then fail(index, "no weight_map in it") end
   for name, shard in pairs(map) do
@@ -76,102 +75,19 @@ function folder.weights(path, component)
   return file and (sharded and open_shards(file) or guard(65, core.load, file))
 end
 
--- ---- settings ---------------------------------------------------------------------------------------------------------
-
-local function integer(low, high)
-  return function(v) return math.type(v) == "integer" and v >= low and v <= high, ("an integer from %d to %d"):format(low, high) end
-end
-local function number(low, high)
-  return function(v) return type(v) == "number" and v > low and v < high, ("a number between %g and %g"):format(low, high) end
-end
-local function one_of(...)
-  local list = { ... }
-  return function(v)
-    for _, known in ipairs(list) do if v == known then return true end end
-    return false, "one of " .. table.concat(list, ", ")
-  end
-end
-local function text_of(v)
-  return type(v) == "table" and core.json_encode(v) or type(v) == "string" and '"' .. v .. '"' or tostring(v)
-end
-local function equal(want) return function(v) return text_of(v) == text_of(want), text_of(want) .. ", as the tensors have it," end end
-
--- Numbers of heads: one for all levels or, in a U-Net, a list; each divides its level's channels.
-local function heads(channels)
-  return function(v)
-    local ok = type(v) ~= "table" or #v == #channels and #v > 1
-    for i, c in ipairs(channels) do
-      local h = type(v) == "table" and v[i] or v
-      ok = ok and math.type(h) == "integer" and h >= 1 and h <= c and c % h == 0
-    end
-    return ok, "divisors of " .. table.concat(channels, ", ")
-  end
-end
-
-local function text_rules(t)
-  return { hidden_size = equal(t.width), num_hidden_layers = equal(t.layers), vocab_size = equal(t.vocab),
-    num_attention_heads = heads { t.width }, hidden_act = one_of("gelu", "quick_gelu") }
-end
-
--- The rules of each file, from the configuration that the tensors showed. A function says whether a value is right, and
--- what was expected.
-local function rules(config)
-  local u, v, all = config.unet, config.vae, {}
-  local groups = integer(1, 4096)
-  all["unet/config.json"] = { in_channels = equal(u.in_channels), out_channels = equal(u.out_channels),
-    block_out_channels = equal(u.channels), layers_per_block = equal(u.layers), cross_attention_dim = equal(u.context),
-    attention_head_dim = heads(u.channels), num_attention_heads = heads(u.channels), norm_num_groups = groups,
-    sample_size = integer(1, 4096), addition_time_embed_dim = integer(2, 65536) }
-  if v then
-    all["vae/config.json"] = { block_out_channels = equal(v.channels), layers_per_block = equal(v.layers),
-      latent_channels = equal(v.latent_channels), norm_num_groups = groups, scaling_factor = number(0, 1000) }
-  end
-  all["scheduler/scheduler_config.json"] = { beta_start = number(0, 1), beta_end = number(0, 1),
-    num_train_timesteps = integer(2, 1000000), prediction_type = one_of("epsilon", "v_prediction") }
-  for i, t in ipairs(config.text) do all["text_encoder" .. (i == 1 and "" or "_" .. i) .. "/config.json"] = text_rules(t) end
-  return all
-end
-
--- Noise is always added as Stable Diffusion does it.
-local BETAS = { beta_start = 0.00085, beta_end = 0.012, beta_schedule = "scaled_linear", num_train_timesteps = 1000 }
-local function mention_betas(file, object)
-  for field, ours in pairs(BETAS) do
-    if object[field] ~= nil and object[field] ~= ours then
-      core.log("warn", ("%s: %s is %s, but %s is used, as in Stable Diffusion"):format(file, field, text_of(object[field]), ours))
-    end
-  end
-end
-
--- read(name) -> the checked settings of a file in the folder, nil when it has none
-function folder.settings(path, config)
-  local all = rules(config)
-  return function(name)
-    local file = path .. "/" .. name
-    local object = read_object(file)
-    for field, rule in pairs(object and all[name] or {}) do
-      local value = object[field]
-      if value == core.null then value = nil end
-      local ok, expected = true, nil
-      if value ~= nil then ok, expected = rule(value) end
-      if not ok then fail(file, "%s is %s; %s was expected", field, text_of(value), expected) end
-      object[field] = value
-    end
-    if object and name:find "^scheduler/" then mention_betas(file, object) end
-    return object
-  end
-end
+-- ---- what else is in it ------------------------------------------------------------------------------------------------
 
 -- Components with code of their own: they would have to be run to be read.
 local OURS = { diffusers = true, transformers = true }
 
 function folder.check_index(path)
   local file = path .. "/model_index.json"
-  local index = read_object(file) or {}
+  local index = folder.read_object(file) or {}
   for _, name in ipairs { "_class_name", "unet", "vae", "text_encoder", "text_encoder_2" } do
     local entry = index[name]
     local from = type(entry) == "table" and entry[1]
     if name == "_class_name" and type(entry) == "table" or from and from ~= core.null and not OURS[from] then
-      fail(file, "%s comes with code of its own (%s); Burin never runs code from a model", name, text_of(entry))
+      fail(file, "%s comes with code of its own (%s); Burin never runs code from a model", name, core.json_encode(entry))
     end
   end
 end
@@ -190,5 +106,4 @@ function folder.check_tokenizer(path, name)
   end
 end
 
-folder.read_object = read_object
 return folder

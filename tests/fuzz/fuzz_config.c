@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ * fuzz_config.c - any bytes as the JSON that comes with models. They are read in Lua, so the target is (config.lua). */
+#include "lua/script.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static lua_State *state;
+
+static void finish(void) { lua_close(state); }
+
+static void stop(void)
+{
+    fprintf(stderr, "%s\n", lua_tostring(state, -1));
+    abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    if (!state) {
+        state = luaL_newstate();
+        atexit(finish);
+        script_open_library(state);
+        if (luaL_dofile(state, FUZZ_CONFIG_LUA))
+            stop();
+    }
+    lua_pushvalue(state, -1);
+    lua_pushlstring(state, (const char *)data, n);
+    if (lua_pcall(state, 1, 0, 0))
+        stop();
+    return 0;
+}
