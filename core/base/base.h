@@ -82,4 +82,9 @@ uint16_t f32_to_bf16(float f);   /* round to nearest even; NaN stays NaN */
 float bf16_to_f32(uint16_t h);
 double clock_seconds(void);      /* monotonic */
 
+/* ---- all cores (parallel.c) --------------------------------------------------------------------- */
+
+/* Calls run(user, begin, end) for parts of 0 .. n - 1, each at least `least` long, on as many threads; returns when all have. */
+void parallel(int64_t n, int64_t least, void (*run)(void *user, int64_t begin, int64_t end), void *user);
+
 #endif

@@ -53,6 +53,8 @@ int gpu_device_allocations(const struct gpu_device *d);              /* calls so
 /* Both wait for submitted work that touches the device first. */
 bool gpu_write(struct gpu_device *d, struct gpu_span dst, const void *src);
 bool gpu_read(struct gpu_device *d, struct gpu_span src, void *dst);
+/* Where a CPU driver's memory is, for the host to compute in while nothing is in flight; NULL on every other device. */
+void *gpu_host_memory(struct gpu_span s);
 
 /* ---- kernels ---------------------------------------------------------------------------------- */
 

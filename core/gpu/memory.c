@@ -134,10 +134,15 @@ static bool staging_init(struct gpu_device *d)
     return false;
 }
 
+static void zero_part(void *user, int64_t begin, int64_t end)
+{
+    memset((uint8_t *)user + begin, 0, (size_t)(end - begin));
+}
+
 static bool zero_fill(struct gpu_device *d, struct gpu_buffer *b)
 {
     if (b->map) {
-        memset(b->map, 0, b->bytes);
+        parallel((int64_t)b->bytes, 16 << 20, zero_part, b->map); /* most of it is page faults */
         return true;
     }
     /* Waits: nothing else may use the staging command buffer while it runs. */
@@ -214,6 +219,13 @@ bool gpu_span_check(struct gpu_span s, const char *what)
                     (unsigned long long)s.offset, (unsigned long long)(s.offset + s.bytes),
                     (unsigned long long)s.buffer->bytes);
     return true;
+}
+
+void *gpu_host_memory(struct gpu_span s)
+{
+    if (s.buffer->device->caps.type != GPU_TYPE_CPU || !gpu_span_check(s, "an access"))
+        return NULL;
+    return s.buffer->map + s.offset;
 }
 
 /* Copies between one half of the staging buffer and the device; asynchronous. */

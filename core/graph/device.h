@@ -42,6 +42,8 @@ bool device_memory_write(burin_device *d, struct gpu_buffer *b, uint64_t offset,
                          uint64_t bytes);
 bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, void *dst,
                         uint64_t bytes);
+/* A CPU driver's memory, with nothing in flight; NULL on other devices. */
+void *device_host_memory(burin_device *d, struct gpu_buffer *b, uint64_t offset, uint64_t bytes);
 
 /* One kernel by itself, now; its tensors are variables with memory, or (var NULL) in the buffer `scratch`. */
 struct kernel_call;

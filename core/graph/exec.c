@@ -118,6 +118,12 @@ bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, 
     return gpu_read(d->gpu, (struct gpu_span){ b, offset, bytes }, dst);
 }
 
+void *device_host_memory(burin_device *d, struct gpu_buffer *b, uint64_t offset, uint64_t bytes)
+{
+    void *at = gpu_host_memory((struct gpu_span){ b, offset, bytes });
+    return at && gpu_wait(d->gpu) ? at : NULL;
+}
+
 static const burin_var *absent_var(const struct burin_plan *p)
 {
     uint64_t offset;

@@ -3,17 +3,14 @@
 #include "run/matrix.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define POWER_ITERATIONS 4
 #define SWEEPS 60      /* of Jacobi at most; about 8 are needed */
 #define ROWS 4         /* of the left operand that share one pass over the right one */
 #define PANEL_ROWS 64
 #define PANEL_COLUMNS 512
-#define THREADS 16     /* at most */
 #define WORK 4e6       /* multiplications that are worth a thread */
 
 static double *matrix_new(int64_t rows, int64_t columns)
@@ -62,34 +59,24 @@ static void product_plain(const struct product *x) { product_columns(x); }
 __attribute__((target("avx2"))) static void product_avx2(const struct product *x) { product_columns(x); }
 #endif
 
-static void *product_run(void *arg)
+static void product_run(void *user, int64_t begin, int64_t end)
 {
+    struct product x = *(const struct product *)user;
+    x.j0 = begin, x.j1 = end;
 #if defined __x86_64__
     if (__builtin_cpu_supports("avx2")) {
-        product_avx2(arg);
-        return NULL;
+        product_avx2(&x);
+        return;
     }
 #endif
-    product_plain(arg);
-    return NULL;
+    product_plain(&x);
 }
 
 void matrix_product(const double *a, const double *b, double scale, double *c, int64_t m, int64_t k, int64_t n)
 {
     memset(c, 0, (size_t)(m * n) * sizeof *c);
-    struct product part[THREADS];
-    pthread_t thread[THREADS];
-    bool started[THREADS] = { false };
-    int64_t parts = (int64_t)((double)m * (double)k * (double)n / WORK) + 1, cores = sysconf(_SC_NPROCESSORS_ONLN);
-    if (parts > cores) parts = cores < 1 ? 1 : cores;
-    if (parts > THREADS) parts = THREADS;
-    for (int64_t t = parts - 1; t >= 0; t--) {  /* the first part is ours */
-        part[t] = (struct product){ a, b, scale, c, m, k, n, n * t / parts, n * (t + 1) / parts };
-        started[t] = t && !pthread_create(&thread[t], NULL, product_run, &part[t]);
-        if (!started[t]) product_run(&part[t]);
-    }
-    for (int64_t t = 1; t < parts; t++)
-        if (started[t]) pthread_join(thread[t], NULL);
+    struct product x = { a, b, scale, c, m, k, n, 0, n };
+    parallel(n, (int64_t)(WORK / ((double)m * (double)k + 1)) + 1, product_run, &x);
 }
 
 static double *transpose(const double *a, int64_t m, int64_t n)

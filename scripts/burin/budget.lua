@@ -85,7 +85,7 @@ function budget.choose(o, bytes, prepare)
     run.too_large = phases[largest]
   end
   options.fail("budget: %s are needed %s, which is more than %s%s", gib(total), run.too_large.name, gib(bytes),
-    o.sample and "; without samples it is less, since the text encoders and the VAE leave the device" or "")
+    o.sample and "; without samples it is less, since the VAE leaves the device" or "")
 end
 
 return budget

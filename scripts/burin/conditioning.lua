@@ -37,8 +37,35 @@ function conditioning.new(model, o)
   return self
 end
 
--- Encodes one text per row.
-function Conditioning:write(texts)
+-- Encodes texts once and for all: write() then needs no text encoder for them.
+function Conditioning:keep(texts)
+  local kept = {}
+  for first = 1, #texts, self.rows do
+    local round = {}
+    for i = 1, self.rows do round[i] = texts[math.min(first + i - 1, #texts)] end
+    self:write(round)
+    local context, pooled = self.context:read(), self.pooled and self.pooled:read()
+    for i, text in ipairs(round) do kept[text] = { context = context:rows(i), pooled = pooled and pooled:rows(i) } end
+  end
+  self.kept = kept
+end
+
+local function put_rows(var, texts, kept, name)
+  local all = core.tensor(var.shape, "f32")
+  for i, text in ipairs(texts) do all:copy_into((i - 1) * (all.count // #texts) + 1, kept[text][name]) end
+  var:write(all)
+end
+
+local function recall(self, texts)
+  for _, text in ipairs(texts) do
+    if not (self.kept and self.kept[text]) then return false end
+  end
+  put_rows(self.context, texts, self.kept, "context")
+  if self.pooled then put_rows(self.pooled, texts, self.kept, "pooled") end
+  return true
+end
+
+local function encode(self, texts)
   local chunks, model, last = self.tokens // 75, self.model, nil
   local weights = core.tensor(self.weights.shape, "f32")
   for i, var in ipairs(self.ids) do
@@ -52,13 +79,18 @@ function Conditioning:write(texts)
     var:write(last)
   end
   self.weights:write(weights)
+  if self.eos then self.eos:write(sd.eos_rows(last, chunks)) end
+  self.session:run()
+end
+
+-- One text per row, encoded unless it was kept.
+function Conditioning:write(texts)
+  if not recall(self, texts) then encode(self, texts) end
   if self.sizes then
-    self.eos:write(sd.eos_rows(last, chunks))
     local sizes = core.tensor(self.sizes.shape, "f32")
     for k = 0, self.rows - 1 do sizes:copy_into(6 * k + 1, core.tensor({ 6 }, "f32", self.size)) end
     self.sizes:write(sizes)
   end
-  self.session:run()
 end
 
 -- The last two arguments of model:predict.

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- residency.lua - which parts of a model are on the device when. A run has two phases: before training class images are
--- made and pictures and captions encoded; then it trains. What a phase does not use takes no memory while it lasts.
+-- made and pictures, captions and the prompts of samples encoded; then it trains. What a phase does not use takes no memory while it lasts.
 local core = require "burin.core"
 local residency = {}
 
@@ -13,7 +13,7 @@ function residency.phases(run)
     local trained = component.role == "param"
     local live = not unet and not vae and run.text.live
     before.present[component] = not unet or trained or #run.missing_prior > 0
-    training.present[component] = unet or trained or live or run.o.sample ~= nil
+    training.present[component] = unet or trained or live or vae and run.o.sample ~= nil
   end
   run.phases = { before, training }
   return run.phases

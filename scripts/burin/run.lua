@@ -38,13 +38,18 @@ end
 
 function Run:path(text, ...) return self.folder .. "/" .. text:format(...) end
 
-function Run:draw_samples(step)
-  local s, jobs = self.o.sample, {}
+local function sample_jobs(s)
+  local jobs = {}
   for i, line in ipairs(s.prompts) do
-    local job = sample.parse_prompt(line)
-    job.seed = job.seed or s.seed + i - 1
-    jobs[i] = job
+    jobs[i] = sample.parse_prompt(line)
+    jobs[i].seed = jobs[i].seed or s.seed + i - 1
   end
+  return jobs
+end
+
+function Run:draw_samples(step)
+  local s = self.o.sample
+  local jobs = sample_jobs(s)
   core.make_dirs(self:path "samples")
   local images = {}
   self.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image, text)
@@ -175,6 +180,7 @@ function Run:execute(o)
   self.trainer:reset()
   material.make_priors(self)
   material.fill_caches(self)
+  if r.sample and not self.text.live then self.sampler:keep_texts(sample_jobs(r.sample)) end
   guard(65, residency.enter, self, 2)
   self.base_key = core.exists(r.base.path) == "file" and core.hash_file(r.base.path) or self.model:content_hash "unet"
   self.step, self.metrics_bytes = 0, 0

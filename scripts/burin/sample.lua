@@ -139,6 +139,13 @@ local function denoise(self, group, round, image, progress)
     end })
 end
 
+-- Encodes the prompts of jobs that will be drawn when the text encoders have left the device.
+function Sampler:keep_texts(jobs)
+  local texts = {}
+  for _, job in ipairs(jobs) do table.move({ job.negative or "", job.prompt }, 1, 2, #texts + 1, texts) end
+  self.conditioning:keep(texts)
+end
+
 -- Latents of a u8 picture (height, width, 3) of the sampler's size.
 local function encode(self, image)
   self.image:write(image:affine(1 / 127.5, -1, "f32"))

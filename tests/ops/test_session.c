@@ -67,41 +67,52 @@ static void expect_error(const char *text)
 
 /* ---- variables ---------------------------------------------------------------------------- */
 
-/* A file's (outputs, inputs, taps) becomes (taps, inputs, outputs), in every type, and in 8 bits with a scale. */
+/* A file's (outputs, inputs, taps) becomes (taps, inputs, outputs), from and in every type, and in 8 bits with a scale. */
+static void upload_case(burin_dtype from, burin_dtype to, int outputs, int inputs, int taps)
+{
+    static const double tolerance[] = { [BURIN_F32] = 0, [BURIN_F16] = 1e-3, [BURIN_BF16] = 8e-3, [BURIN_I8] = 4e-3 };
+    int n = outputs * inputs * taps;
+    bool int8 = to == BURIN_I8;
+    if (int8 && (outputs % 4 || inputs * taps % 4)) return;
+    float *values = mem_alloc((size_t)n * sizeof *values), *out = mem_alloc((size_t)n * sizeof *out), scale[64] = { 0 };
+    uint16_t *small = mem_alloc((size_t)n * sizeof *small);
+    for (int i = 0; i < n; i++) {
+        values[i] = sinf((float)(i + 1)) * (float)(1 + i / (inputs * taps));
+        small[i] = from == BURIN_F16 ? f32_to_f16(values[i]) : f32_to_bf16(values[i]);
+        if (from != BURIN_F32) values[i] = from == BURIN_F16 ? f16_to_f32(small[i]) : bf16_to_f32(small[i]);
+    }
+    burin_var *v = variable("weight", to, SHAPE(taps, inputs, outputs), BURIN_ROLE_WEIGHT);
+    burin_var *s = int8 ? variable("scale", BURIN_F32, SHAPE(outputs), BURIN_ROLE_WEIGHT) : NULL;
+    ok(burin_var_upload(v, s, from, from == BURIN_F32 ? (const void *)values : small, outputs, inputs, taps));
+    ok(burin_var_read(v, BURIN_F32, out, n));
+    if (s) ok(burin_var_read(s, BURIN_F32, scale, outputs));
+    for (int o = 0; o < outputs; o++) {
+        float largest = 0;
+        for (int i = 0; i < inputs * taps; i++) largest = fmaxf(largest, fabsf(values[o * inputs * taps + i]));
+        if (s) assert_true(scale[o] == largest);
+        for (int i = 0; i < inputs; i++)
+            for (int t = 0; t < taps; t++) {
+                float have = out[(t * inputs + i) * outputs + o] * (s ? scale[o] : 1);
+                double allowed = from == to ? 0 : tolerance[to] * largest;
+                assert_true(fabsf(have - values[(o * inputs + i) * taps + t]) <= allowed);
+            }
+    }
+    burin_var_destroy(v);
+    burin_var_destroy(s);
+    mem_free(values);
+    mem_free(out);
+    mem_free(small);
+}
+
 static void test_upload(void **state)
 {
     NEED_DEVICE();
     if (gpu_device_caps(device->gpu)->type == GPU_TYPE_NULL) skip();
-    static const struct { int outputs, inputs, taps; } sizes[] = { { 8, 12, 1 }, { 12, 8, 9 }, { 3, 5, 9 }, { 1, 7, 1 } };
+    static const struct { int outputs, inputs, taps; } sizes[] = { { 8, 12, 1 }, { 12, 8, 9 }, { 3, 5, 9 }, { 1, 7, 1 }, { 40, 68, 1 } };
     static const burin_dtype types[] = { BURIN_F32, BURIN_F16, BURIN_BF16, BURIN_I8 };
-    static const float tolerance[] = { 0, 1e-3f, 8e-3f, 4e-3f };
-    for (int k = 0; k < 4 * COUNT_OF(sizes); k++) {
-        int outputs = sizes[k / 4].outputs, inputs = sizes[k / 4].inputs, taps = sizes[k / 4].taps, type = k % 4;
-        int n = outputs * inputs * taps;
-        bool int8 = types[type] == BURIN_I8;
-        if (int8 && (outputs % 4 || inputs * taps % 4)) continue;
-        float *file = mem_alloc((size_t)n * sizeof *file), *out = mem_alloc((size_t)n * sizeof *out), scale[16] = { 0 };
-        for (int i = 0; i < n; i++) file[i] = sinf((float)(i + 1)) * (float)(1 + i / (inputs * taps));
-        burin_var *v = variable("weight", types[type], SHAPE(taps, inputs, outputs), BURIN_ROLE_WEIGHT);
-        burin_var *s = int8 ? variable("scale", BURIN_F32, SHAPE(outputs), BURIN_ROLE_WEIGHT) : NULL;
-        ok(burin_var_upload(v, s, BURIN_F32, file, outputs, inputs, taps));
-        ok(burin_var_read(v, BURIN_F32, out, n));
-        if (s) ok(burin_var_read(s, BURIN_F32, scale, outputs));
-        for (int o = 0; o < outputs; o++) {
-            float largest = 0;
-            for (int i = 0; i < inputs * taps; i++) largest = fmaxf(largest, fabsf(file[o * inputs * taps + i]));
-            if (s) assert_true(scale[o] == largest);
-            for (int i = 0; i < inputs; i++)
-                for (int t = 0; t < taps; t++) {
-                    float have = out[(t * inputs + i) * outputs + o] * (s ? scale[o] : 1);
-                    assert_true(fabsf(have - file[(o * inputs + i) * taps + t]) <= tolerance[type] * largest);
-                }
-        }
-        burin_var_destroy(v);
-        burin_var_destroy(s);
-        mem_free(file);
-        mem_free(out);
-    }
+    for (int k = 0; k < COUNT_OF(sizes); k++)
+        for (int from = 0; from < 3; from++)
+            for (int to = 0; to < 4; to++) upload_case(types[from], types[to], sizes[k].outputs, sizes[k].inputs, sizes[k].taps);
     burin_var *v = variable("weight", BURIN_I8, SHAPE(8, 8), BURIN_ROLE_WEIGHT);
     assert_false(burin_var_upload(v, NULL, BURIN_F32, (float[64]){ 0 }, 8, 8, 1));
     expect_error("8 bits and a scale go together");

@@ -92,7 +92,7 @@ function settings.own(c, j, where)
   for field in pairs(rules) do
     if type(rules[field]) ~= "table" and j[field] ~= nil then c[field] = j[field] end
   end
-  c.pad = j.pad
+  c.pad = j.pad and { j.pad[1], j.pad[2] }
   if j.unet then
     set_heads(u, j.unet.heads or u.heads)
     u.groups, u.time_ids_width = j.unet.groups or u.groups, j.unet.time_ids_width or u.time_ids_width
