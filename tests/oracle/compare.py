@@ -4,10 +4,12 @@
 Not part of ./check: it needs PyPI packages (requirements.txt) and minutes. From the repository root:
 
     python3 -m venv VENV && VENV/bin/pip install -r tests/oracle/requirements.txt
-    VENV/bin/python tests/oracle/compare.py build/release/burin [sd1 sd2 sdxl] [--golden]
+    VENV/bin/python tests/oracle/compare.py build/release/burin [sd1 sd2 sdxl] [--golden | --full]
 
---golden also writes tests/golden/foreign: adapters made by those libraries, with what they compute.
+--golden also writes tests/golden/foreign: adapters made by those libraries, with what they compute. --full compares models of
+the published sizes with random weights instead of the tiny ones: 7 GB of disk and 12 GB of memory.
 """
+import gc
 import json
 import logging
 import os
@@ -31,7 +33,8 @@ FAILED = []
 torch.manual_seed(1)
 torch.set_grad_enabled(False)
 
-SIZES = {"sd1": dict(context=32, ids=1023), "sd2": dict(context=24, ids=1023), "sdxl": dict(context=40, ids=1023)}
+SIZES = {"sd1": dict(context=32, ids=1023), "sd2": dict(context=24, ids=1023), "sdxl": dict(context=40, ids=1023, pooled=24)}
+FULL_SIZES = {"sd1": dict(context=768, ids=49407), "sd2": dict(context=1024, ids=49407), "sdxl": dict(context=2048, ids=49407, pooled=1280)}
 
 
 class Warnings(logging.Handler):
@@ -69,22 +72,22 @@ def scratch(name):
     return os.path.join(SCRATCH, name)
 
 
-def inputs_of(family):
-    s = SIZES[family]
+def inputs_of(family, sizes=SIZES):
+    s = sizes[family]
     ids = torch.randint(1, 1000, (2, 77), dtype=torch.int32)
-    ids[:, 0] = 1022
+    ids[:, 0] = s["ids"] - 1
     ids[0, 9:], ids[1, 20:] = s["ids"], s["ids"]
     data = dict(ids=ids, x=torch.randn(2, 4, 16, 16), t=torch.tensor([37.0, 812.0]), latents=0.2 * torch.randn(1, 4, 8, 8),
                 context=torch.randn(2, 77, s["context"]))
     if family == "sdxl":
-        data.update(ids_2=ids.clone(), pooled=torch.randn(2, 24), time_ids=torch.tensor([[64.0, 64, 0, 0, 64, 64], [96, 64, 8, 4, 64, 48]]))
+        data.update(ids_2=ids.clone(), pooled=torch.randn(2, s["pooled"]), time_ids=torch.tensor([[64.0, 64, 0, 0, 64, 64], [96, 64, 8, 4, 64, 48]]))
     return data
 
 
-def ours(model, data, loras=()):
+def ours(model, data, loras=(), dtype=None):
     save_file(data, scratch("in.safetensors"))
     job = dict(model=model, loras=[dict(path=p, scale=s) for p, s in loras], inputs=scratch("in.safetensors"),
-               output=scratch("out.safetensors"))
+               output=scratch("out.safetensors"), dtype=dtype)
     with open(scratch("job.json"), "w") as f:
         json.dump(job, f)
     burin("run", "--trust", "tests/oracle/networks.lua", BURIN_ORACLE_JOB=scratch("job.json"))
@@ -132,9 +135,11 @@ def compare(label, a, b, tolerance, exact=None):
         check(error <= tolerance or bool(text) and mine <= 2 * own, f"{label}: {name} {distance(a[name], b[name]):.2g} of {tolerance:g}{text}")
 
 
-def pipeline(family, folder):
+def pipeline(family, folder, tiny=True):
     cls = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
     tokenizers = {"tokenizer": None, "tokenizer_2": None} if family == "sdxl" else {"tokenizer": None}  # tiny vocabularies have none
+    if not tiny:
+        tokenizers = {}
     return cls.from_pretrained(folder, torch_dtype=torch.float32, **tokenizers)
 
 
@@ -256,6 +261,26 @@ def foreign(family):
                 keep_golden("diffusers_" + label, out + "_file", data, expected)
 
 
+def full(family):
+    """A checkpoint of the published size with random weights, as it is and as the folder that Burin makes of it."""
+    one, folder = scratch(f"{family}_full.safetensors"), scratch(f"{family}_full")
+    name = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl_base"}[family]
+    subprocess.run(["lua5.4", "scripts/dev/random_checkpoint.lua", name, one], check=True, stdout=subprocess.DEVNULL)
+    burin("convert", one, folder)
+    data = inputs_of(family, FULL_SIZES)
+    WARNINGS.lines.clear()
+    pipe = pipeline(family, folder, tiny=False)
+    quiet(f"{family} full size folder")
+    expected = theirs(pipe, family, data)
+    del pipe  # both at once are more than the memory
+    gc.collect()
+    compare(f"{family} full size file, f32", ours(one, data, dtype="f32"), expected, 1e-4)
+    compare(f"{family} full size folder, f32", ours(folder, data, dtype="f32"), expected, 1e-4)
+    compare(f"{family} full size file, f16", ours(one, data, dtype="f16"), expected, 1e-2)
+    os.remove(one)
+    shutil.rmtree(folder)
+
+
 def config_dict(net):
     d = net.peft_config["default"].to_dict()
     return {k: (sorted(v) if isinstance(v, set) else v) for k, v in d.items() if v is not None and k != "base_model_name_or_path"}
@@ -292,10 +317,15 @@ def hashes():
     check(hashlib.sha256(blob[0x100000:0x110000]).hexdigest()[:8] == meta["sshs_legacy_hash"], "sshs_legacy_hash")
 
 
-hashes()
-for family in [f for f in SIZES if f in sys.argv] or SIZES:
-    exported(family)
-    foreign(family)
+families = [f for f in SIZES if f in sys.argv] or list(SIZES)
+if "--full" in sys.argv:
+    for family in families:
+        full(family)
+else:
+    hashes()
+    for family in families:
+        exported(family)
+        foreign(family)
 shutil.rmtree(SCRATCH)
 print(f"{len(FAILED)} failed")
 sys.exit(bool(FAILED))

@@ -1,14 +1,15 @@
 -- SPDX-License-Identifier: MIT
--- What Burin's networks compute for given inputs: dofile gives compute(model, loras, inputs). With the path of a JSON job in
--- the environment, { model =, loras = { { path =, scale = } ... }, inputs =, output = }, it is run once, for compare.py:
+-- What Burin's networks compute for given inputs: dofile gives compute(model, loras, inputs, dtype). With the path of a JSON
+-- job in the environment, { model =, loras = { { path =, scale = } ... }, inputs =, output =, dtype = }, it is run once, for
+-- compare.py:
 -- BURIN_ORACLE_JOB=job.json burin run --trust tests/oracle/networks.lua
 local core = require "burin.core"
 local sd = require "burin.models.sd"
 
 -- inputs:read(name) -> tensor or nil: ids (and ids_2) (N, 77), x (N, 4, H, W), t (N), context, and of SDXL pooled and time_ids;
 -- latents to decode, optional. -> { context, pooled (of ids), noise (of x), image (of latents) }, images as (N, C, H, W)
-local function compute(path, loras, inputs)
-  local model, list, results, sessions = sd.open(path, { loras = loras }), {}, {}, {}
+local function compute(path, loras, inputs, dtype)
+  local model, list, results, sessions = sd.open(path, { loras = loras, dtype = dtype }), {}, {}, {}
   local function input(name, tensor)
     local one = { var = core.var(name, tensor.shape, tensor.dtype, "input"), tensor = tensor }
     list[#list + 1] = one
@@ -61,7 +62,7 @@ end
 local path = os.getenv "BURIN_ORACLE_JOB"
 if path then
   local job, list = core.json_decode(core.read_file(path)), {}
-  for name, value in pairs(compute(job.model, job.loras, core.load(job.inputs))) do list[#list + 1] = { name, value } end
+  for name, value in pairs(compute(job.model, job.loras, core.load(job.inputs), job.dtype)) do list[#list + 1] = { name, value } end
   core.export(job.output, "safetensors", list, {})
 end
 return compute
