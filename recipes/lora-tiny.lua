@@ -14,6 +14,6 @@ return burin.train {
   resolution = 64, batch = 4, steps = 200, seed = 1,
   optimizer  = burin.adamw { lr = 2e-3 },
   schedule   = burin.cosine { warmup = 0.05 },
-  sample     = { every = "100 steps", guidance = 3,
+  sample     = { every = "100 steps", guidance = 3, sampler = "euler_a",
                  prompts = { "a photo of sks cat on snow", "a photo of a cat on snow" } },
 }

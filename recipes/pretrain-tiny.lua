@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Trains a small Stable Diffusion 1.x from random weights on the drawn world of burin.world: first the VAE, then the
--- text encoder and the U-Net on its latents. It made models/tiny-sd.safetensors on Mesa 25.0's CPU
--- driver; models/tiny-sd.log is what it said.
+-- text encoder and the U-Net on its latents. It made models/tiny-sd.safetensors on Mesa 25.0's CPU driver (models/tiny-sd.log).
 --   burin run recipes/pretrain-tiny.lua      (stopped, it goes on from its last state; remove runs/pretrain-tiny to begin anew)
 -- It is also the example of a loop of one's own: burin.compile gives a step function, the rest is plain Lua.
 local burin = require "burin"
@@ -9,12 +8,12 @@ local world = require "burin.world"
 
 local SEED, IMAGES = 1, 4800  -- ten pictures of each combination of class, colour and background
 local VAE_STEPS, VAE_BATCH, VAE_LR = 2800, 8, 1e-3
-local UNET_STEPS, UNET_BATCH, UNET_LR = 4500, 32, 1.5e-3
+local UNET_STEPS, UNET_BATCH, UNET_LR = 7000, 32, 1.5e-3
 local LATENT = 16  -- channels: at 64 x 64 pixels the usual four hold too little to show anything new
 local OUT, RUN = "models/tiny-sd.safetensors", "runs/pretrain-tiny"
 
 local model = burin.new_model({
-  family = "sd1", scaling_factor = 1,
+  family = "sd1", prediction = "v", scaling_factor = 1,
   unet = { in_channels = LATENT, out_channels = LATENT, channels = { 64, 64, 96 }, depth = { 1, 1, 0 }, mid_depth = 1,
     layers = 1, groups = 4, heads = { 2, 2, 3 }, context = 32, linear_projection = false, time_ids_width = 256 },
   vae = { channels = { 16, 24, 48, 64 }, layers = 1, groups = 2, latent_channels = LATENT },
@@ -53,7 +52,8 @@ local function picks(next, n)
   return list
 end
 
--- The token table stays at its random values: the layers above it learn to read it.
+-- The token table stays at its random values: the layers above it learn to read it. The values are as large as what those
+-- layers add to them, for else the words drown in it that matter little to a picture at first: the class.
 local function params_of(...)
   local list = {}
   for _, component in ipairs { ... } do
@@ -120,12 +120,14 @@ model:set_scaling_factor(1 / math.sqrt(squares / count))
 burin.log("scaling factor %.5f", model.scaling_factor)
 
 -- ---- the text encoder and the U-Net ------------------------------------------------------------------------------
+-- The network predicts v (Salimans & Ho 2022): where noise is strong, and what a picture shows is decided, its error is that
+-- of the picture.
 
 local ids = {}
 for i = 1, IMAGES do ids[i] = model:tokenize(captions[i]) end
 local blank = model:tokenize ""
 local h = size // model:downsample()
-local tables = burin.diffusion.tables(burin.diffusion.schedule {}, burin.min_snr { gamma = 5 }, "epsilon")
+local tables = burin.diffusion.tables(burin.diffusion.schedule {}, burin.mse(), model.prediction)
 local unet = burin.compile {
   name = "unet", seed = SEED + 1, optimizer = burin.adamw { lr = UNET_LR, weight_decay = 0.001, beta2 = 0.99 },
   schedule = burin.cosine { warmup = 200 }, steps = UNET_STEPS, ema = 0.999,
@@ -136,13 +138,15 @@ local unet = burin.compile {
     local latents = (mean + std * control:randn(mean.shape, { use = 3 })) * model.scaling_factor
     local context = model:encode_text(graph, x.ids)
     return (burin.diffusion.objective { latents = latents, tables = tables, control = control,
-      loss = burin.min_snr { gamma = 5 }, prediction = "epsilon",
+      loss = burin.mse(), prediction = model.prediction,
       predict = function(noisy, t) return model:predict(graph, noisy, t, context) end })
   end,
   params = function() return params_of(model.text[1], model.unet) end,
 }
 model.text[1]:init(SEED)
 model.unet:init(SEED)
+local words = model.text[1].vars["text_model.embeddings.token_embedding.weight"]
+words.var:write(burin.tensor(words.shape, "f32"):fill_normal(SEED, 3, 1))
 tables.upload()
 local done = unet:resume(RUN)
 bar, average = burin.progress("U-Net", UNET_STEPS, done), nil

@@ -9,12 +9,11 @@ return burin.train {
     { images = "examples/sks-cat",
       prior  = { prompt = "a photo of a cat", count = 48, weight = 1.0, steps = 20, guidance = 3 } },
   },
-  method     = burin.lora { rank = 8, alpha = 8, text_encoder = true },
+  method     = burin.lora { rank = 8, conv_rank = 8, text_encoder = true },
   resolution = 64, batch = 8, steps = 400, seed = 7,
   optimizer  = burin.adamw { lr = 2e-3 },
   schedule   = burin.cosine { warmup = 0.05 },
-  loss       = burin.min_snr { gamma = 5 },
-  sample     = { steps = 20, guidance = 3, seed = 100, batch = 8, prompts = {
+  sample     = { steps = 20, guidance = 3.5, sampler = "euler_a", seed = 100, batch = 8, prompts = {
     "a photo of sks cat on snow", "a photo of sks cat on grass", "a photo of sks cat on sand",
     "a photo of sks cat on water", "a photo of sks cat on brick", "a photo of sks cat on space",
     "a photo of a cat", "a photo of a cat on grass",

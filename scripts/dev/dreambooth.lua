@@ -8,22 +8,22 @@ local train = require "burin.train"
 local world = require "burin.world"
 
 local method, prior, seed = core.env "METHOD" or "lora", core.env "PRIOR" ~= "0", math.tointeger(core.env "SEED" or 1)
-local steps = math.tointeger(core.env "STEPS" or 400)
+local full = method == "full"
+local steps = math.tointeger(core.env "STEPS" or (full and 500 or 400))
 local prompts = {}
 for i = 1, 32 do prompts[i] = "a photo of sks cat on " .. world.backgrounds[(i - 1) % #world.backgrounds + 1] end
 for i = 33, 64 do prompts[i] = "a photo of a cat" end
 
-local full = method == "full"
 local r = burin.train {
   name = ("%s-%s-%d"):format(method, prior and "prior" or "none", seed), output = "runs/dreambooth",
   base = burin.model "models/tiny-sd.safetensors",
   concepts = { { images = "examples/sks-cat",
     prior = prior and { prompt = "a photo of a cat", count = 48, steps = 20, guidance = 3 } or nil } },
-  method = full and burin.full { text_encoder = true } or burin.lora { rank = 8, text_encoder = true },
+  method = full and burin.full { text_encoder = true } or burin.lora { rank = 8, conv_rank = 8, text_encoder = true },
   resolution = 64, batch = 8, steps = steps, seed = seed,
-  optimizer = burin.adamw { lr = tonumber(core.env "LR") or (full and 5e-4 or 2e-3) },
-  schedule = burin.cosine { warmup = 0.05 }, loss = burin.min_snr { gamma = 5 },
-  sample = { every = math.tointeger(core.env "EVERY" or 100), steps = 20, guidance = 3, seed = 5000 + 100 * seed, batch = 8, prompts = prompts },
+  optimizer = burin.adamw { lr = tonumber(core.env "LR") or (full and 1.5e-3 or 2e-3) },
+  schedule = burin.cosine { warmup = 0.05 },
+  sample = { every = math.tointeger(core.env "EVERY" or steps // 2), steps = 20, guidance = 3.5, sampler = "euler_a", seed = 5000 + 100 * seed, batch = 8, prompts = prompts },
   state = { every = steps },
 }
 local run = train.prepare(r)
@@ -31,7 +31,7 @@ local run = train.prepare(r)
 function run:draw_samples(step)
   local jobs, seen = {}, { subject = 0, background = 0, plain = 0 }
   for i, prompt in ipairs(prompts) do jobs[i] = { prompt = prompt, seed = r.sample.seed + i } end
-  self.sampler:run(jobs, { steps = r.sample.steps, guidance = r.sample.guidance }, function(i, image)
+  self.sampler:run(jobs, { steps = r.sample.steps, guidance = r.sample.guidance, sampler = r.sample.sampler }, function(i, image)
     local s = world.recognise(image:bytes())
     if i <= 32 then
       if s.subject then seen.subject = seen.subject + 1 end

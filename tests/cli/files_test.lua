@@ -101,7 +101,7 @@ for key, value in pairs { ss_output_name = "^full%-meta$", ss_base_model_version
   ss_resolution = "^%(64, 64%)$", ss_num_train_images = "^60$", ss_batch_size_per_device = "^2$", ss_mixed_precision = "^no$",
   ss_tag_frequency = "sks cat", ss_dataset_dirs = "img_count", ss_bucket_info = "resolution", ss_epoch = "^1$", ss_clip_skip = "None",
   ["modelspec.sai_model_spec"] = "^1.0.1$", ["modelspec.architecture"] = "^stable%-diffusion%-v1/lora$", ["modelspec.title"] = "full%-meta",
-  ["modelspec.prediction_type"] = "epsilon", ["modelspec.resolution"] = "^64x64$", ["modelspec.hash_sha256"] = "^0x%x+$",
+  ["modelspec.prediction_type"] = "^v$", ["modelspec.resolution"] = "^64x64$", ["modelspec.hash_sha256"] = "^0x%x+$",
   sshs_model_hash = "^%x+$", sshs_legacy_hash = "^%x+$", ss_new_sd_model_hash = "^%x+$", ss_sd_model_hash = "^%x+$" } do has(key, value) end
 T.check(not out:find "ss_training_started_at" and not out:find "modelspec.date", "the clock stays out")
 train("dated", "{ date = true, sidecar = true }")
