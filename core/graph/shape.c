@@ -469,7 +469,7 @@ static bool norm_dw(burin_node *n, const burin_shape *statistics)
 #define NORM(name, statistics, rule)                                                               \
     bool shape_##name(burin_node *n, const burin_shape *to)                                        \
     {                                                                                              \
-        burin_shape s;                                                                             \
+        burin_shape s = { 0 };                                                                     \
         (void)to;                                                                                  \
         return statistics(n, &s) && rule(n, &s);                                                   \
     }
