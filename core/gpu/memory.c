@@ -223,7 +223,7 @@ bool gpu_span_check(struct gpu_span s, const char *what)
 
 void *gpu_host_memory(struct gpu_span s)
 {
-    if (s.buffer->device->caps.type != GPU_TYPE_CPU || !gpu_span_check(s, "an access"))
+    if (s.buffer->device->caps.type != GPU_TYPE_CPU || !s.buffer->map || !gpu_span_check(s, "an access"))
         return NULL;
     return s.buffer->map + s.offset;
 }

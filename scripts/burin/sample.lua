@@ -141,8 +141,12 @@ end
 
 -- Encodes the prompts of jobs that will be drawn when the text encoders have left the device.
 function Sampler:keep_texts(jobs)
-  local texts = {}
-  for _, job in ipairs(jobs) do table.move({ job.negative or "", job.prompt }, 1, 2, #texts + 1, texts) end
+  local texts, seen = {}, {}
+  for _, job in ipairs(jobs) do
+    for _, text in ipairs { job.negative or "", job.prompt } do
+      if not seen[text] then texts[#texts + 1], seen[text] = text, true end
+    end
+  end
   self.conditioning:keep(texts)
 end
 

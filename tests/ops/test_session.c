@@ -19,18 +19,19 @@
 
 static burin_device *device;
 
-static int open_device(void **state, const char *name)
+static int open_device(void **state, const char *name, const char *tier)
 {
     (void)state;
     setenv("BURIN_POISON", "2", 1);
-    burin_device_params p = { .name = name, .validate = true };
+    burin_device_params p = { .name = name, .tier = tier, .validate = true };
     device = burin_device_create(&p);
     if (!device) print_message("           no device: %s\n", burin_error());
     return 0;
 }
 
-static int open_null(void **state) { return open_device(state, "null"); }
-static int open_real(void **state) { return open_device(state, NULL); }
+static int open_null(void **state) { return open_device(state, "null", NULL); }
+static int open_real(void **state) { return open_device(state, NULL, NULL); }
+static int open_simd(void **state) { return open_device(state, NULL, "simd"); }
 
 static int close_device(void **state)
 {
@@ -471,7 +472,10 @@ int main(void)
         cmocka_unit_test(test_growing_arena), cmocka_unit_test(test_validation),                   \
         cmocka_unit_test(test_device_first)
     const struct CMUnitTest null_tests[] = { TESTS }, real_tests[] = { TESTS };
-    int failed = cmocka_run_group_tests_name("null device", null_tests, open_null, close_device);
-    return failed +
-           cmocka_run_group_tests_name("default device", real_tests, open_real, close_device);
+    /* what a CPU driver's tier does on the host */
+    const struct CMUnitTest simd_tests[] = { cmocka_unit_test(test_packing), cmocka_unit_test(test_upload),
+                                             cmocka_unit_test(test_validation) };
+    return cmocka_run_group_tests_name("null device", null_tests, open_null, close_device) +
+           cmocka_run_group_tests_name("default device", real_tests, open_real, close_device) +
+           cmocka_run_group_tests_name("simd tier", simd_tests, open_simd, close_device);
 }

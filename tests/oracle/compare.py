@@ -7,7 +7,7 @@ Not part of ./check: it needs PyPI packages (requirements.txt) and minutes. From
     VENV/bin/python tests/oracle/compare.py build/release/burin [sd1 sd2 sdxl] [--golden | --full]
 
 --golden also writes tests/golden/foreign: adapters made by those libraries, with what they compute. --full compares models of
-the published sizes with random weights instead of the tiny ones: 7 GB of disk and 12 GB of memory.
+the published sizes with random weights instead of the tiny ones; SDXL takes 14 GB of disk and 20 GB of memory.
 """
 import gc
 import json
@@ -135,6 +135,19 @@ def compare(label, a, b, tolerance, exact=None):
         check(error <= tolerance or bool(text) and mine <= 2 * own, f"{label}: {name} {distance(a[name], b[name]):.2g} of {tolerance:g}{text}")
 
 
+def typical(label, pipe, family, model, loras, tolerance):
+    """Eight inputs, of which half must be within the tolerance. With an adapter this strong a random network magnifies rounding at
+    some inputs: there torch is as far from its own float64 result as Burin is, and one input says nothing."""
+    errors = {}
+    for _ in range(8):
+        data = inputs_of(family)
+        mine, expected = ours(model, data, loras), theirs(pipe, family, data)
+        for name in expected:
+            errors.setdefault(name, []).append(distance(mine[name], expected[name]))
+    for name, list_ in sorted(errors.items()):
+        check(sorted(list_)[4] <= tolerance, f"{label}: {name} median {sorted(list_)[4]:.2g} of {tolerance:g}, worst {max(list_):.2g}")
+
+
 def pipeline(family, folder, tiny=True):
     cls = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
     tokenizers = {"tokenizer": None, "tokenizer_2": None} if family == "sdxl" else {"tokenizer": None}  # tiny vocabularies have none
@@ -214,14 +227,11 @@ def foreign(family):
         pipe = pipeline(family, scratch(family))
         name = f"{family}_{label}"
         g = torch.Generator().manual_seed(5)
-        # As strong in sum with 1/sqrt(rank) as with 1/rank: twice as strong, SDXL's random network magnifies torch's own
-        # rounding to 1e-3.
-        size = 0.3 * 2 ** -0.25 if options.get("use_rslora") else 0.3
 
         def randomise(net):
             for n, p in net.named_parameters():
                 if "lora_A" in n or "lora_B" in n:
-                    p.copy_(size * torch.randn(p.shape, generator=g))
+                    p.copy_(0.3 * torch.randn(p.shape, generator=g))
                 elif "lora_magnitude" in n:
                     p.mul_(1 + 0.3 * torch.randn(p.shape, generator=g))
 
@@ -242,23 +252,25 @@ def foreign(family):
         pipe.unet = unet
         for part, net in texts.items():
             setattr(pipe, part, net)
+        if label == "rslora":
+            typical(f"{name} from peft", pipe, family, model, [(out, 1.0)], 1e-3)
+            continue
         expected = theirs(pipe, family, data)
         exact = exactly(pipe, family, data)
         compare(f"{name} from peft", ours(model, data, [(out, 1.0)]), expected, 1e-3, exact)
         if GOLDEN and family == "sd1" and label in ("attention", "dora"):
             keep_golden("peft_" + label, out, data, expected)
-        if label != "rslora":  # diffusers' own file, with the configuration in its metadata
-            layers = dict(unet_lora_layers=get_peft_model_state_dict(unet),
-                          unet_lora_adapter_metadata=config_dict(unet))
-            for part, net in texts.items():
-                layers[part + "_lora_layers"] = get_peft_model_state_dict(net)
-                layers[part + "_lora_adapter_metadata"] = config_dict(net)
-            strip = {k: ({n.removeprefix("base_model.model."): v for n, v in t.items()} if k.endswith("layers") else t)
-                     for k, t in layers.items()}
-            type(pipe).save_lora_weights(out + "_file", **strip)
-            compare(f"{name} from diffusers", ours(model, data, [(out + "_file", 1.0)]), expected, 1e-3, exact)
-            if GOLDEN and family == "sd1" and label == "attention":
-                keep_golden("diffusers_" + label, out + "_file", data, expected)
+        # diffusers' own file, with the configuration in its metadata
+        layers = dict(unet_lora_layers=get_peft_model_state_dict(unet), unet_lora_adapter_metadata=config_dict(unet))
+        for part, net in texts.items():
+            layers[part + "_lora_layers"] = get_peft_model_state_dict(net)
+            layers[part + "_lora_adapter_metadata"] = config_dict(net)
+        strip = {k: ({n.removeprefix("base_model.model."): v for n, v in t.items()} if k.endswith("layers") else t)
+                 for k, t in layers.items()}
+        type(pipe).save_lora_weights(out + "_file", **strip)
+        compare(f"{name} from diffusers", ours(model, data, [(out + "_file", 1.0)]), expected, 1e-3, exact)
+        if GOLDEN and family == "sd1" and label == "attention":
+            keep_golden("diffusers_" + label, out + "_file", data, expected)
 
 
 def full(family):

@@ -16,10 +16,11 @@ local function detected(path, how, shape)
     .. ": it has a Stable Diffusion U-Net, but tensors are missing or have unknown shapes" }, 0)
 end
 
--- Burin's own metadata first; without them the settings that others write beside the weights.
-local function settle(config, file, path, others)
+-- What Burin wrote into a file of its own, or false.
+local function read_own(config, file, path)
   local own = file:meta()["burin.config"]
-  if own then settings.own(config, guard(65, core.json_decode, own, path), path) else others() end
+  if own then settings.own(config, guard(65, core.json_decode, own, path), path) end
+  return own ~= nil
 end
 
 local function open_single(path)
@@ -28,12 +29,10 @@ local function open_single(path)
     local info = file:info(name)
     return info and info.shape
   end)
-  if config then
-    settle(config, file, path, function()
-      local beside = (path:match "^(.*/)" or "") .. "config.json"
-      local object = folder.read_object(beside)
-      if object then settings.beside(config, object, beside) end
-    end)
+  if config and not read_own(config, file, path) then
+    local beside = (path:match "^(.*/)" or "") .. "config.json"
+    local object = folder.read_object(beside)
+    if object then settings.beside(config, object, beside) end
   end
   return config, { single = file }
 end
@@ -50,7 +49,7 @@ local function open_folder(path)
   end)
   if config then
     for i = 1, #config.text do folder.check_tokenizer(path, i == 1 and "tokenizer" or "tokenizer_" .. i) end
-    settle(config, files.unet, path, function() end)
+    read_own(config, files.unet, path)
     settings.folder(config, function(name) return folder.read_object(path .. "/" .. name) end, path)
   end
   local extras = path .. "/single_file_extras.safetensors"  -- see layout.lua
