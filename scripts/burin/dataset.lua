@@ -4,6 +4,7 @@
 local core = require "burin.core"
 local options = require "burin.options"
 local rng = require "burin.rng"
+local samplers = require "burin.samplers"
 local dataset = {}
 
 local concept_schema = {
@@ -20,6 +21,7 @@ local prior_schema = {
   images = { "string", help = "folder of class images; the run's own folder when absent" },
   steps = { "integer", default = 30, min = 1, help = "sampler steps of generated images" },
   guidance = { "number", default = 7.5, help = "guidance scale of generated images" },
+  sampler = { "string", default = "ddim", one_of = samplers.names, help = "sampler of generated images" },
 }
 
 -- Checks the concepts of a recipe and returns them with defaults.

@@ -12,7 +12,8 @@ local material = {}
 -- Class images made for a run lie in its folder, under a name of what they depend on: another prompt makes others.
 local function prior_folder(run, i, prior)
   local o = run.o
-  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, o.seed, o.resolution, run.settings.precision, o.base.path }
+  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, prior.sampler, o.seed, o.resolution,
+    run.settings.precision, o.base.path }
   return ("%s/prior-%d-%s"):format(run.folder, i, core.hash(key):sub(1, 8))
 end
 
@@ -97,7 +98,8 @@ function material.make_priors(run)
     local jobs = {}
     for i, one in ipairs(m.missing) do jobs[i] = { prompt = m.prior.prompt, seed = run.o.seed * 100003 + one.index } end
     local bar = progress.new("class images", #jobs)
-    run.prior_sampler:run(jobs, { steps = m.prior.steps, guidance = m.prior.guidance }, function(i, image)
+    local how = { steps = m.prior.steps, guidance = m.prior.guidance, sampler = m.prior.sampler }
+    run.prior_sampler:run(jobs, how, function(i, image)
       guard(74, core.image_save, m.missing[i].path, image)
       bar:update(i)
     end)

@@ -20,6 +20,7 @@
 ---@field images? string                # folder of class images
 ---@field steps? integer                # 30
 ---@field guidance? number              # 7.5
+---@field sampler? burin.Sampler         # "ddim"
 
 ---@class burin.Concept
 ---@field images string                 # a folder of images, or of folders named like "10_sks dog"
