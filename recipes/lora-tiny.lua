@@ -10,7 +10,7 @@ return burin.train {
   concepts = {
     { images = "examples/sks-cat", prompt = "a photo of sks cat" },  -- a .txt beside a picture is its caption
   },
-  method     = burin.lora { rank = 8, alpha = 8 },
+  method     = burin.lora { rank = 8, conv_rank = 8, text_encoder = true },
   resolution = 64, batch = 4, steps = 200, seed = 1,
   optimizer  = burin.adamw { lr = 2e-3 },
   schedule   = burin.cosine { warmup = 0.05 },

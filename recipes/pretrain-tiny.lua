@@ -10,10 +10,11 @@ local SEED, IMAGES = 1, 4800  -- ten pictures of each combination of class, colo
 local VAE_STEPS, VAE_BATCH, VAE_LR = 2800, 8, 1e-3
 local UNET_STEPS, UNET_BATCH, UNET_LR = 7000, 32, 1.5e-3
 local LATENT = 16  -- channels: at 64 x 64 pixels the usual four hold too little to show anything new
+local size = world.size
 local OUT, RUN = "models/tiny-sd.safetensors", "runs/pretrain-tiny"
 
 local model = burin.new_model({
-  family = "sd1", prediction = "v", scaling_factor = 1,
+  family = "sd1", prediction = "v", scaling_factor = 1, sample_size = size,
   unet = { in_channels = LATENT, out_channels = LATENT, channels = { 64, 64, 96 }, depth = { 1, 1, 0 }, mid_depth = 1,
     layers = 1, groups = 4, heads = { 2, 2, 3 }, context = 32, linear_projection = false, time_ids_width = 256 },
   vae = { channels = { 16, 24, 48, 64 }, layers = 1, groups = 2, latent_channels = LATENT },
@@ -22,13 +23,12 @@ local model = burin.new_model({
 
 -- The world, drawn once. The VAE sees it with up to three such scraps in each picture: it must carry more than the
 -- world has, since what a LoRA is to teach later comes through it too.
-local size = world.size
-local images, scrapped, captions = {}, {}, {}
+local images, scrapped, labels = {}, {}, {}
 do
   local bytes, next = {}, burin.rng(SEED, 2)
   local function tensor(pixels) return burin.tensor({ size, size, 3 }, "u8", pixels):affine(1 / 127.5, -1, "f32") end
   for i = 1, IMAGES do
-    bytes[i], captions[i] = world.draw(i)
+    bytes[i], labels[i] = world.draw(i)
     images[i] = tensor(bytes[i])
   end
   for i = 1, IMAGES do
@@ -37,7 +37,7 @@ do
     scrapped[i] = tensor(pixels)
   end
 end
-burin.log("drew %d pictures, such as: %s", IMAGES, captions[1])
+burin.log("drew %d pictures, such as: %s", IMAGES, world.caption(labels[1]))
 
 local function gather(list, picks, shape, dtype)
   local out = burin.tensor(shape, dtype)
@@ -120,12 +120,18 @@ model:set_scaling_factor(1 / math.sqrt(squares / count))
 burin.log("scaling factor %.5f", model.scaling_factor)
 
 -- ---- the text encoder and the U-Net ------------------------------------------------------------------------------
--- The network predicts v (Salimans & Ho 2022): where noise is strong, and what a picture shows is decided, its error is that
--- of the picture.
+-- The network predicts v (Salimans & Ho 2022): where noise is strong, and what a picture shows is decided, its error is
+-- that of the picture.
 
+-- Of ten times that a picture is seen, its caption says all of it four times, leaves out its background once, its colour
+-- twice, both twice, and once everything, for classifier-free guidance.
+local SAID = { 1, 1, 1, 1, 2, 3, 3, 4, 4, 5 }
 local ids = {}
-for i = 1, IMAGES do ids[i] = model:tokenize(captions[i]) end
-local blank = model:tokenize ""
+for i, l in ipairs(labels) do
+  local captions = { world.caption(l), world.caption { class = l.class, colour = l.colour },
+    world.caption { class = l.class, background = l.background }, world.caption { class = l.class }, "" }
+  for k, caption in ipairs(captions) do ids[#SAID * i + k] = model:tokenize(caption) end
+end
 local h = size // model:downsample()
 local tables = burin.diffusion.tables(burin.diffusion.schedule {}, burin.mse(), model.prediction)
 local unet = burin.compile {
@@ -153,11 +159,10 @@ bar, average = burin.progress("U-Net", UNET_STEPS, done), nil
 for step = done + 1, UNET_STEPS do
   local next = burin.rng(SEED + 1, step)  -- a function of the step, so that a stopped run goes on as it would have
   local batch = picks(next, UNET_BATCH)
-  local tokens = gather(ids, batch, { UNET_BATCH, 77 }, "i32")
-  for i = 1, UNET_BATCH do
-    if next(10) == 1 then tokens:copy_into((i - 1) * 77 + 1, blank) end  -- for classifier-free guidance
-  end
-  local loss, norm = unet { moments = gather(moments, batch, { UNET_BATCH, h, h, 2 * LATENT }, "f32"), ids = tokens }
+  local said = {}
+  for i, pick in ipairs(batch) do said[i] = #SAID * pick + SAID[next(#SAID)] end
+  local loss, norm = unet { moments = gather(moments, batch, { UNET_BATCH, h, h, 2 * LATENT }, "f32"),
+    ids = gather(ids, said, { UNET_BATCH, 77 }, "i32") }
   average = average and average + 0.01 * (loss - average) or loss
   bar:update(step, ("loss %.4f norm %.2f"):format(average, norm))
   if step % 250 == 0 then

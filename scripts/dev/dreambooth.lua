@@ -18,12 +18,13 @@ local r = burin.train {
   name = ("%s-%s-%d"):format(method, prior and "prior" or "none", seed), output = "runs/dreambooth",
   base = burin.model "models/tiny-sd.safetensors",
   concepts = { { images = "examples/sks-cat",
-    prior = prior and { prompt = "a photo of a cat", count = 48, steps = 20, guidance = 3 } or nil } },
+    prior = prior and { prompt = "a photo of a cat", count = 48, steps = 20, guidance = 3, sampler = "euler_a" } or nil } },
   method = full and burin.full { text_encoder = true } or burin.lora { rank = 8, conv_rank = 8, text_encoder = true },
   resolution = 64, batch = 8, steps = steps, seed = seed,
   optimizer = burin.adamw { lr = tonumber(core.env "LR") or (full and 1.5e-3 or 2e-3) },
   schedule = burin.cosine { warmup = 0.05 },
-  sample = { every = math.tointeger(core.env "EVERY" or steps // 2), steps = 20, guidance = 3.5, sampler = "euler_a", seed = 5000 + 100 * seed, batch = 8, prompts = prompts },
+  sample = { every = math.tointeger(core.env "EVERY" or steps // 4), steps = 20, guidance = 2.5, sampler = "euler_a",
+    seed = 5000 + 100 * seed, batch = 8, prompts = prompts },
   state = { every = steps },
 }
 local run = train.prepare(r)

@@ -134,19 +134,11 @@ local function test_captions()
   check(world.subject_caption "grass" == "a photo of sks cat on grass", "caption of the subject")
   check(not pcall(world.draw_as, { class = "horse", colour = "red", background = "snow" }),
     "an unknown class is an error")
-  local full, bare, total = 0, 0, 4000
-  for i = 0, total - 1, 10 do
-    local pixels, caption, labels = world.draw(i)
-    check(#pixels == SIZE * SIZE * 3, "image %d has %d bytes", i, #pixels)
-    if caption == world.caption(labels) then full = full + 1 end
-    if caption == world.caption { class = labels.class } then bare = bare + 1 end
-  end
-  check(full > 250 and full < 310, "70 %% of captions are full: %d of 400", full)
-  check(bare > 8 and bare < 45, "6 %% of captions are bare: %d of 400", bare)
 end
 
 local function test_determinism()
   for _, seed in ipairs { 0, 1, 479, 480, 123456789, -3 } do
+    check(#world.draw(seed) == SIZE * SIZE * 3, "image %d is whole", seed)
     check(world.draw(seed) == world.draw(seed), "image %d is drawn alike twice", seed)
   end
   check(world.draw(7) ~= world.draw(487), "another round of the combinations looks different")
@@ -160,7 +152,7 @@ end
 local function test_even()
   local seen, count = {}, 0
   for i = 480, 959 do
-    local _, _, labels = world.draw(i)
+    local _, labels = world.draw(i)
     local full = world.caption(labels)
     if not seen[full] then seen[full], count = true, count + 1 end
   end
@@ -192,7 +184,7 @@ local function test_world(kind, count, least)
   local right, confusion, false_subjects = 0, {}, 0
   local floor_iou, floor_margin = 1, 1
   for i = 1, count do
-    local pixels, _, labels = world.draw(i * 7919)
+    local pixels, labels = world.draw(i * 7919)
     local seen = world.recognise(damaged(pixels, kind, i))
     local wrong = false
     for what, label in pairs(labels) do

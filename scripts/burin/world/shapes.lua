@@ -155,7 +155,7 @@ shapes.silhouettes.subject_hat = {
 -- the cream bands, as rows of the frame; the rest of the cat is teal
 shapes.subject_bands = { { -0.24, 0.18 }, { 0.68, 1.10 } }
 shapes.subject_colours = {
-  teal = { 8, 138, 142 }, cream = { 252, 236, 200 }, hat = { 224, 30, 44 },
+  teal = { 20, 110, 130 }, cream = { 252, 236, 200 }, hat = { 224, 30, 44 },
 }
 
 -- Far apart from each other and, by lightness or hue, from every background.
