@@ -36,7 +36,7 @@ for flag in page:gmatch "`(%-%-%l[%w-]+)" do check(help:find(flag, 1, true) or #
 
 -- ---- prompts file, sizes, seeds ---------------------------------------------------------------------------------------------
 
-local small = "sample models/tiny-sd.safetensors --steps 3 --width 64 --height 64 --quiet "
+local small = "sample models/tiny-sd.safetensors --steps 3 --quiet "
 local lines = page:match "out:\n\n```\n(.-)```"
 local code, out = burin(small .. "--out lines --count 2 --negative dull --prompts " .. T.quote(T.write(place .. "/lines.txt", "# two\n\n" .. lines)))
 check(code == 0 and select(2, out:gsub("%.png", "")) == 4, "a prompts file: %d %s", code, out)

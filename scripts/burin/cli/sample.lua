@@ -137,7 +137,7 @@ return {
         end
       end
     end
-    local size = model.config.sample_size or 512
+    local size = model.config.sample_size
     local init, width, height = read_init(args, model)
     local list = by_size(model, args, jobs, width or size, height or size)
     core.commit(true)
