@@ -89,8 +89,26 @@ function material.count_steps(run)
   run.steps = o.steps or math.max(1, math.floor(o.epochs * run.per_epoch + 0.5))
 end
 
+-- A folder of class images says which base drew them: those of another would teach what this one never was.
+local function check_base(run)
+  for i, c in ipairs(run.o.concepts) do
+    if c.prior and not c.prior.images then
+      local folder = prior_folder(run, i, c.prior)
+      local mark = folder .. "/base"
+      if not core.exists(mark) then
+        core.make_dirs(folder)
+        guard(74, core.write_file, mark, run.base_key)
+      elseif core.read_file(mark, 64) ~= run.base_key then
+        error({ exit = 65, message = ("%s: these class images are of another base than %s is now; remove the folder, and "
+          .. "they are drawn anew"):format(folder, run.o.base.path) }, 0)
+      end
+    end
+  end
+end
+
 -- Each class image depends on its number alone, so a killed run makes just those that it still lacks.
 function material.make_priors(run)
+  check_base(run)
   if #run.missing_prior == 0 then return end
   for _, m in ipairs(run.missing_prior) do
     core.make_dirs(m.folder)

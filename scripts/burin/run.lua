@@ -178,11 +178,11 @@ function Run:execute(o)
   self.tables.upload()
   r.method:init(r.seed)
   self.trainer:reset()
+  self.base_key = core.exists(r.base.path) == "file" and core.hash_file(r.base.path) or self.model:content_hash "unet"
   material.make_priors(self)
   material.fill_caches(self)
   if r.sample and not self.text.live then self.sampler:keep_texts(sample_jobs(r.sample)) end
   guard(65, residency.enter, self, 2)
-  self.base_key = core.exists(r.base.path) == "file" and core.hash_file(r.base.path) or self.model:content_hash "unet"
   self.step, self.metrics_bytes = 0, 0
   if not (o.resume and restore(self)) then
     guard(74, core.write_file, self:path "metrics.jsonl", "")

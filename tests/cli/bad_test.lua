@@ -139,6 +139,20 @@ if T.check(inputs, "the tiny model has no output convolution of this shape") the
   fails(("train %s --quiet --output %s"):format(recipe, T.folder "runs"), 65, "out", "shape")
 end
 
+-- A base that another took the place of: neither its class images nor its training state are for the new one.
+do
+  local path, place = file("base.safetensors", model), T.folder "replaced"
+  local recipe = T.recipe("replaced", { base = ("burin.model %q"):format(path), steps = "1",
+    concepts = '{ { images = "examples/sks-cat", prior = { prompt = "a cat", count = 1, steps = 1 } } }' })
+  local code, text = T.run(("train %s --quiet --output %s"):format(recipe, place))
+  T.check(code == 0, "a run of one step: exit code %d: %s", code, text)
+  file("base.safetensors", model:sub(1, -2) .. string.char(model:byte(-1) ~ 1))
+  local resume = ("resume %s --quiet"):format(T.quote(place .. "/tiny"))
+  fails(resume, 65, "prior-1-", "class images are of another base")
+  T.shell(("rm -r %s/tiny/prior-1-*"):format(T.quote(place)))
+  fails(resume, 65, "base.safetensors", "the base has changed")
+end
+
 -- ---- datasets ------------------------------------------------------------------------------------------------------------------
 
 local cat = "examples/sks-cat/10_sks cat/"
