@@ -136,16 +136,20 @@ def compare(label, a, b, tolerance, exact=None):
 
 
 def typical(label, pipe, family, model, loras, tolerance):
-    """Eight inputs, of which half must be within the tolerance. With an adapter this strong a random network magnifies rounding at
-    some inputs: there torch is as far from its own float64 result as Burin is, and one input says nothing."""
-    errors = {}
+    """Eight inputs, most of them within the tolerance, and the worst too or no further from float64 than twice torch's worst. With
+    an adapter this strong a random network magnifies rounding at some inputs, and at one input alone chance decides."""
+    errors, mine, own = {}, {}, {}
     for _ in range(8):
         data = inputs_of(family)
-        mine, expected = ours(model, data, loras), theirs(pipe, family, data)
-        for name in expected:
-            errors.setdefault(name, []).append(distance(mine[name], expected[name]))
-    for name, list_ in sorted(errors.items()):
-        check(sorted(list_)[4] <= tolerance, f"{label}: {name} median {sorted(list_)[4]:.2g} of {tolerance:g}, worst {max(list_):.2g}")
+        a, b, exact = ours(model, data, loras), theirs(pipe, family, data), exactly(pipe, family, data)
+        for name in b:
+            for into, x, y in ((errors, a, b), (mine, a, exact), (own, b, exact)):
+                into.setdefault(name, []).append(distance(x[name], y[name]))
+    for name in sorted(errors):
+        median, worst = sorted(errors[name])[4], max(errors[name])
+        check(median <= tolerance and (worst <= tolerance or max(mine[name]) <= 2 * max(own[name])),
+              f"{label}: {name} median {median:.2g}, worst {worst:.2g} of {tolerance:g}; "
+              f"from float64 at worst Burin {max(mine[name]):.2g}, torch {max(own[name]):.2g}")
 
 
 def pipeline(family, folder, tiny=True):
