@@ -87,6 +87,8 @@ struct burin_loader {
 
 /* ---- exporter: writes a model file ---------------------------------------------------------------- */
 
+#define BURIN_NOT_FINITE (-2)
+
 struct burin_exporter {
     size_t size;
     const char *name, *help, *extension;
@@ -95,7 +97,8 @@ struct burin_exporter {
     int (*meta)(void *self, const char *key, const char *value);              /* optional */
     /* required. Announces a tensor; all are announced before the first put. */
     int (*declare)(void *self, const struct burin_tensor_info *info);
-    int (*put)(void *self, const char *name, const void *data, uint64_t bytes);  /* required, any order */
+    /* required, any order. BURIN_NOT_FINITE instead of -1: refused, because a value is no finite number. */
+    int (*put)(void *self, const char *name, const void *data, uint64_t bytes);
     int (*finish)(void *self);                                                /* required; frees self */
     void (*abort)(void *self);                                                /* required; leaves nothing */
 };

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Your own pictures on the tiny model: not art, but the whole path in minutes on a CPU. The model is 64 pixels
--- wide and knows only the drawn world of scripts/burin/world.lua.
+-- wide and knows only the drawn world of recipes/tiny/world.lua.
 -- Put pictures in a folder, name it below, then:  burin train recipes/lora-tiny.lua
 local burin = require "burin"
 

@@ -15,6 +15,10 @@
 
 /* Records the sentence as this thread's error and returns false, so `return fail(...)` reads well. */
 bool fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* What failed, for whoever turns it into an exit code: FAIL_PLAIN after fail(), what fail_as() said after that. */
+enum fail_kind { FAIL_PLAIN, FAIL_NOT_FINITE };
+bool fail_as(enum fail_kind kind, const char *fmt, ...) PRINTF_LIKE(2, 3);
+enum fail_kind fail_kind(void);
 /* Puts "<text>: " before the recorded error. Returns false. */
 bool fail_prefix(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* A broken invariant of our own: prints and aborts. */

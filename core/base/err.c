@@ -11,6 +11,7 @@
 #define ERROR_BYTES 4096
 
 static _Thread_local char error_text[ERROR_BYTES];
+static _Thread_local enum fail_kind error_kind;
 
 enum log_level log_threshold = LOG_INFO;
 
@@ -19,15 +20,36 @@ const char *burin_error(void)
     return error_text[0] ? error_text : "no error";
 }
 
-bool fail(const char *fmt, ...)
+enum fail_kind fail_kind(void)
+{
+    return error_kind;
+}
+
+static bool fail_list(enum fail_kind kind, const char *fmt, va_list args)
 {
     /* Formatted aside first: an argument may be burin_error() itself. */
     char text[ERROR_BYTES];
+    vsnprintf(text, sizeof text, fmt, args);
+    memcpy(error_text, text, sizeof text);
+    error_kind = kind;
+    return false;
+}
+
+bool fail(const char *fmt, ...)
+{
     va_list args;
     va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
+    fail_list(FAIL_PLAIN, fmt, args);
     va_end(args);
-    memcpy(error_text, text, sizeof text);
+    return false;
+}
+
+bool fail_as(enum fail_kind kind, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fail_list(kind, fmt, args);
+    va_end(args);
     return false;
 }
 

@@ -186,13 +186,16 @@ static bool export_put(lua_State *L, const struct burin_exporter *x, void *self,
     lua_rawgeti(L, -1, 2);
     bool made = lua_isfunction(L, -1), ok = true;
     if (made && lua_pcall(L, 0, 1, 0)) {
-        if (lua_istable(L, -1)) lua_getfield(L, -1, "message");  /* of an error with an exit code */
-        ok = fail("%s", lua_isstring(L, -1) ? lua_tostring(L, -1) : "an export's function failed");
+        ok = fail("%s", luaL_tolstring(L, -1, NULL));
     }
     const struct tensor *t = ok ? luaL_testudata(L, -1, "burin.tensor") : NULL;
     if (ok && (!t || (int)t->dtype != info.dtype || t->bytes != info.bytes))
         ok = fail("export: %s is not what was announced", info.name);
-    ok = ok && !x->put(self, info.name, tensor_data(t), t->bytes);
+    if (ok) {
+        int result = x->put(self, info.name, tensor_data(t), t->bytes);
+        ok = !result;
+        if (result == BURIN_NOT_FINITE) fail_as(FAIL_NOT_FINITE, "%s", burin_error());
+    }
     lua_settop(L, top);
     *garbage += made ? info.bytes : 0;
     if (*garbage > 128u << 20) {

@@ -161,11 +161,8 @@ static void stop_hook(lua_State *L, lua_Debug *d)
     static int strikes;
     if (!script_stop_requested()) return;
     if (!lua_getinfo(L, "Sl", d) || d->source[0] != '@' || ++strikes < PATIENCE) return;
-    lua_createtable(L, 0, 2);
-    lua_pushinteger(L, 130);
-    lua_setfield(L, -2, "exit");
     lua_pushfstring(L, "%s:%d: stopped here, inside the recipe; nothing was saved for this step", d->short_src, d->currentline);
-    lua_setfield(L, -2, "message");
+    script_push_error(L, "stopped");
     lua_error(L);
 }
 
@@ -178,6 +175,10 @@ static int core_run_recipe(lua_State *L)
     lua_sethook(L, stop_hook, LUA_MASKCOUNT, HOOK_COUNT);
     lua_pushlstring(L, path, slash ? (size_t)(slash - path) + 1 : 0);
     if (trust) {
+        lua_getglobal(L, "package");
+        lua_pushfstring(L, "%s?.lua", lua_tostring(L, 2));
+        lua_setfield(L, -2, "path");
+        lua_pop(L, 1);
         load_file(L, path, 0);
     } else {
         push_environment(L, lua_tostring(L, 2));

@@ -37,6 +37,7 @@ int script_raise(lua_State *L)
     push_recipe_position(L);
     lua_pushstring(L, burin_error());
     lua_concat(L, 2);
+    script_push_error(L, fail_kind() == FAIL_NOT_FINITE ? "internal" : "failure");
     return lua_error(L);
 }
 
@@ -81,6 +82,7 @@ static int library_searcher(lua_State *L)
 static int open_core(lua_State *L)
 {
     lua_newtable(L);
+    script_open_error(L);
     script_open_tensor(L);
     script_open_matrix(L);
     script_open_device(L);
@@ -94,11 +96,13 @@ static int open_core(lua_State *L)
     return 1;
 }
 
+/* The message handler: prints where it happened when that is asked for, so that a bug of ours can be found. */
 static int traceback(lua_State *L)
 {
-    if (lua_type(L, 1) == LUA_TTABLE) return 1;  /* { exit =, message = } of the library */
-    const char *text = luaL_tolstring(L, 1, NULL);
-    if (getenv("BURIN_TRACEBACK")) luaL_traceback(L, L, text, 1);
+    if (!getenv("BURIN_TRACEBACK")) return 1;
+    luaL_traceback(L, L, lua_isstring(L, 1) ? lua_tostring(L, 1) : "", 1);
+    log_line(LOG_ERROR, "%s", lua_tostring(L, -1));
+    lua_settop(L, 1);
     return 1;
 }
 
@@ -110,11 +114,15 @@ void script_open_library(lua_State *L)
     lua_getfield(L, -1, "preload");
     lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     lua_getfield(L, -3, "searchers");
-    lua_newtable(L);  /* only the library: neither LUA_PATH nor the working directory is searched */
+    lua_newtable(L);  /* only the library, and what lies beside a trusted file: LUA_PATH is not searched */
     lua_rawgeti(L, -2, 1);
     lua_rawseti(L, -2, 1);
     lua_pushcfunction(L, library_searcher);
     lua_rawseti(L, -2, 2);
+    lua_rawgeti(L, -2, 2);
+    lua_rawseti(L, -2, 3);
+    lua_pushliteral(L, "");
+    lua_setfield(L, -6, "path");
     lua_setfield(L, -5, "searchers");
     lua_pop(L, 4);
 }
@@ -127,24 +135,9 @@ static int run(lua_State *L)
     lua_pushstring(L, "burin.cli.main");
     lua_call(L, 1, 1);
     lua_pushvalue(L, 1);
-    lua_call(L, 1, 1);
+    lua_pushcfunction(L, traceback);
+    lua_call(L, 2, 1);
     return 1;
-}
-
-static int failed(lua_State *L)
-{
-    int code = 1;
-    const char *text = NULL;
-    if (lua_istable(L, -1)) {
-        lua_getfield(L, -1, "exit");
-        code = (int)luaL_optinteger(L, -1, 1);
-        lua_getfield(L, -2, "message");
-        text = lua_tostring(L, -1);
-    } else {
-        text = lua_tostring(L, -1);
-    }
-    if (text) log_line(LOG_ERROR, "%s", text);
-    return code;
 }
 
 int script_main(int argc, char **argv)
@@ -152,15 +145,15 @@ int script_main(int argc, char **argv)
     plug_load_default();
     lua_State *L = luaL_newstate();
     if (!L) return 71;
-    lua_pushcfunction(L, traceback);
     lua_pushcfunction(L, run);
     lua_createtable(L, argc, 0);
     for (int i = 1; i < argc; i++) {
         lua_pushstring(L, argv[i]);
         lua_rawseti(L, -2, i);
     }
-    int status = lua_pcall(L, 1, 1, 1);
-    int code = status ? failed(L) : (int)lua_tointeger(L, -1);
+    int code = 1;
+    if (lua_pcall(L, 1, 1, 0)) log_line(LOG_ERROR, "%s", lua_isstring(L, -1) ? lua_tostring(L, -1) : "out of memory");
+    else code = (int)lua_tointeger(L, -1);
     lua_close(L);
     int messages = script_device_finish();
     if (messages) {

@@ -19,6 +19,7 @@ int script_main(int argc, char **argv);
 void script_open_library(lua_State *L);
 
 /* Each adds its functions to the table burin.core on top of the stack. */
+void script_open_error(lua_State *L);
 void script_open_tensor(lua_State *L);
 void script_open_matrix(lua_State *L);
 void script_open_device(lua_State *L);
@@ -30,8 +31,10 @@ void script_open_sandbox(lua_State *L);
 
 /* Whether SIGINT or SIGTERM has come since core.catch_stop(). */
 bool script_stop_requested(void);
-/* Raises burin_error() as a Lua error with the position of the calling recipe line. */
+/* Raises burin_error() as an error of kind "failure" (or what fail_kind() says) with the calling recipe line. */
 int script_raise(lua_State *L);
+/* Replaces the message on top of the stack by an error of this kind (error.c). */
+void script_push_error(lua_State *L, const char *kind);
 /* Pushes "recipe.lua:17" of the innermost Lua function outside the library, or of the library when there is none. */
 void script_push_where(lua_State *L);
 

@@ -354,12 +354,13 @@ static int put(void *self, const char *name, const void *data, uint64_t bytes)
                                   : "was written with another size than announced"),
                broken(e);
     int64_t bad = st_first_non_finite(o->t.dtype->dtype, data, bytes / (uint64_t)o->t.dtype->bytes);
-    if (bad >= 0)
-        return st_fail(
-                   "%s: tensor \"%s\" holds a NaN or an infinity (element %lld); the training has "
-                   "diverged, so the file is not written",
-                   e->path, st_show(name), (long long)bad),
-               broken(e);
+    if (bad >= 0) {
+        st_fail("%s: tensor \"%s\" holds a NaN or an infinity (element %lld); the training has "
+                "diverged, so the file is not written",
+                e->path, st_show(name), (long long)bad);
+        broken(e);
+        return BURIN_NOT_FINITE;
+    }
     if (!write_at(e, data, bytes, e->data + o->t.begin))
         return broken(e);
     o->sum = checksum(0, data, bytes);

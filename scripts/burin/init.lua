@@ -1,37 +1,41 @@
 -- SPDX-License-Identifier: MIT
 -- init.lua - what a recipe sees as `require "burin"`. Everything here is public; burin.core is not.
 local core = require "burin.core"
-local diffusion = require "burin.diffusion"
-local optim = require "burin.optim"
-local options = require "burin.options"
-local schedules = require "burin.schedules"
+local losses = require "burin.train.losses"
+local methods = require "burin.adapters.method"
+local noise = require "burin.models.noise"
+local optim = require "burin.graph.optimizers"
+local options = require "burin.base.options"
+local schedules = require "burin.graph.schedules"
 
 local burin = {
   adamw = optim.adamw, sgd = optim.sgd,
   schedule = schedules.custom,
-  mse = diffusion.losses.mse, min_snr = diffusion.losses.min_snr, loss = diffusion.losses.custom,
+  mse = losses.mse, min_snr = losses.min_snr, loss = losses.custom,
 }
 
 -- burin.model "file.safetensors": a checkpoint, opened when the recipe is planned or run.
 function burin.model(path)
   if type(path) ~= "string" then options.fail("burin.model takes the path of a checkpoint, not a %s", type(path)) end
-  return { path = path, open = function(_, o) return require("burin.models.sd").open(path, o) end }
+  return { path = path, open = function(_, o) return require("burin.models.model").open(path, o) end }
 end
 
 -- burin.train{ ... }: see docs/recipes.md for every field.
-function burin.train(o) return require("burin.train").recipe(o) end
+function burin.train(o) return require("burin.train.recipe").check(o) end
 
 -- burin.method{ name =, options =, params =, forward = }: an adapter of one's own (docs/extending.md).
-function burin.method(o) return require("burin.method")(o) end
+function burin.method(o) return methods.define(o) end
 
 -- The layer below: burin.compile{ ... } -> a step function; burin.dataset{ ... } -> batches.
-function burin.compile(o) return require("burin.compile").step(o) end
-function burin.dataset(o) return require("burin.dataset").new(o) end
+function burin.compile(o) return require("burin.graph.compile").step(o) end
+function burin.dataset(o) return require("burin.train.data").new(o) end
 -- burin.session(name, inputs, function(x, graph) return { name = node } end) -> f(batch) -> { name = tensor }
-function burin.session(name, inputs, trace) return require("burin.compile").session(name, inputs, trace) end
+function burin.session(name, inputs, trace) return require("burin.graph.compile").session(name, inputs, trace) end
 -- A model without a file, from a configuration (models/detect.lua says what it holds).
-function burin.new_model(config, o) return require("burin.models.sd").new(config, o) end
-burin.diffusion = diffusion
+function burin.new_model(config, o) return require("burin.models.model").new(config, o) end
+burin.nn = require "burin.graph.nn"
+-- The noise schedule and the objective of a diffusion model: schedule, tables, objective.
+burin.diffusion = { schedule = noise.schedule, tables = noise.tables, objective = losses.objective, mse = losses.squared_error }
 burin.tensor = core.tensor
 -- burin.save(path, { { name, tensor } ... }, metadata?) and burin.read(path) -> file or nil: safetensors
 function burin.save(path, tensors, metadata)
@@ -39,20 +43,18 @@ function burin.save(path, tensors, metadata)
   core.export(path, "safetensors", tensors, metadata or {})
 end
 function burin.read(path) return core.exists(path) and core.load(path) or nil end
-burin.rng = require("burin.rng").new
-function burin.progress(title, total, first) return require("burin.progress").new(title, total, first) end
+burin.rng = require("burin.base.rng").new
+function burin.progress(title, total, first) return require("burin.base.progress").new(title, total, first) end
 function burin.log(text, ...) core.log("info", text:format(...)) end
 
 for name, schedule in pairs(schedules) do
   if name ~= "custom" then burin[name] = schedule end
 end
 
--- burin.lora{ ... } and the other methods: each is a file of methods/, found by its name.
+-- burin.lora{ ... } and the other methods: each is a file of adapters/, found by its name.
 return setmetatable(burin, { __index = function(_, name)
-  local module = "burin.methods." .. tostring(name)
-  local found, method = pcall(require, module)
-  if found then return method end
-  if not tostring(method):find("module '" .. module .. "' not found", 1, true) then error(method, 0) end
+  local found, method = pcall(require, "burin.adapters." .. tostring(name))
+  if found and methods.is_constructor(method) then return method end
   local names = { "full", "locon", "lora" }  -- for the hint only
   for known in pairs(burin) do names[#names + 1] = known end
   table.sort(names)

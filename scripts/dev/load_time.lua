@@ -4,7 +4,7 @@
 -- Run it twice: the second time the file is in the page cache. Host memory is what is neither the mapped file nor the
 -- device's (on a CPU driver the device's memory is the host's and is taken off).
 local core = require "burin.core"
-local sd = require "burin.models.sd"
+local models = require "burin.models.model"
 
 local function status(key)
   for line in io.lines "/proc/self/status" do
@@ -19,7 +19,7 @@ local function now() return { core.clock(), os.clock() } end
 local function between(a, b) return ("%.2f s (processor %.2f s)"):format(b[1] - a[1], b[2] - a[2]) end
 
 local start = now()
-local model = sd.open(path, { dtype = precision ~= "int8" and precision or "f16", int8 = precision == "int8" })
+local model = models.open(path, { dtype = precision ~= "int8" and precision or "f16", int8 = precision == "int8" })
 model:declare()
 local graph = core.graph()  -- one step's graph: pieces of the file pass through its arena
 local function input(name, shape) return graph:leaf(core.var(name, shape, "f32", "input")) end

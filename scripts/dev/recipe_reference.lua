@@ -7,7 +7,7 @@ package.preload["burin.core"] = function()  -- schemas need nothing of it
 end
 
 -- Every schema passes through options.check.
-local options = require "burin.options"
+local options = require "burin.base.options"
 local check, schemas = options.check, {}
 function options.check(what, given, schema)
   schemas[what] = schema
@@ -58,31 +58,31 @@ local function table_of(what, path, from)
 end
 
 -- The annotations for editors name the same fields.
-local types = file_text "scripts/burin/types.lua"
+local types = file_text "editors/burin.lua"
 for class, what in pairs { Train = "burin.train", Concept = "concept 1", Prior = "prior of concept 1", Sample = "sample",
   Save = "save", State = "state", Lora = "lora", Full = "full", AdamW = "adamw", SGD = "sgd", ScheduleOptions = "cosine" } do
   local fields = {}
   local text = types:match("%-%-%-@class burin%." .. class .. "\n(.-)\n\n")
   for name in text:gmatch "%-%-%-@field ([%w_]+)" do fields[name] = true end
   for name in pairs(schemas[what]) do
-    assert(fields[name], ("scripts/burin/types.lua: burin.%s lacks '%s'"):format(class, name))
+    assert(fields[name], ("editors/burin.lua: burin.%s lacks '%s'"):format(class, name))
     fields[name] = nil
   end
-  assert(not next(fields), ("scripts/burin/types.lua: burin.%s has no field '%s'"):format(class, next(fields)))
+  assert(not next(fields), ("editors/burin.lua: burin.%s has no field '%s'"):format(class, next(fields)))
 end
 
 require "dev.generated"("docs/recipes.md", {
-  ["burin.train"] = table_of("burin.train", "train.lua", "local schema"),
-  concept = table_of("concept 1", "dataset.lua", "local concept_schema"),
-  prior = table_of("prior of concept 1", "dataset.lua", "local prior_schema"),
-  sample = table_of("sample", "train.lua", "local sample_schema"),
-  save = table_of("save", "train.lua", "local save_schema"),
-  state = table_of("state", "train.lua", "local state_schema"),
-  lora = table_of("lora", "methods/lora.lua", "options = {"),
-  full = table_of("full", "methods/full.lua", "options = {"),
-  adamw = table_of("adamw", "optim.lua", 'check("adamw"'),
-  sgd = table_of("sgd", "optim.lua", 'check("sgd"'),
-  schedules = table_of("cosine", "schedules.lua", "options.check"),
-  min_snr = table_of("min_snr", "diffusion.lua", 'check("min_snr"'),
-  loss = table_of("loss", "diffusion.lua", 'check("loss"'),
+  ["burin.train"] = table_of("burin.train", "train/recipe.lua", "local schema"),
+  concept = table_of("concept 1", "train/data.lua", "local concept_schema"),
+  prior = table_of("prior of concept 1", "train/data.lua", "local prior_schema"),
+  sample = table_of("sample", "train/recipe.lua", "local sample_schema"),
+  save = table_of("save", "train/recipe.lua", "local save_schema"),
+  state = table_of("state", "train/recipe.lua", "local state_schema"),
+  lora = table_of("lora", "adapters/lora.lua", "options = {"),
+  full = table_of("full", "adapters/full.lua", "options = {"),
+  adamw = table_of("adamw", "graph/optimizers.lua", 'check("adamw"'),
+  sgd = table_of("sgd", "graph/optimizers.lua", 'check("sgd"'),
+  schedules = table_of("cosine", "graph/schedules.lua", "options.check"),
+  min_snr = table_of("min_snr", "train/losses.lua", 'check("min_snr"'),
+  loss = table_of("loss", "train/losses.lua", 'check("loss"'),
 }, arg[1] == "--check")

@@ -67,7 +67,8 @@ pipe:close()
 
 -- The program that made the tiny model, with few pictures and steps: it writes a model, and goes on where it stopped.
 do
-  local text, name = read "recipes/pretrain-tiny.lua", scratch .. "/pretrain.lua"
+  local text, name = read "recipes/tiny/pretrain.lua", scratch .. "/pretrain.lua"
+  os.execute(("cp -r recipes/tiny/world recipes/tiny/world.lua '%s'"):format(scratch))
   for from, to in pairs { ["IMAGES = 1, %d+"] = "IMAGES = 1, 16", ["VAE_LR = %d+, %d+"] = "VAE_LR = 2, 2",
     ["UNET_LR = %d+, %d+"] = "UNET_LR = 4, 2", ["step %% 250"] = "step % 2",
     ["models/tiny%-sd.safetensors"] = scratch .. "/pretrained.safetensors", ["runs/pretrain%-tiny"] = scratch .. "/pretrain" } do

@@ -2,9 +2,10 @@
 -- config.lua - one text as each JSON file that can come with a model. It is refused with a sentence, or what was taken from
 -- it can be computed with; anything else is a finding.
 local core = require "burin.core"
-local folder = require "burin.models.folder"
-local lora = require "burin.lora.file"
-local settings = require "burin.models.settings"
+local errors = require "burin.base.errors"
+local folder = require "burin.models.io.folder"
+local lora = require "burin.adapters.file"
+local settings = require "burin.models.io.settings"
 
 -- No disk: every file has the text, every file of tensors the same two. The folder f has shards only.
 local text
@@ -64,7 +65,7 @@ return function(bytes)
   for i, read in ipairs(readers) do
     local c = config()
     local ok, refused = pcall(read, c)
-    if not ok and not (type(refused) == "table" and refused.exit == 65) then
+    if not ok and not (errors.code(refused) == 65) then
       error(("reader %d: %s"):format(i, type(refused) == "table" and refused.message or refused), 0)
     end
     if ok then usable(c) end

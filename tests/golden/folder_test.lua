@@ -1,11 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- Diffusers folders: PyTorch's .bin files, Hugging Face's cache, and every class of bad folder (F01 to F10).
 -- Runs as `burin run --trust tests/golden/folder_test.lua` from the repository root.
-require("burin.progress").quiet = true
-local convert = require "burin.convert"
+require("burin.base.progress").quiet = true
+local convert = require "burin.models.io.convert"
 local core = require "burin.core"
-local layout = require "burin.models.layout"
-local sd = require "burin.models.sd"
+local errors = require "burin.base.errors"
+local layout = require "burin.models.io.layout"
+local models = require "burin.models.model"
 local torch = dofile "tests/golden/torch_file.lua"
 
 local T = dofile "tests/check.lua"
@@ -26,15 +27,15 @@ local function folder(change)
 end
 
 local function refused(label, pattern, change)
-  local ok, why = pcall(sd.open, folder(change))
+  local ok, why = pcall(models.open, folder(change))
   local text = type(why) == "table" and why.message or tostring(why)
   check(not ok and text:find(pattern, 1, true), label, ok and "was accepted" or text)
-  check(ok or type(why) == "table" and why.exit == 65, label, "exit code", type(why) == "table" and why.exit)
+  check(ok or errors.code(why) == 65, label, "exit code", errors.code(why))
 end
 
 -- All tensors of the networks, name by name.
 local function weights(path)
-  local model, list, n = sd.open(path), {}, 0
+  local model, list, n = models.open(path), {}, 0
   for _, item in ipairs((layout.items(model.files, model.map))) do
     list[item.component .. "." .. item.name], n = item.read(), n + 1
   end

@@ -3,7 +3,7 @@
 -- are recognised, every variable of the networks has its tensor, and every tensor is a network's or known to be none's.
 -- Runs as `burin run --trust tests/golden/full_size_test.lua` from the repository root; nothing is loaded.
 local core = require "burin.core"
-local sd = require "burin.models.sd"
+local models = require "burin.models.model"
 
 local T = dofile "tests/check.lua"
 local check = T.check
@@ -78,7 +78,7 @@ for _, case in ipairs(cases) do
   local single = case[3] ~= "--layout"
   local path = scratch .. (single and ".safetensors" or "")
   write(name, path, "--sparse", table.unpack(case, 3))
-  local model = sd.open(path, { dtype = "f16", prediction = name == "sd21" and "v" or nil })
+  local model = models.open(path, { dtype = "f16", prediction = name == "sd21" and "v" or nil })
   check(model.family == families[name], label, "is taken for", model.family)
   check(model.prediction == (name == "sd21" and "v" or "epsilon"), label, "predicts", model.prediction)
   model:declare()

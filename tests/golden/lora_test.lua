@@ -3,8 +3,10 @@
 -- what networks compute against recorded outputs of peft and diffusers.
 -- Runs as `burin run --trust tests/golden/lora_test.lua` from the repository root.
 local core = require "burin.core"
-local names = require "burin.lora.names"
-local sd = require "burin.models.sd"
+local errors = require "burin.base.errors"
+local file = require "burin.adapters.file"
+local names = require "burin.adapters.keys"
+local models = require "burin.models.model"
 
 local T = dofile "tests/check.lua"
 local check = T.check
@@ -219,7 +221,7 @@ end
 -- Opens the model with LoRAs and compares every weight: adapted ones with W + sum strength f, others with W.
 local worst = 0
 local function compare(label, path, loras, expected)
-  local model, plain = sd.open(path, { loras = loras }), sd.open(path)
+  local model, plain = models.open(path, { patch = file.patch(loras) }), models.open(path)
   model:declare { "text", "unet" }
   core.commit()
   model:load()
@@ -261,7 +263,7 @@ local function square_kernel(l) return any(l) and l.kernel > 1 end
 
 for _, family in ipairs { "sd1", "sd2", "sdxl" } do
   local path = "tests/golden/tiny_" .. family .. "/model_ldm.safetensors"
-  local plain = sd.open(path)
+  local plain = models.open(path)
   local all = names.layers(plain)
   check(not plain.unet:is_declared(), family, "listing layers leaves nothing behind")
   local cases = { { "lora", "kohya", any }, { "lora", "diffusers", linear }, { "lora", "old_diffusers", linear },
@@ -285,7 +287,7 @@ end
 
 -- Three at once, each at its scale, one of them negative; DoRA among them changes the norm of the plain weight.
 local path = "tests/golden/tiny_sd1/model_ldm.safetensors"
-local plain = sd.open(path)
+local plain = models.open(path)
 local layers = pick(names.layers(plain), any, 5)
 local loras, expected, files = {}, {}, {}
 for i, format in ipairs { "lora", "loha", "dora" } do
@@ -319,13 +321,13 @@ check(#foreign == 3, "three files of others", #foreign)
 
 local function refused(label, list, pattern, target)
   core.export(temporary, "safetensors", list, {})
-  local model = sd.open(target or path, { loras = { { path = temporary, scale = 1 } } })
+  local model = models.open(target or path, { patch = file.patch { { path = temporary, scale = 1 } } })
   model:declare { "unet" }
   core.commit()
   local ok, why = pcall(model.load, model)
   local text = type(why) == "table" and why.message or tostring(why)
   check(not ok and text:find(pattern) and text:find(temporary, 1, true), label, text)
-  check(not ok and type(why) == "table" and why.exit == 65, label, "exit code")
+  check(not ok and errors.code(why) == 65, label, "exit code")
 end
 local base = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
 local good = { { base .. ".lora_down.weight", random(2, 24) }, { base .. ".lora_up.weight", random(24, 2) } }
@@ -359,8 +361,8 @@ local copy = T.folder()
 local from = "tests/golden/foreign/peft_attention/unet/"
 core.write_file(copy .. "/adapter_model.safetensors", core.read_file(from .. "adapter_model.safetensors"))
 local text = core.read_file(from .. "adapter_config.json")
-local file = require "burin.lora.file"
-local index = names.index(sd.open(path))
+local file = require "burin.adapters.file"
+local index = names.index(models.open(path))
 for _, c in ipairs { { '"peft_type": "LORA"', '"peft_type": "LOHA"', "peft_type LORA" }, { '"fan_in_fan_out": false', '"fan_in_fan_out": true', "fan_in_fan_out" },
   { '"lora_alpha": 3', '"lora_alpha": "x"', "is not a number" }, { "mid_block.attentions", "mid_block[.]attentions", "regular expressions" },
   { '"alpha_pattern": {', '"alpha_pattern": 5, "x": {', "alpha_pattern is no object" },
@@ -370,7 +372,7 @@ for _, c in ipairs { { '"peft_type": "LORA"', '"peft_type": "LOHA"', "peft_type 
   core.write_file(copy .. "/adapter_config.json", changed)
   local ok, why = pcall(file.read, copy, index)
   local said = type(why) == "table" and why.message or tostring(why)
-  check(n == 1 and not ok and said:find(c[3], 1, true) and type(why) == "table" and why.exit == 65, "adapter_config", c[2], said)
+  check(n == 1 and not ok and said:find(c[3], 1, true) and errors.code(why) == 65, "adapter_config", c[2], said)
 end
 core.export(copy .. "/meta.safetensors", "safetensors", good, { lora_adapter_metadata = "5" })
 local ok, why = pcall(file.read, copy .. "/meta.safetensors", index)

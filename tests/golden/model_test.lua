@@ -2,10 +2,10 @@
 -- Opening, saving and adapting models: what comes back from a file is what went in.
 -- Runs as `burin run --trust tests/golden/model_test.lua` from the repository root.
 local core = require "burin.core"
-local nn = require "burin.nn"
-local sd = require "burin.models.sd"
-local lora = require "burin.methods.lora"
-local full = require "burin.methods.full"
+local nn = require "burin.graph.nn"
+local models = require "burin.models.model"
+local lora = require "burin.adapters.lora"
+local full = require "burin.adapters.full"
 
 local T = dofile "tests/check.lua"
 local check = T.check
@@ -30,10 +30,10 @@ local counts = { tiny_sd1 = 686 + 248 + 52, tiny_sd2 = 686 + 248 + 54,
 
 for _, name in ipairs { "tiny_sd1", "tiny_sd2", "tiny_sdxl" } do
   local path = "tests/golden/" .. name .. "/model_ldm.safetensors"
-  local model = sd.open(path)
+  local model = models.open(path)
   model:save(temporary, { dtype = "f32" })  -- straight from the file
   check(not model.unet:is_declared(), name, "saving leaves no variables behind")
-  local copy = sd.open(temporary)
+  local copy = models.open(temporary)
   check(same_config(model.config, copy.config), name, "configuration of the copy")
   model:declare()
   same_weights(name .. " copy", model, copy)
@@ -41,7 +41,7 @@ for _, name in ipairs { "tiny_sd1", "tiny_sd2", "tiny_sdxl" } do
   core.commit()
   model:load()
   model:save(temporary, { dtype = "f32", metadata = { note = "text" } })  -- from the device
-  copy = sd.open(temporary)
+  copy = models.open(temporary)
   same_weights(name .. " from the device", model, copy)
   check(copy.files.single:meta().note == "text", name, "metadata")
   check(copy.files.single:meta().format == "pt", name, "format")
@@ -57,9 +57,9 @@ for _, name in ipairs { "tiny_sd1", "tiny_sd2", "tiny_sdxl" } do
 end
 
 -- From scratch: the same seed gives the same weights, whatever else the model has.
-local config = sd.open("tests/golden/tiny_sd1/model_ldm.safetensors").config
+local config = models.open("tests/golden/tiny_sd1/model_ldm.safetensors").config
 local function scratch(seed)
-  local model = sd.new(core.json_decode(core.json_encode(config)))
+  local model = models.new(core.json_decode(core.json_encode(config)))
   model:adapt(full { text_encoder = true })
   model:declare()
   core.commit()
@@ -77,13 +77,13 @@ for i, e in ipairs(a.unet.order) do
   end
 end
 a:save(temporary, { dtype = "f32" })
-local again = sd.open(temporary)
+local again = models.open(temporary)
 check(same_config(a.config, again.config), "configuration of a new model")
 local w = a.unet.vars["conv_in.weight"]
 check(nn.to_device(w, again:reader "unet" "conv_in.weight"):distance(w.var:read()) == 0, "weights")
 
 -- LoRA starts as the identity, and its files have what other programs look for.
-local model = sd.open "tests/golden/tiny_sdxl/model_ldm.safetensors"
+local model = models.open "tests/golden/tiny_sdxl/model_ldm.safetensors"
 local method = model:adapt(lora { rank = 4, alpha = 2 })
 model:declare { "text", "unet" }
 core.commit()
@@ -122,7 +122,7 @@ local function canonical_names(path)
 end
 
 for _, p in ipairs(published) do
-  local big = sd.new(configs[p.family]())
+  local big = models.new(configs[p.family]())
   big:declare()
   local set, n = canonical_names("tests/data/keys_" .. p.file .. ".tsv")
   local total, seen = {}, 0
@@ -157,13 +157,13 @@ for _, p in ipairs(published) do
       end
     end
     check(n == modules[p.file][1] + (convolutions and modules[p.file][2] or 0), p.file, n .. " modules in the list")
-    local big = sd.new(configs[p.family]())
+    local big = models.new(configs[p.family]())
     local adapter = big:adapt(lora { rank = 4, conv_rank = convolutions and 2 or nil })
     big:declare { "text", "unet" }
     local seen, extra, wrong = {}, 0, 0
     for _, e in ipairs(adapter.component.order) do
       local name = big.map:kohya(e.layer.component, e.layer.name)
-      local w, s = wanted[name], require("burin.nn").file_shape(e)
+      local w, s = wanted[name], require("burin.graph.nn").file_shape(e)
       if not w then extra = extra + 1
       else
         seen[name] = (seen[name] or 0) + 1

@@ -4,8 +4,9 @@
 -- value is taken as noise or as velocity; fresh noise is part of the record.
 -- Runs as `burin run --trust tests/golden/samplers_test.lua` from the repository root.
 local core = require "burin.core"
-local diffusion = require "burin.diffusion"
-local samplers = require "burin.samplers"
+local losses = require "burin.train.losses"
+local noise = require "burin.models.noise"
+local samplers = require "burin.sample.samplers"
 
 local TOLERANCE = 1e-5
 local T = dofile "tests/check.lua"
@@ -29,7 +30,7 @@ end
 
 local record, more = core.load "tests/golden/samplers.safetensors", core.load "tests/golden/samplers_more.safetensors"
 local unit, fresh, seen = record:read "x_T_unit", record:read "step_noises", {}
-local schedules = { [false] = diffusion.schedule {}, [true] = diffusion.schedule { zero_terminal_snr = true } }
+local schedules = { [false] = noise.schedule {}, [true] = noise.schedule { zero_terminal_snr = true } }
 
 -- o: prediction, spacing, sigmas, final, zero (terminal SNR), steps (8), first, at, start
 local function draw(name, o)
@@ -155,7 +156,7 @@ noised(schedules[true], "zero_terminal_snr")
 
 -- tests/data/schedule_table.tsv, all 1,000 rows; the table itself was computed in float32.
 local columns, rows = {}, 0
-local min_snr = diffusion.losses.min_snr { gamma = 5 }
+local min_snr = losses.min_snr { gamma = 5 }
 for line in core.read_file("tests/data/schedule_table.tsv"):gmatch "[^\n]+" do
   local row = {}
   for field in line:gmatch "[^\t]+" do row[#row + 1] = field end

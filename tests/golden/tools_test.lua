@@ -1,15 +1,19 @@
 -- SPDX-License-Identifier: MIT
 -- Converting, merging, extracting and resizing, on the tiny models: what comes out is compared number by number.
 -- Runs as `burin run --trust tests/golden/tools_test.lua` from the repository root.
-require("burin.progress").quiet = true
-local convert = require "burin.convert"
+require("burin.base.progress").quiet = true
+local convert = require "burin.models.io.convert"
 local core = require "burin.core"
-local file = require "burin.lora.file"
-local layout = require "burin.models.layout"
-local metadata = require "burin.lora.metadata"
-local names = require "burin.lora.names"
-local sd = require "burin.models.sd"
-local tools = require "burin.lora.tools"
+local errors = require "burin.base.errors"
+local file = require "burin.adapters.file"
+local layout = require "burin.models.io.layout"
+local metadata = require "burin.adapters.metadata"
+local names = require "burin.adapters.keys"
+local models = require "burin.models.model"
+local adapters = require "burin.adapters.convert"
+local extract = require "burin.adapters.extract"
+local merge = require "burin.adapters.merge"
+local resize = require "burin.adapters.resize"
 
 local T = dofile "tests/check.lua"
 local check = T.check
@@ -23,12 +27,12 @@ local function refused(label, code, pattern, f, ...)
   local ok, why = pcall(f, ...)
   local text = type(why) == "table" and why.message or tostring(why)
   check(not ok and text:find(pattern), label, text)
-  check(not ok and type(why) == "table" and why.exit == code, label, "exit code", type(why) == "table" and why.exit)
+  check(not ok and errors.code(why) == code, label, "exit code", errors.code(why))
 end
 
 -- { [component.name] = tensor } of a checkpoint in either layout
 local function weights(path)
-  local model = sd.open(path)
+  local model = models.open(path)
   local items, extras = layout.items(model.files, model.map)
   local list = {}
   for _, item in ipairs(items) do list[item.component .. "." .. item.name] = item.read() end
@@ -125,7 +129,7 @@ convert.run(at "foreign", at "foreign.safetensors", keep())
 same("old names, shards, variants", (weights(sd1)), (weights(at "foreign.safetensors")))
 map["conv_in.weight"] = "../unet.safetensors"
 core.write_file(index, core.json_encode { weight_map = map })
-refused("a shard elsewhere", 65, "'../unet.safetensors'; a file name is expected", sd.open, at "foreign")
+refused("a shard elsewhere", 65, "'../unet.safetensors'; a file name is expected", models.open, at "foreign")
 
 -- A replaced VAE, from a whole model, a folder of one, a bare file under either names.
 local other_vae, bare, prefixed, changed = {}, {}, {}, {}
@@ -187,7 +191,7 @@ local function make(path, family, seed)
 end
 
 local function bake(family, loras, name)
-  tools.bake(ldm(family), loras, at(name), keep())
+  merge.bake(ldm(family), loras, at(name), keep())
   return (weights(at(name)))
 end
 
@@ -205,17 +209,17 @@ end
 for _, family in ipairs { "sd1", "sd2", "sdxl" } do
   local base, lora = ldm(family), at(family .. "_lora.safetensors")
   make(lora, family, 1)
-  local model = sd.open(base)
+  local model = models.open(base)
   local o = keep { base = base }
   local function to(layout_, name)
     local options = keep { base = base, to = layout_ }
-    return tools.convert(lora, at(name), options)
+    return adapters.convert(lora, at(name), options)
   end
   to("kohya", family .. "_kohya.safetensors")
   check(metadata.data_hash(lora) == metadata.data_hash(at(family .. "_kohya.safetensors")), family, "kohya to kohya")
   to("diffusers", family .. "_diffusers.safetensors")
   to("peft", family .. "_peft")
-  tools.convert(at(family .. "_peft"), at(family .. "_again.safetensors"), o)
+  adapters.convert(at(family .. "_peft"), at(family .. "_again.safetensors"), o)
   check(metadata.data_hash(lora) == metadata.data_hash(at(family .. "_again.safetensors")), family, "PEFT there and back")
   local want = bake(family, { { path = lora, scale = 0.5 } }, "baked.safetensors")
   same(family .. " from diffusers", want, bake(family, { { path = at(family .. "_diffusers.safetensors"), scale = 0.5 } }, "b.safetensors"))
@@ -234,7 +238,7 @@ end
 -- Profiles and the sidecar.
 local lora = at "sd1_lora.safetensors"
 local function profile(name)
-  tools.convert(lora, at "p.safetensors", keep { base = ldm "sd1", metadata = name, sidecar = true })
+  adapters.convert(lora, at "p.safetensors", keep { base = ldm "sd1", metadata = name, sidecar = true })
   local n, meta = 0, core.load(at "p.safetensors"):meta()
   for _ in pairs(meta) do n = n + 1 end
   return n, meta
@@ -253,15 +257,15 @@ local base = weights(ldm "sd1")
 local both = { { path = lora, scale = 0.7 }, { path = at "second.safetensors", scale = -0.3 } }
 local together = bake("sd1", both, "both.safetensors")
 local o = keep { base = ldm "sd1" }
-tools.merge(both, at "stacked.safetensors", o)
+merge.run(both, at "stacked.safetensors", o)
 local d, size = delta_distance(together, bake("sd1", { { path = at "stacked.safetensors", scale = 1 } }, "b.safetensors"), base)
 check(d < 1e-6 and size > 1, "stacked LoRAs", d, size)
 local stacked = core.load(at "stacked.safetensors")
 check(stacked:info("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight").shape[1] == 8, "ranks add up")
-tools.merge(both, at "svd.safetensors", keep { base = ldm "sd1", rank = 8 })
+merge.run(both, at "svd.safetensors", keep { base = ldm "sd1", rank = 8 })
 d = delta_distance(together, bake("sd1", { { path = at "svd.safetensors", scale = 1 } }, "b.safetensors"), base)
 check(d < 1e-6, "merged by singular values, full rank", d)
-local report = tools.merge(both, at "svd4.safetensors", keep { base = ldm "sd1", rank = 4 })
+local report = merge.run(both, at "svd4.safetensors", keep { base = ldm "sd1", rank = 4 })
 local rank4 = bake("sd1", { { path = at "svd4.safetensors", scale = 1 } }, "b.safetensors")
 d = delta_distance(together, rank4, base)
 local lost, all = 0, 0  -- layers have different norms; what is kept of each is reported
@@ -274,20 +278,20 @@ check(d > 0.05 and math.abs(d - math.sqrt(lost / all)) < 1e-4, "the reported sha
 
 -- Extracting what was merged gives the same LoRA again.
 bake("sd1", { { path = lora, scale = 1 } }, "tuned.safetensors")
-local result = tools.extract(ldm "sd1", at "tuned.safetensors", at "extracted.safetensors", keep { rank = 4, dtype = "f32" })
+local result = extract.run(ldm "sd1", at "tuned.safetensors", at "extracted.safetensors", keep { rank = 4, dtype = "f32" })
 check(result.layers == 210 and result.what == "sd1 LoRA", "extracted layers", result.layers)
 d = delta_distance((weights(at "tuned.safetensors")), bake("sd1", { { path = at "extracted.safetensors", scale = 1 } }, "b.safetensors"), base)
 check(d < 1e-5, "extracted LoRA", d)
 for _, r in ipairs(result.ranks) do check(r.kept > 0.99999, r.layer, "kept", r.kept) end
-result = tools.extract(ldm "sd1", at "tuned.safetensors", at "extracted2.safetensors", keep { rank = 8, sv_fro = 0.8, dtype = "f16" })
+result = extract.run(ldm "sd1", at "tuned.safetensors", at "extracted2.safetensors", keep { rank = 8, sv_fro = 0.8, dtype = "f16" })
 local smaller = 0
 for _, r in ipairs(result.ranks) do
   check(r.kept >= 0.8 - 1e-6 and r.rank <= 4, r.layer, "share kept", r.kept, r.rank)
   if r.rank < 4 then smaller = smaller + 1 end
 end
 check(smaller > 100, "sv_fro lowers ranks", smaller)
-refused("nothing differs", 65, "no layer differs", tools.extract, ldm "sd1", ldm "sd1", at "x.safetensors", keep { rank = 4 })
-refused("two families", 65, "of the family sdxl", tools.extract, ldm "sd1", ldm "sdxl", at "x.safetensors", keep { rank = 4 })
+refused("nothing differs", 65, "no layer differs", extract.run, ldm "sd1", ldm "sd1", at "x.safetensors", keep { rank = 4 })
+refused("two families", 65, "of the family sdxl", extract.run, ldm "sd1", ldm "sdxl", at "x.safetensors", keep { rank = 4 })
 
 -- Resizing, on known singular values 8, 4, 2, 1, 1/2, 1/4.
 local key, values = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q", { 8, 4, 2, 1, 0.5, 0.25 }
@@ -295,23 +299,23 @@ local u, _, v = core.svd(random(77, 24, 24), 6)
 local s = core.tensor({ 6 }, "f32", values)
 core.export(at "known.safetensors", "safetensors", { { key .. ".lora_up.weight", u },
   { key .. ".lora_down.weight", core.scale_rows(v:permute { 2, 1 }, s) }, { key .. ".alpha", core.tensor({}, "f32", 6) } }, {})
-local function resize(options)
+local function resized(options)
   options.base, options.dtype = ldm "sd1", "keep"
-  local r = tools.resize(at "known.safetensors", at "resized.safetensors", options)
+  local r = resize.run(at "known.safetensors", at "resized.safetensors", options)
   return r.ranks[1].rank, r.ranks[1].kept
 end
 -- of the squares 64 + 16 + 4 + 1 + 1/4 + 1/16 = 85.3125, of the sum 15.75
 for _, c in ipairs { { { rank = 2 }, 2 }, { { rank = 99 }, 6 }, { { sv_ratio = 5 }, 3 }, { { sv_ratio = 2.001 }, 2 },
   { { sv_fro = 0.9 }, 2 }, { { sv_fro = 0.99 }, 3 }, { { sv_cumulative = 0.8 }, 3 }, { { sv_cumulative = 0.5 }, 1 },
   { { sv_cumulative = 0.8, rank = 2 }, 2 } } do
-  local rank, kept = resize(c[1])
+  local rank, kept = resized(c[1])
   local squares = 0
   for i = 1, c[2] do squares = squares + values[i] ^ 2 end
   check(rank == c[2], "rank", core.json_encode(c[1]), rank, c[2])
   check(math.abs(kept - math.sqrt(squares / 85.3125)) < 1e-6, "share kept", kept)
 end
-resize { rank = 3 }
-local read = file.read(at "resized.safetensors", names.index(sd.open(ldm "sd1")))
+resized { rank = 3 }
+local read = file.read(at "resized.safetensors", names.index(models.open(ldm "sd1")))
 local change = file.delta(read.adapters[1], core.tensor({ 24, 24 }, "f32"))
 local first = core.matmul(u:permute { 2, 1 }:rows(1, 3):permute { 2, 1 }, core.scale_rows(v:permute { 2, 1 }:rows(1, 3), s:rows(1, 3)))
 local difference, norm = change:distance(first)
@@ -324,19 +328,19 @@ for family, c in pairs { sd1 = { "lora_unet_mid_block_attentions_0_transformer_b
   core.export(at "wide.safetensors", "safetensors", { { c[1] .. ".lora_down.weight", random(1, 2, c[2]) },
     { c[1] .. ".lora_up.weight", random(2, 1280, 2) } }, {})
   core.remove_tree(at "wide")
-  local r = tools.convert(at "wide.safetensors", at "wide", keep { to = "peft" })
+  local r = adapters.convert(at "wide.safetensors", at "wide", keep { to = "peft" })
   check(r.what == family .. " LoRA" and r.layers == 1, "guessed family", family, r.what)
-  tools.convert(at "wide", at "wide2.safetensors", keep())
+  adapters.convert(at "wide", at "wide2.safetensors", keep())
   check(core.load(at "wide2.safetensors"):info(c[1] .. ".lora_down.weight"), family, "there and back without a base")
 end
 
 -- What has no names in a layout, or no singular values, is refused.
 core.export(at "loha.safetensors", "safetensors", { { key .. ".hada_w1_a", random(1, 24, 2) }, { key .. ".hada_w1_b", random(2, 2, 24) },
   { key .. ".hada_w2_a", random(3, 24, 2) }, { key .. ".hada_w2_b", random(4, 2, 24) } }, {})
-refused("LoHa for PEFT", 65, "loha has no names in peft files", tools.convert, at "loha.safetensors", at "x", keep { base = ldm "sd1" })
-refused("LoHa resized", 65, "no plain LoRA %(loha%)", tools.resize, at "loha.safetensors", at "x.safetensors", keep { base = ldm "sd1", rank = 1 })
-refused("no base", 65, "give %-%-base MODEL", tools.convert, at "loha.safetensors", at "x", keep())
-tools.convert(at "loha.safetensors", at "loha2.safetensors", keep { base = ldm "sd1" })
+refused("LoHa for PEFT", 65, "loha has no names in peft files", adapters.convert, at "loha.safetensors", at "x", keep { base = ldm "sd1" })
+refused("LoHa resized", 65, "no plain LoRA %(loha%)", resize.run, at "loha.safetensors", at "x.safetensors", keep { base = ldm "sd1", rank = 1 })
+refused("no base", 65, "give %-%-base MODEL", adapters.convert, at "loha.safetensors", at "x", keep())
+adapters.convert(at "loha.safetensors", at "loha2.safetensors", keep { base = ldm "sd1" })
 check(core.load(at "loha2.safetensors"):meta().ss_network_module == "lycoris.kohya", "LyCORIS' module")
 
 core.remove_tree(scratch)

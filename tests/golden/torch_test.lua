@@ -2,8 +2,8 @@
 -- A PyTorch checkpoint is taken wherever a safetensors file is: the same weights in both, as base model and as LoRA.
 -- Runs as `burin run --trust tests/golden/torch_test.lua` from the repository root.
 local core = require "burin.core"
-local nn = require "burin.nn"
-local sd = require "burin.models.sd"
+local nn = require "burin.graph.nn"
+local models = require "burin.models.model"
 local torch = dofile "tests/golden/torch_file.lua"
 
 local T = dofile "tests/check.lua"
@@ -26,7 +26,7 @@ for _, name in ipairs { "tiny_sd1", "tiny_sdxl" } do
   end
   check(same == #a:names() and same == #b:names() and same > 900, name, same .. " tensors are the same, of", #a:names())
 
-  local plain, pickled = sd.open(path), sd.open(ckpt)
+  local plain, pickled = models.open(path), models.open(ckpt)
   check(core.json_encode(plain.config) == core.json_encode(pickled.config), name, "configuration")
   plain:declare()
   for _, component in ipairs(plain:components()) do
@@ -41,8 +41,8 @@ for _, name in ipairs { "tiny_sd1", "tiny_sdxl" } do
   local init = "tests/golden/" .. name .. "/lora_init.safetensors"
   if core.exists(init) then
     local lora = torch.convert(init, folder .. "/" .. name .. "-lora.pt")
-    local model = sd.open(ckpt, { loras = { { path = lora } } })
-    check(#core.load(lora):names() == #core.load(init):names() and #model.loras == 1, name, "LoRA")
+    local model = models.open(ckpt, { patch = require("burin.adapters.file").patch { { path = lora } } })
+    check(#core.load(lora):names() == #core.load(init):names() and model.patch ~= nil, name, "LoRA")
   end
 end
 

@@ -8,7 +8,7 @@ local CEILINGS = {                                        -- of files below a fo
 }
 -- Files over their ceiling, each with the ceiling that it has instead and why.
 local OVER = {
-  ["recipes/pretrain-tiny.lua"] = 175,                    -- a whole program: it made models/tiny-sd.safetensors
+  ["recipes/tiny/pretrain.lua"] = 175,                    -- a whole program: it made models/tiny-sd.safetensors
 }
 -- What a folder of core/ may include, itself aside. main.c is the folder "main".
 local LAYERS = {

@@ -2,7 +2,7 @@
 -- Names of every tensor and LoRA layer of SD 1.5, SD 2.1 and SDXL against the published key lists.
 -- Runs in plain Lua 5.4 from the repository root: lua5.4 tests/null/names_test.lua
 package.path = "scripts/?.lua;" .. package.path
-local names = require "burin.models.names"
+local names = require "burin.models.io.names"
 
 local passed, failed = 0, 0
 local function check(ok, ...)

@@ -2,8 +2,8 @@
 -- The world draws what its labels say, and its recogniser still sees that after the damage that a
 -- small model does. Run from the repository root: lua5.4 tests/null/world_test.lua [clean images]
 
-package.path = "scripts/?.lua;" .. package.path
-local world = require "burin.world"
+package.path = "recipes/tiny/?.lua;" .. package.path
+local world = require "world"
 
 local COUNT = tonumber((...)) or 120 -- clean images; each kind of damage gets a half
 local SIZE = world.size

@@ -2,10 +2,10 @@
 -- Compares the published autoencoder's architecture with what autoencoder.py wrote (FILE).
 --   burin run --trust tests/oracle/autoencoder.lua, from the repository's root
 local core = require "burin.core"
-local sd = require "burin.models.sd"
+local models = require "burin.models.model"
 
 local file = core.load(core.env "FILE" or "/tmp/burin-autoencoder.safetensors")
-local model = sd.new { family = "sd1", unet = sd.open("models/tiny-sd.safetensors").config.unet, text = {}, scaling_factor = 1,
+local model = models.new { family = "sd1", unet = models.open("models/tiny-sd.safetensors").config.unet, text = {}, scaling_factor = 1,
   vae = { channels = { 128, 256, 512, 512 }, layers = 2, latent_channels = 4, groups = 32 } }
 local function var(name, shape) return core.var(name, shape, "f32", "input") end
 local latents, image = var("latents", { 1, 12, 10, 4 }), var("image", { 1, 96, 80, 3 })

@@ -4,12 +4,12 @@
 -- compare.py:
 -- BURIN_ORACLE_JOB=job.json burin run --trust tests/oracle/networks.lua
 local core = require "burin.core"
-local sd = require "burin.models.sd"
+local models = require "burin.models.model"
 
 -- inputs:read(name) -> tensor or nil: ids (and ids_2) (N, 77), x (N, 4, H, W), t (N), context, and of SDXL pooled and time_ids;
 -- latents to decode, optional. -> { context, pooled (of ids), noise (of x), image (of latents) }, images as (N, C, H, W)
 local function compute(path, loras, inputs, dtype)
-  local model, list, results, sessions = sd.open(path, { loras = loras, dtype = dtype }), {}, {}, {}
+  local model, list, results, sessions = models.open(path, { patch = require("burin.adapters.file").patch(loras), dtype = dtype }), {}, {}, {}
   local function input(name, tensor)
     local one = { var = core.var(name, tensor.shape, tensor.dtype, "input"), tensor = tensor }
     list[#list + 1] = one
@@ -27,7 +27,7 @@ local function compute(path, loras, inputs, dtype)
     nodes[i] = g:leaf(input("ids" .. i, inputs:read(i == 1 and "ids" or "ids_2"):cast "i32").var)
   end
   if model.family == "sdxl" then
-    eos = g:leaf(input("eos", sd.eos_rows(list[2].tensor, 1)).var)
+    eos = g:leaf(input("eos", models.eos_rows(list[2].tensor, 1)).var)
   end
   local states, pooled = model:encode_text(g, nodes, { eos = eos })
   result("context", g, states)

@@ -3,8 +3,8 @@
 -- pictures.py to draw again with diffusers. From the repository root:
 --   burin run --trust tests/oracle/pictures.lua    (FACTS=folder with the reference models, OUT=file)
 local core = require "burin.core"
-local sample = require "burin.sample"
-local sd = require "burin.models.sd"
+local sample = require "burin.sample.sampler"
+local models = require "burin.models.model"
 
 local goldens, out = core.env "FACTS" or "tests/golden", {}
 local function put(name, tensor) out[#out + 1] = { name, tensor } end
@@ -12,7 +12,7 @@ local function nchw(t) return t:permute { 1, 4, 2, 3 } end
 
 local function draw(name, model, o, job, how)
   o.width, o.height = 96, 64
-  local sampler = sample.new(sd.open(("%s/%s/model_ldm.safetensors"):format(goldens, model)), o)
+  local sampler = sample.new(models.open(("%s/%s/model_ldm.safetensors"):format(goldens, model)), o)
   core.commit()
   sampler.model:load()
   how.steps, how.guidance = 6, 5

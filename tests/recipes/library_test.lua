@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- The library by itself: accumulation, moving averages, optimizers, buckets, the order of an epoch.
 -- Runs as `burin run --trust tests/recipes/library_test.lua` from the repository root.
-local captions = require "burin.captions"
-local compile = require "burin.compile"
+local captions = require "burin.text.captions"
+local compile = require "burin.graph.compile"
 local core = require "burin.core"
-local dataset = require "burin.dataset"
-local optim = require "burin.optim"
+local dataset = require "burin.train.data"
+local optim = require "burin.graph.optimizers"
 
 local T = dofile "tests/check.lua"
 local check = T.checkf
@@ -65,10 +65,10 @@ end
 
 local function stoppable()
   return regression(N, { optimizer = optim.adamw { lr = 0.01 }, ema = decay, seed = 3, steps = 6,
-    schedule = require("burin.schedules").cosine {} })
+    schedule = require("burin.graph.schedules").cosine {} })
 end
 local folder = (core.env "SCRATCH" or "build") .. "/library"
-require("burin.state").clear(folder)
+require("burin.base.state").clear(folder)
 local whole, a = stoppable()
 check(whole:resume(folder) == 0, "a folder without a state was resumed")
 for k = 1, 6 do

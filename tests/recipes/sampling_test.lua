@@ -2,13 +2,14 @@
 -- Sampling by itself: guidance rescale, weights and long prompts, tiles, the autoencoder's type and its wide attention, SDXL,
 -- image to image, prompt lines, the text in a PNG. Samplers are in tests/golden/samplers_test.lua.
 -- Runs as `burin run --trust tests/recipes/sampling_test.lua` from the repository root.
-local conditioning = require "burin.conditioning"
-local compile = require "burin.compile"
+local conditioning = require "burin.text.conditioning"
+local compile = require "burin.graph.compile"
 local core = require "burin.core"
-local infotext = require "burin.infotext"
-local sample = require "burin.sample"
-local sd = require "burin.models.sd"
-local tiles = require "burin.tiles"
+local errors = require "burin.base.errors"
+local infotext = require "burin.sample.infotext"
+local sample = require "burin.sample.sampler"
+local models = require "burin.models.model"
+local tiles = require "burin.sample.tiles"
 local vae = require "burin.models.vae"
 
 local T = dofile "tests/check.lua"
@@ -66,7 +67,7 @@ end
 -- A picture that repeats with the tiles has the same statistics in each of them and as a whole: then the autoencoder agrees
 -- within 5 % everywhere (its attention still sees less). TILE 16 of SIDE 24 latents begin at 0 and 8, the period.
 local SIDE, TILE, TOLERANCE = 24, 16, 0.05
-local model = sd.open "models/tiny-sd.safetensors"
+local model = models.open "models/tiny-sd.safetensors"
 local one = core.image_cover(core.image_load "examples/sks-cat/10_sks cat/1-grass.png", 64, 64)
 local pixels = core.tensor({ 1, SIDE * 8, SIDE * 8, 3 }, "u8")
 for y = 0, SIDE * 8 - 1 do
@@ -91,7 +92,7 @@ check(coded.image:stats().std > 0.2, "the autoencoder's picture has a deviation 
 
 -- The published autoencoder at 1024 x 1024, planned: tiles of 256 pixels take less than 1 GiB; at once it takes more, or
 -- has tensors that this device cannot bind.
-local big = sd.new({ family = "sd1", unet = model.config.unet, text = {},
+local big = models.new({ family = "sd1", unet = model.config.unet, text = {},
   vae = { channels = { 128, 256, 512, 512 }, layers = 2, latent_channels = 4, groups = 32 } })
 local function decoding(tile)
   local g, x, y = core.graph(), core.var("x", { 1, 128, 128, 4 }, "f32", "input"), core.var("y", { 1, 1024, 1024, 3 }, "f32", "input")
@@ -113,12 +114,12 @@ print(("decoding 1024 x 1024 in tiles of 256: %.1f MiB"):format(planned / 2 ^ 20
 
 for _, path in ipairs { "models/tiny-sd.safetensors", "tests/golden/tiny_sd2/model_ldm.safetensors", "tests/golden/tiny_sdxl/model_ldm.safetensors" } do
   for _, case in ipairs { { "f16", "f32" }, { "bf16", "bf16" }, { "f32", "f32" } } do
-    local m = sd.open(path, { dtype = case[1], compute = case[1] })
+    local m = models.open(path, { dtype = case[1], compute = case[1] })
     check(m.vae.compute == case[2] and m.unet.compute == case[1], "%s in %s: the autoencoder computes in %s", path, case[1], m.vae.compute)
   end
 end
 -- 1e6 is more than f16 holds: with such a bias in its first layer, f16 would make infinities of everything.
-local half = sd.open("models/tiny-sd.safetensors", { dtype = "f16", compute = "f16" })
+local half = models.open("models/tiny-sd.safetensors", { dtype = "f16", compute = "f16" })
 local decode = compile.session("overflow", { latents = { { 1, 8, 8, half:latent_channels() } } }, function(x, g)
   return { image = half:decode_latents(g, x.latents * 1e6) }
 end)
@@ -163,7 +164,7 @@ check(conditioning.fits(model, ("cat "):rep(75), 75) and not conditioning.fits(m
 check(conditioning.fits(model, ("(cat:1.2) "):rep(75), 75), "brackets count as tokens")
 
 -- SDXL: both encoders' states, the pooled text of the end token, the size.
-local xl = sd.open "tests/golden/tiny_sdxl/model_ldm.safetensors"
+local xl = models.open "tests/golden/tiny_sdxl/model_ldm.safetensors"
 local context, pooled, sizes = states(xl, 75, { "a cat", "a (cat:2) dog" })
 check(context.shape[3] == 40 and pooled.shape[2] == 24, "SDXL's conditioning: %d, %d", context.shape[3], pooled.shape[2])
 check(relative(pooled:rows(1), pooled:rows(2)) > 1e-3, "SDXL's pooled text does not depend on the text")
@@ -187,11 +188,11 @@ check(xl_pictures[3].text:find("Steps: 2, Sampler: Heun", 1, true) and xl_pictur
   "SDXL: a picture's text is %s", xl_pictures[3].text)
 
 -- A v-prediction model on a schedule without signal at its end.
-local v = draw(sd.open "tests/golden/tiny_sd2/model_ldm.safetensors", { width = 64, height = 64, zero_snr = true }, { { prompt = "a" } }, { steps = 2 })
+local v = draw(models.open "tests/golden/tiny_sd2/model_ldm.safetensors", { width = 64, height = 64, zero_snr = true }, { { prompt = "a" } }, { steps = 2 })
 check(v[1].picture:stats().std > 0 and v[1].text:find("Noise Schedule: Zero Terminal SNR", 1, true), "zero terminal SNR: %s", v[1].text)
 
 -- What a file says of its schedule.
-local detect, settings = require "burin.models.detect", require "burin.models.settings"
+local detect, settings = require "burin.models.io.detect", require "burin.models.io.settings"
 local v_file = core.load "tests/golden/tiny_sd2/model_ldm.safetensors"
 for _, marked in ipairs { true, false } do
   local config = detect.single(function(name)
@@ -204,7 +205,7 @@ for _, marked in ipairs { true, false } do
 end
 
 -- Image to image stays the nearer to its picture the less of it may change; with tiles, too.
-local tiny, start, apart = sd.open "models/tiny-sd.safetensors", one, {}
+local tiny, start, apart = models.open "models/tiny-sd.safetensors", one, {}
 for i, strength in ipairs { 0.1, 0.5, 1 } do
   local list = draw(tiny, { width = 64, height = 64, image = true, vae_tile = i == 1 and 48 or nil }, { { prompt = "a photo of a blue dog on sand", seed = 4 } },
     { steps = 10, guidance = 3, sampler = "euler", image = start, strength = strength })
@@ -230,7 +231,7 @@ for text, want in pairs {
 for text, why in pairs { ["a --s many"] = "whole number", ["a --s 2.5"] = "whole number", ["a --l x"] = "a number", ["a --zz 3"] = "unknown option %-%-zz",
   ["a --ss x"] = "no sampler 'x'" } do
   local ok, e = pcall(sample.parse_prompt, text)
-  check(not ok and e.exit == 78 and e.message:find(why), "'%s': %s", text, ok and "is read" or e.message)
+  check(not ok and errors.code(e) == 78 and e.message:find(why), "'%s': %s", text, ok and "is read" or e.message)
 end
 
 -- ---- the text in a PNG ---------------------------------------------------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ for _, said in ipairs { text, "ein schöner Fuchs, 猫", "" } do
   check(#list == 2 and list[1][1] == "parameters" and list[1][2] == said and w == 64 and h == 64, "a PNG gives back %s", list[1] and list[1][2])
 end
 -- Damaged files: cut anywhere, bytes changed anywhere; what is read is a list, whatever it holds.
-local bytes, next = core.read_file(path), require("burin.rng").new(1)
+local bytes, next = core.read_file(path), require("burin.base.rng").new(1)
 for k = 1, 3000 do
   local damaged = k <= #bytes and k <= 400 and bytes:sub(1, k) or bytes
   for _ = 1, k > 400 and next(4) or 0 do

@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
-local bench = require "burin.bench"
+local bench = require "burin.graph.bench"
 local core = require "burin.core"
-local recipe = require "burin.recipe"
-local train = require "burin.train"
+local errors = require "burin.base.errors"
+local recipe = require "burin.train.recipe"
+local plan = require "burin.train.plan"
 
 local TOP = 15
 
@@ -202,7 +203,7 @@ end
 local function open_step(args)
   local began = core.clock()
   local r = recipe.load(args.recipe, args.trust)
-  local run = train.prepare(r)
+  local run = plan.prepare(r)
   local planned = core.clock()
   local planned_bytes = core.planned_memory().total
   core.commit(true)
@@ -326,16 +327,16 @@ return {
     local what = args[1] or "all"
     if what ~= "all" and not suites[what] then
       local near = core.nearest(what, order)
-      error({ exit = 2, message = ("burin bench measures all or one of %s, not '%s'%s"):format(table.concat(order, ", "),
-        what, near and ("; did you mean '" .. near .. "'?") or "") }, 0)
+      errors.raise("usage", ("burin bench measures all or one of %s, not '%s'%s"):format(table.concat(order, ", "),
+        what, near and ("; did you mean '" .. near .. "'?") or ""))
     end
     if what == "step" and not args.recipe then
-      error({ exit = 2, message = "burin bench step needs --recipe FILE" }, 0)
+      errors.raise("usage", "burin bench step needs --recipe FILE")
     end
     args.open_device()
     local device = core.device()
     if device.type == "null" then
-      error({ exit = 69, message = "the null device computes nothing to be measured" }, 0)
+      errors.raise("device", "the null device computes nothing to be measured")
     end
     if args.quick then bench.seconds = 0.05 end
     report = { json = args.json, rows = {}, dtypes = device.storage16 and { "f32", "f16" } or { "f32" },

@@ -1,6 +1,9 @@
 -- SPDX-License-Identifier: MIT
-local arguments = require "burin.arguments"
-local convert = require "burin.convert"
+local adapters = require "burin.adapters.convert"
+local arguments = require "burin.cli.arguments"
+local checkpoints = require "burin.models.io.convert"
+local errors = require "burin.base.errors"
+local options = require "burin.base.options"
 
 return {
   summary = "a checkpoint or a LoRA in another layout or element type",
@@ -18,8 +21,13 @@ return {
   more = "Single files end in .safetensors; every other OUT is a folder, which must not exist yet.\n"
     .. "What is written is read back and compared before it gets its name. No device is needed.",
   run = function(args)
-    local report = convert.run(args[1], args[2], { to = args.to, dtype = args.dtype, vae = args.vae, base = args.base,
-      extras = not args.no_extras, metadata = args.metadata, sidecar = args.sidecar })
-    arguments.report(args, args[2], report)
+    local input, output, lora = args[1], args[2], adapters.is_lora(args[1])
+    local o = { to = args.to, dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), vae = args.vae,
+      base = args.base, extras = not args.no_extras, metadata = args.metadata, sidecar = args.sidecar }
+    if lora and o.vae then errors.raise("usage", "--vae is for checkpoints; %s is a LoRA", input) end
+    if not lora and (o.metadata or o.sidecar or o.base) then
+      errors.raise("usage", "--metadata, --sidecar and --base are for LoRAs; %s is none", input)
+    end
+    arguments.report(args, output, (lora and adapters.convert or checkpoints.run)(input, output, o))
   end,
 }

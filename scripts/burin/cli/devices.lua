@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 local core = require "burin.core"
+local errors = require "burin.base.errors"
 return {
   summary = "the Vulkan devices of this machine, best first",
   usage = "[options]",
@@ -14,7 +15,7 @@ return {
       end
     end
     if #list == 0 then
-      error({ exit = 69, message = "no Vulkan device: install your GPU's driver, or mesa-vulkan-drivers for the CPU" }, 0)
+      errors.raise("device", "no Vulkan device: install your GPU's driver, or mesa-vulkan-drivers for the CPU")
     end
   end,
 }

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
-local arguments = require "burin.arguments"
-local tools = require "burin.lora.tools"
+local options = require "burin.base.options"
+local arguments = require "burin.cli.arguments"
+local extract = require "burin.adapters.extract"
 
 return {
   summary = "a LoRA from what a fine-tuned checkpoint adds to its base",
@@ -19,9 +20,9 @@ return {
     { "--sidecar", "flag", "also write A1111's OUT.json" },
   },
   run = function(args)
-    local o = { dtype = arguments.one_of("--dtype", args.dtype, { "f32", "f16", "bf16" }), to = args.to, metadata = args.metadata,
+    local o = { dtype = options.one_of("--dtype", args.dtype, { "f32", "f16", "bf16" }), to = args.to, metadata = args.metadata,
       sidecar = args.sidecar, min_diff = args.min_diff }
     arguments.ranks(o, args)
-    arguments.report(args, args[3], tools.extract(args[1], args[2], args[3], o))
+    arguments.report(args, args[3], extract.run(args[1], args[2], args[3], o))
   end,
 }

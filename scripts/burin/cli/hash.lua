@@ -1,17 +1,17 @@
 -- SPDX-License-Identifier: MIT
 local core = require "burin.core"
-local guard = require "burin.guard"
-local metadata = require "burin.lora.metadata"
+local errors = require "burin.base.errors"
+local metadata = require "burin.adapters.metadata"
 
 -- Names as people meet them: A1111 shows the first 10 digits of the whole file's SHA-256 (12 for LoRAs, of the data),
 -- Civitai calls the 10 AutoV2, and before 2023 A1111 hashed 64 KiB at 1 MiB.
 local function hashes(path)
-  if core.exists(path) ~= "file" then error({ exit = 66, message = path .. ": there is no such file" }, 0) end
+  if core.exists(path) ~= "file" then errors.raise("input", path .. ": there is no such file") end
   local whole = core.sha256_file(path)
   local h = { path = path, sha256 = whole, autov2 = whole:sub(1, 10):upper(), a1111 = whole:sub(1, 10),
     legacy = metadata.legacy_hash(path) }
   if path:match "%.safetensors$" then
-    local file = guard(65, core.load, path)
+    local file = errors.guard("data", core.load, path)
     h.data = metadata.data_hash(path)
     h.a1111_lora = h.data:sub(1, 12)
     h.sshs_model_hash, h.sshs_legacy_hash = file:meta().sshs_model_hash, file:meta().sshs_legacy_hash

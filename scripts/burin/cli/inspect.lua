@@ -1,6 +1,101 @@
 -- SPDX-License-Identifier: MIT
+-- inspect.lua - what a file is, and what other programs will take it for.
+local convert = require "burin.models.io.convert"
 local core = require "burin.core"
-local inspect = require "burin.inspect"
+local errors = require "burin.base.errors"
+local file = require "burin.adapters.file"
+local files = require "burin.models.io.files"
+local infotext = require "burin.sample.infotext"
+local keys = require "burin.adapters.keys"
+local adapters = require "burin.adapters.convert"
+
+-- { { file =, name = component or nil } ... } behind a path
+local function open(path)
+  if not core.exists(path) then errors.raise("input", path .. ": there is no such file or folder") end
+  if core.exists(path) == "file" then return { { file = errors.guard("data", core.load, path) } } end
+  local list = {}
+  if adapters.is_lora(path) then
+    for i, source in ipairs(file.sources(path)) do list[i] = { file = errors.guard("data", core.load, source.path), name = source.component } end
+  else
+    local _, opened = files.open(path)
+    for name, f in pairs(opened) do list[#list + 1] = { file = f, name = name } end
+    table.sort(list, function(a, b) return a.name < b.name end)
+  end
+  return list
+end
+
+-- A1111's rule (extensions-builtin/Lora/network.py) and Forge's (modules_forge): by metadata alone.
+local function lora_consumers(meta)
+  local a1111, arch = "Unknown", meta["modelspec.architecture"] or ""
+  if (meta.ss_base_model_version or ""):match "^sdxl_" then a1111 = "SDXL"
+  elseif meta.ss_v2 == "True" then a1111 = "SD2"
+  elseif next(meta) then a1111 = "SD1" end
+  local forge = "Unknown"
+  if (meta.ss_base_model_version or ""):match "^sdxl_" or arch:match "^stable%-diffusion%-xl%-v1%-base" then forge = "SDXL"
+  elseif meta.ss_v2 == "True" then forge = "SD2"
+  elseif meta.ss_base_model_version or arch:match "^stable%-diffusion%-v1" then forge = "SD1" end
+  return { { "A1111", a1111 }, { "Forge", forge } }
+end
+
+local function range(list)
+  table.sort(list)
+  if #list == 0 then return nil end
+  local function text(v) return ("%g"):format(v) end
+  return list[1] == list[#list] and text(list[1]) or text(list[1]) .. " to " .. text(list[#list])
+end
+
+local function lora_facts(path, base)
+  local parts, meta = open(path), {}
+  for _, p in ipairs(parts) do for k, v in pairs(p.file:meta()) do meta[k] = v end end
+  local facts = { consumers = lora_consumers(meta) }
+  local known, model = pcall(adapters.model, path, base)
+  if not known then
+    facts.what = "LoRA of an unknown model; --base MODEL says more"
+    return facts
+  end
+  facts.what, facts.prediction = model.family .. " LoRA", meta["modelspec.prediction_type"]
+  local ok, read = pcall(file.read, path, keys.index(model))
+  if not ok then
+    facts.what = facts.what .. ", with tensors that do not fit: " .. (type(read) == "table" and read.message or tostring(read))
+    return facts
+  end
+  local kinds, ranks, alphas, by = {}, {}, {}, {}
+  for _, e in ipairs(read.adapters) do
+    local kind = e.kind .. ((e.parts.dora or e.parts.magnitude) and " with DoRA" or e.parts.mid and " with middle kernels" or "")
+    kinds[kind] = (kinds[kind] or 0) + 1
+    by[e.layer.component] = (by[e.layer.component] or 0) + 1
+    ranks[#ranks + 1], alphas[#alphas + 1] = e.rank, e.alpha
+  end
+  local function counts(t)
+    local list = {}
+    for k, n in pairs(t) do list[#list + 1] = n .. " " .. k end
+    table.sort(list)
+    return table.concat(list, ", ")
+  end
+  facts.rank, facts.alpha, facts.kinds, facts.layers = range(ranks), range(alphas), counts(kinds), counts(by)
+  local kohya, first = read.adapters[1].base:match "^lora_", read.adapters[1].keys[1]
+  facts.spelling = kohya and "kohya" or first:match "lora_[AB]" and "PEFT or diffusers" or "older diffusers"
+  -- What ComfyUI would report as not loaded: keys under names that are none of this model's layers. file.read refuses
+  -- such files, so there are none here.
+  table.insert(facts.consumers, { "ComfyUI", #read.adapters .. " layers, no key left over" })
+  return facts
+end
+
+local labels = { sd1 = "Stable Diffusion 1.x", sd2 = "Stable Diffusion 2.x", sdxl = "SDXL" }
+
+-- { what =, prediction =, consumers = { { program, what it sees } ... }, unknown = { names }, ... } of a checkpoint or LoRA
+local function facts_of(path, base)
+  if adapters.is_lora(path) then return lora_facts(path, base) end
+  local opens, model, _, extras = pcall(convert.open, path)
+  if not opens then
+    local why = type(model) == "table" and model.message or tostring(model)
+    return { what = "no whole Stable Diffusion model: " .. why }
+  end
+  local facts = { what = labels[model.family] .. " checkpoint, " .. (model.files.single and "single file" or "diffusers folder"),
+    prediction = model.prediction, unknown = {} }
+  if #extras > 0 then facts.what = ("%s, %d tensors that no network reads"):format(facts.what, #extras) end
+  return facts
+end
 
 local function print_facts(facts)
   local function line(name, value) if value then core.write_stdout(("%-22s %s\n"):format(name, value)) end end
@@ -23,9 +118,9 @@ return {
     { "--summary", "flag", "no list of tensors" },
   },
   run = function(args)
-    if require("burin.infotext").inspect(args[1], args.json) then return 0 end
-    local parts = inspect.open(args[1])
-    local facts, list, total, meta = inspect.facts(args[1], args.base), {}, 0, {}
+    if infotext.inspect(args[1], args.json) then return 0 end
+    local parts = open(args[1])
+    local facts, list, total, meta = facts_of(args[1], args.base), {}, 0, {}
     for _, part in ipairs(parts) do
       for _, name in ipairs(part.file:names()) do
         local t = part.file:info(name)

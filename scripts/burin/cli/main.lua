@@ -2,7 +2,8 @@
 -- main.lua - `burin <command> ...`. A command is a file of this folder that returns
 -- { summary =, usage =, options = { { "--name", "kind", "help", default } }, run = function(args) -> exit code }.
 local core = require "burin.core"
-local progress = require "burin.progress"
+local errors = require "burin.base.errors"
+local progress = require "burin.base.progress"
 
 local commands = { "train", "resume", "plan", "sample", "run", "inspect", "convert", "merge",
   "extract", "resize", "hash", "devices", "ops", "plugins", "bench", "verify" }
@@ -17,9 +18,7 @@ local common = {
   { "--help", "flag", "this text" },
 }
 
-local function usage_error(text, ...)
-  error({ exit = 2, message = text:format(...) }, 0)
-end
+local function usage_error(text, ...) errors.raise("usage", text, ...) end
 
 local function load_command(name)
   for _, known in ipairs(commands) do
@@ -102,7 +101,7 @@ local function parse(name, command, argv)
   return args
 end
 
-return function(argv)
+local function run(argv)
   local name = argv[1]
   if not name or name == "--help" or name == "-h" or name == "help" then
     (name and core.write_stdout or core.write_stderr)(overview())
@@ -124,8 +123,16 @@ return function(argv)
   args.open_device = function()
     core.open_device { name = args.device, tier = args.tier, validate = args.validate }
     if command.computes and core.device().type == "null" then
-      error({ exit = 69, message = "the null device computes nothing; it can only plan" }, 0)
+      errors.raise("device", "the null device computes nothing; it can only plan")
     end
   end
   return command.run(args) or 0
+end
+
+-- argv, a message handler -> the exit code. A failure always has one that is not 0, whatever a recipe raised.
+return function(argv, handler)
+  local ok, result = xpcall(run, handler, argv)
+  if ok then return result end
+  core.log("error", errors.message(result))
+  return errors.code(result)
 end

@@ -1,6 +1,9 @@
 -- SPDX-License-Identifier: MIT
-local arguments = require "burin.arguments"
-local tools = require "burin.lora.tools"
+local errors = require "burin.base.errors"
+local options = require "burin.base.options"
+local arguments = require "burin.cli.arguments"
+local adapters = require "burin.adapters.convert"
+local merge = require "burin.adapters.merge"
 
 return {
   summary = "LoRAs into a checkpoint, or several LoRAs into one",
@@ -23,20 +26,20 @@ return {
     local loras = {}
     for i = 1, #args - 1 do
       local l = arguments.lora(args[i])
-      if tools.is_lora(l.path) then
+      if adapters.is_lora(l.path) then
         loras[#loras + 1] = l
       elseif i == 1 then
         first = l.path
       else
-        error({ exit = 65, message = l.path .. ": this is no LoRA; a checkpoint comes first" }, 0)
+        errors.raise("data", l.path .. ": this is no LoRA; a checkpoint comes first")
       end
     end
-    if #loras == 0 then error({ exit = 2, message = "name at least one LoRA to merge" }, 0) end
-    local o = { dtype = arguments.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
+    if #loras == 0 then errors.raise("usage", "name at least one LoRA to merge") end
+    local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
       metadata = args.metadata, sidecar = args.sidecar }
     arguments.ranks(o, args)
     local report
-    if first then report = tools.bake(first, loras, output, o) else report = tools.merge(loras, output, o) end
+    if first then report = merge.bake(first, loras, output, o) else report = merge.run(loras, output, o) end
     arguments.report(args, output, report)
   end,
 }

@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
-local bench = require "burin.bench"
-local budget = require "burin.budget"
+local bench = require "burin.graph.bench"
+local budget = require "burin.train.budget"
 local core = require "burin.core"
-local progress = require "burin.progress"
-local recipe = require "burin.recipe"
-local residency = require "burin.residency"
-local train = require "burin.train"
+local progress = require "burin.base.progress"
+local recipe = require "burin.train.recipe"
+local residency = require "burin.train.residency"
+local plan = require "burin.train.plan"
 
 local function size(bytes)
   local units, i = { "B", "KiB", "MiB", "GiB" }, 1
@@ -52,7 +52,7 @@ return {
     end
     args.open_device()
     local rate, dispatch = bench.rate()
-    local run = train.prepare(r)
+    local run = plan.prepare(r)
     local sessions, phases, largest = collect(run), residency.memory(run)
     local memory, traded = phases[largest].memory, budget.traded(run)
     local flops, dispatches = 0, 0

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
-local arguments = require "burin.arguments"
-local tools = require "burin.lora.tools"
+local errors = require "burin.base.errors"
+local options = require "burin.base.options"
+local arguments = require "burin.cli.arguments"
+local resize = require "burin.adapters.resize"
 
 return {
   summary = "a LoRA of smaller rank, by its singular values",
@@ -18,12 +20,12 @@ return {
     { "--sidecar", "flag", "also write A1111's OUT.json" },
   },
   run = function(args)
-    local o = { dtype = arguments.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
+    local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
       metadata = args.metadata, sidecar = args.sidecar }
     arguments.ranks(o, args)
     if not (o.rank or o.sv_ratio or o.sv_fro or o.sv_cumulative) then
-      error({ exit = 2, message = "give --rank, --sv-ratio, --sv-fro or --sv-cumulative" }, 0)
+      errors.raise("usage", "give --rank, --sv-ratio, --sv-fro or --sv-cumulative")
     end
-    arguments.report(args, args[2], tools.resize(args[1], args[2], o))
+    arguments.report(args, args[2], resize.run(args[1], args[2], o))
   end,
 }

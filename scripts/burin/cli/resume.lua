@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local core = require "burin.core"
-local recipe = require "burin.recipe"
+local errors = require "burin.base.errors"
+local recipe = require "burin.train.recipe"
 
 return {
   computes = true,
@@ -10,7 +11,7 @@ return {
   run = function(args)
     local folder = args[1]:gsub("/+$", "")
     if not core.exists(folder .. "/run.json") then
-      error({ exit = 66, message = folder .. ": this is not the folder of a run (it has no run.json)" }, 0)
+      errors.raise("input", folder .. ": this is not the folder of a run (it has no run.json)")
     end
     local info = core.json_decode(core.read_file(folder .. "/run.json"), folder .. "/run.json")
     if info.folder ~= core.cwd() then

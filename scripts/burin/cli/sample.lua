@@ -1,20 +1,22 @@
 -- SPDX-License-Identifier: MIT
-local arguments = require "burin.arguments"
-local conditioning = require "burin.conditioning"
+local options = require "burin.base.options"
+local adapters = require "burin.adapters.file"
+local arguments = require "burin.cli.arguments"
+local conditioning = require "burin.text.conditioning"
 local core = require "burin.core"
-local guard = require "burin.guard"
-local infotext = require "burin.infotext"
-local progress = require "burin.progress"
-local sample = require "burin.sample"
-local samplers = require "burin.samplers"
+local errors = require "burin.base.errors"
+local infotext = require "burin.sample.infotext"
+local progress = require "burin.base.progress"
+local sample = require "burin.sample.sampler"
+local samplers = require "burin.sample.samplers"
 
-local function wrong(text, ...) error({ exit = 2, message = text:format(...) }, 0) end
+local function wrong(text, ...) errors.raise("usage", text:format(...)) end
 
 local function read_loras(list)
   local loras = {}
   for i, text in ipairs(list) do
     loras[i] = arguments.lora(text)
-    if not core.exists(loras[i].path) then error({ exit = 66, message = loras[i].path .. ": there is no such LoRA file" }, 0) end
+    if not core.exists(loras[i].path) then errors.raise("input", loras[i].path .. ": there is no such LoRA file") end
   end
   return loras
 end
@@ -31,11 +33,11 @@ local function check(args)
       wrong("--%s is a whole number from %d on, not %s", name:gsub("_", "-"), least, value)
     end
   end
-  arguments.one_of("--sampler", args.sampler, samplers.names)
-  arguments.one_of("--sigmas", args.sigmas, samplers.sigmas)
-  arguments.one_of("--precision", args.precision, { "f32", "f16", "bf16" })
-  if args.prediction then arguments.one_of("--prediction", args.prediction, { "epsilon", "v" }) end
-  if args.spacing then arguments.one_of("--spacing", args.spacing, samplers.spacings) end
+  options.one_of("--sampler", args.sampler, samplers.names)
+  options.one_of("--sigmas", args.sigmas, samplers.sigmas)
+  options.one_of("--precision", args.precision, { "f32", "f16", "bf16" })
+  if args.prediction then options.one_of("--prediction", args.prediction, { "epsilon", "v" }) end
+  if args.spacing then options.one_of("--spacing", args.spacing, samplers.spacings) end
   if args.tokens % 75 ~= 0 or args.tokens > 225 then wrong("--tokens is 75, 150 or 225, not %d", args.tokens) end
   if args.steps > 1000 then wrong("--steps is at most 1000, not %d", args.steps) end
   for _, name in ipairs { "strength", "rescale" } do
@@ -48,7 +50,7 @@ end
 local function read_jobs(args)
   local lines, jobs = args.prompt or {}, {}
   if args.prompts then
-    for line in guard(66, core.read_file, args.prompts):gmatch "[^\r\n]+" do
+    for line in errors.guard("input", core.read_file, args.prompts):gmatch "[^\r\n]+" do
       if not line:match "^%s*#" and line:match "%S" then lines[#lines + 1] = line end
     end
   end
@@ -67,7 +69,7 @@ end
 -- The picture to begin with, and the size that it suggests: its own, rounded down to what the model can draw.
 local function read_init(args, model)
   if not args.init then return nil end
-  local image, f = guard(66, core.image_load, args.init), model:downsample()
+  local image, f = errors.guard("input", core.image_load, args.init), model:downsample()
   return image, math.max(f, image.shape[2] // f * f), math.max(f, image.shape[1] // f * f)
 end
 
@@ -125,10 +127,10 @@ return {
     check(args)
     local jobs, loras = read_jobs(args), read_loras(args.lora or {})
     args.open_device()
-    local model = require("burin.models.sd").open(args[1], { loras = loras, dtype = args.precision,
+    local model = require("burin.models.model").open(args[1], { patch = adapters.patch(loras), dtype = args.precision,
       compute = args.precision, prediction = args.prediction })
     if args.zero_snr and model.prediction ~= "v" then
-      error({ exit = 78, message = "--zero-snr needs a model that predicts v; this one predicts epsilon" }, 0)
+      errors.raise("recipe", "--zero-snr needs a model that predicts v; this one predicts epsilon")
     end
     for _, job in ipairs(jobs) do
       for _, text in ipairs { job.prompt, job.negative } do
@@ -141,7 +143,7 @@ return {
     local init, width, height = read_init(args, model)
     local list = by_size(model, args, jobs, width or size, height or size)
     core.commit(true)
-    guard(65, model.load, model)
+    errors.guard("data", model.load, model)
     core.make_dirs(args.out)
     local sources, bar, images = infotext.sources(args[1], loras), nil, {}
     for _, one in ipairs(list) do
@@ -150,7 +152,7 @@ return {
       one.sampler:run(one.jobs, o, function(k, image, text)
         local i = one.at[k]
         local path = ("%s/%05d.png"):format(args.out, i)
-        guard(74, core.image_save, path, image, { "parameters", text })
+        errors.guard("output", core.image_save, path, image, { "parameters", text })
         images[i] = image
         local line = args.json and core.json_encode { path = path, prompt = jobs[i].prompt, seed = jobs[i].seed } or path
         core.write_stdout(line .. "\n")
@@ -161,7 +163,7 @@ return {
       bar = nil
     end
     if #images > 1 and #list == 1 then
-      local grid = require "burin.grid"
+      local grid = require "burin.sample.grid"
       core.image_save(args.out .. "/grid.png", grid.labelled(images, jobs, math.min(#images, args.count > 1 and args.count or 4)))
     end
   end,

@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: MIT
 local core = require "burin.core"
-local progress = require "burin.progress"
-local recipe = require "burin.recipe"
-local runs = require "burin.run"
-local train = require "burin.train"
+local errors = require "burin.base.errors"
+local progress = require "burin.base.progress"
+local recipe = require "burin.train.recipe"
+local runs = require "burin.train.loop"
+local plan = require "burin.train.plan"
 
 local command = {
   computes = true,
@@ -20,7 +21,7 @@ local command = {
 
 -- Shared with resume: runs and reports.
 function command.execute(args, r, text, resume)
-  local run = train.prepare(r)
+  local run = plan.prepare(r)
   local result = run:execute { resume = resume, recipe_text = text }
   if args.json then
     core.write_stdout(core.json_encode(result) .. "\n")
@@ -36,7 +37,7 @@ function command.run(args)
   if args.output then r.output = args.output end
   local folder = r.output .. "/" .. r.name
   if core.exists(folder .. "/state/latest.json") and not args.force then
-    error({ exit = 73, message = ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder) }, 0)
+    errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder))
   end
   core.make_dirs(folder)
   runs.lock(folder)  -- before anything in it changes

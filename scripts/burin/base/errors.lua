@@ -1,0 +1,54 @@
+-- SPDX-License-Identifier: MIT
+-- errors.lua - errors with a kind. An error that people are meant to see is { kind =, message = }; a command ends with its
+-- kind's exit code (sysexits.h where it has one). Anything else that is raised is a bug of ours: exit 1.
+local core = require "burin.core"
+local errors = {}
+
+errors.codes = {
+  usage = 2,      -- the command line
+  data = 65,      -- what a file holds
+  input = 66,     -- a file that is not there
+  device = 69,    -- no device that can do it
+  internal = 70,  -- a number that is not finite, a broken promise of ours
+  exists = 73,    -- what would be written is there already
+  output = 74,    -- writing failed
+  busy = 75,      -- another process is at it
+  recipe = 78,    -- what a recipe says
+  stopped = 130,  -- by a signal
+}
+
+-- errors.raise("data", "%s: damaged", path): without further arguments the text is taken as it is.
+function errors.raise(kind, text, ...)
+  assert(errors.codes[kind], kind)
+  if select("#", ...) > 0 then text = text:format(...) end
+  error(core.new_error(kind, text), 0)
+end
+
+-- About what a file holds.
+function errors.file(path, text, ...)
+  errors.raise("data", "%s: %s", path, select("#", ...) > 0 and text:format(...) or text)
+end
+
+-- Whether something that was caught is an error for people.
+errors.is = core.is_error
+
+-- The sentence of something that was caught. Only our own errors may turn themselves into text: a recipe can raise anything.
+function errors.message(e)
+  if errors.is(e) or type(e) ~= "table" and type(e) ~= "userdata" then return tostring(e) end
+  return ("an error that is a %s, not a text"):format(type(e))
+end
+
+-- The exit code of something that was caught.
+function errors.code(e) return errors.is(e) and errors.codes[e.kind] or 1 end
+
+-- f(...), whose failure has this kind: for calls that can fail on what a user gave or on the disk. A failure that has a kind
+-- already keeps it.
+function errors.guard(kind, f, ...)
+  local results = table.pack(pcall(f, ...))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  local why = results[2]
+  if errors.is(why) and why.kind ~= "failure" then error(why, 0) end
+  error(core.new_error(kind, errors.message(why)), 0)
+end
+
+return errors

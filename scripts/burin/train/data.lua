@@ -1,0 +1,181 @@
+-- SPDX-License-Identifier: MIT
+-- data.lua - concepts to batches. The order of an epoch is a pure function of (seed, epoch), so a resumed run
+-- needs no more than its step number.
+local class = require "burin.base.class"
+local core = require "burin.core"
+local options = require "burin.base.options"
+local rng = require "burin.base.rng"
+local samplers = require "burin.sample.samplers"
+local data = {}
+
+local concept_schema = {
+  images = { "string", required = true, help = "a folder of images, or of folders named like '10_sks dog'" },
+  prompt = { "string", help = "caption of every image that has no caption file" },
+  repeats = { "integer", min = 1, help = "times each image is seen in an epoch" },
+  weight = { "number", default = 1, min = 0, help = "loss weight" },
+  prior = { "table", help = "prior preservation: { prompt =, count =, weight =, images = }" },
+}
+local prior_schema = {
+  prompt = { "string", required = true, help = "what the class looks like without the subject" },
+  count = { "integer", default = 100, min = 1, help = "class images; missing ones are generated" },
+  weight = { "number", default = 1, min = 0, help = "loss weight" },
+  images = { "string", help = "folder of class images; the run's own folder when absent" },
+  steps = { "integer", default = 30, min = 1, help = "sampler steps of generated images" },
+  guidance = { "number", default = 7.5, help = "guidance scale of generated images" },
+  sampler = { "string", default = "ddim", one_of = samplers.names, help = "sampler of generated images" },
+}
+
+-- Checks the concepts of a recipe and returns them with defaults.
+function data.concepts(list)
+  if type(list) ~= "table" or #list == 0 then options.fail "concepts: at least one { images = ... } is needed" end
+  local out = {}
+  for i, given in ipairs(list) do
+    out[i] = options.check("concept " .. i, given, concept_schema)
+    if given.prior then out[i].prior = options.check("prior of concept " .. i, given.prior, prior_schema) end
+  end
+  return out
+end
+
+-- kohya's bucket list for an area of resolution^2 pixels: sizes are multiples of `step` between min and max.
+function data.bucket_sizes(resolution, min, max, step)
+  local set, list, area = {}, {}, resolution * resolution
+  local function add(w, h)
+    local key = w .. "x" .. h
+    if not set[key] then
+      set[key] = true
+      list[#list + 1] = { w = w, h = h }
+    end
+  end
+  local square = resolution // step * step
+  add(square, square)
+  for w = min, max, step do
+    local h = math.min(max, area // w // step * step)
+    if h >= min then
+      add(w, h)
+      add(h, w)
+    end
+  end
+  table.sort(list, function(a, b) return a.w < b.w or a.w == b.w and a.h < b.h end)
+  return list
+end
+
+local function choose_bucket(sizes, w, h)
+  local best, error_
+  for _, s in ipairs(sizes) do
+    if s.w == w and s.h == h then return s end
+    local e = math.abs(w / h - s.w / s.h)
+    if not error_ or e < error_ then best, error_ = s, e end
+  end
+  return best
+end
+
+local Dataset, new_dataset = class "dataset"
+
+-- o: batch, seed, resolution, buckets (true: by aspect ratio; false: square crops), granularity (multiple of pixels).
+function data.new(o)
+  local self = new_dataset { o = o, items = {}, skipped = {} }
+  local r = o.resolution
+  local step = r >= 256 and 64 or o.granularity
+  self.sizes = o.buckets and data.bucket_sizes(r, math.max(step, r // 2 // step * step), r * 2, step)
+    or { { w = r, h = r } }
+  return self
+end
+
+-- The bucket that an image of this size falls into.
+function Dataset:bucket_of(w, h) return choose_bucket(self.sizes, w, h) end
+
+-- Adds the images of a folder. fallback: caption of images without one. extra: fields copied into each item
+-- (weight, prior, concept). Returns how many were added.
+function Dataset:add(location, o, extra)
+  local found, skipped = core.source(location, {})
+  local added = 0
+  for _, s in ipairs(skipped) do table.insert(self.skipped, s) end
+  for _, f in ipairs(found) do
+    local ok, w, h = pcall(core.image_size, f.path)
+    if not ok then
+      table.insert(self.skipped, { path = f.path, reason = tostring(w):gsub("^.-: ", "", 1) })
+    else
+      local item = { path = f.path, caption = f.caption or o.prompt or f.class_tokens or "", width = w, height = h,
+        repeats = o.repeats or f.repeats, bucket = self:bucket_of(w, h) }
+      for k, v in pairs(extra) do item[k] = v end
+      table.insert(self.items, item)
+      item.index = #self.items
+      added = added + 1
+    end
+  end
+  return added
+end
+
+-- Prior images are shown as often as instance images in total: their repeats are dealt out round-robin, and a
+-- surplus is left out (kohya's rule for regularization images).
+function Dataset:balance_priors()
+  local wanted, priors = {}, {}
+  for _, item in ipairs(self.items) do
+    local c = item.concept or 0
+    wanted[c], priors[c] = wanted[c] or 0, priors[c] or {}
+    if item.prior then table.insert(priors[c], item) else wanted[c] = wanted[c] + item.repeats end
+  end
+  for c, list in pairs(priors) do
+    for i, item in ipairs(list) do
+      item.repeats = wanted[c] // #list + (i <= wanted[c] % #list and 1 or 0)
+    end
+  end
+end
+
+-- The buckets in use: list of { w, h, count }.
+function Dataset:buckets()
+  local list, seen = {}, {}
+  for _, item in ipairs(self.items) do
+    local key = item.bucket
+    if not seen[key] then
+      seen[key] = { w = key.w, h = key.h, bucket = key, count = 0 }
+      list[#list + 1] = seen[key]
+    end
+    seen[key].count = seen[key].count + item.repeats
+  end
+  return list
+end
+
+function Dataset:steps_per_epoch()
+  local n = 0
+  for _, b in ipairs(self:buckets()) do n = n + (b.count + self.o.batch - 1) // self.o.batch end
+  return n
+end
+
+-- Batches of an epoch (0-based): list of { bucket =, items = { batch items } }. A short last batch of a bucket is
+-- filled from the bucket's own start, so that every batch has one static shape.
+function Dataset:epoch(epoch)
+  local batches = {}
+  for k, b in ipairs(self:buckets()) do
+    local order = {}
+    for _, item in ipairs(self.items) do
+      if item.bucket == b.bucket then
+        for _ = 1, item.repeats do order[#order + 1] = item end
+      end
+    end
+    rng.shuffle(order, rng.new(self.o.seed, epoch * 1024 + k))
+    for first = 1, #order, self.o.batch do
+      local items = {}
+      for i = 0, self.o.batch - 1 do items[#items + 1] = order[(first + i - 1) % #order + 1] end
+      batches[#batches + 1] = { bucket = b.bucket, items = items }
+    end
+  end
+  return rng.shuffle(batches, rng.new(self.o.seed, epoch * 1024))
+end
+
+-- for step, batch in d:batches{ epochs = 2 } do ... end
+function Dataset:batches(o)
+  local step, epoch, list, at = 0, -1, {}, 0
+  return function()
+    at = at + 1
+    if at > #list then
+      epoch, at = epoch + 1, 1
+      if epoch >= (o and o.epochs or 1) then return nil end
+      list = self:epoch(epoch)
+    end
+    step = step + 1
+    return step, list[at]
+  end
+end
+
+return data
