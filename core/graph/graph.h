@@ -90,7 +90,7 @@ struct burin_var {
     burin_var **member;
     bool owned;                                       /* a view that its pack destroys */
     bool absent;                                      /* takes no memory */
-    void *memory;                                     /* device's (exec.c): the block it lives in, NULL = none yet */
+    void *memory;                                     /* device's (var.c): the block it lives in, NULL = none yet */
 };
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * kernel.h - what a row's emit function sees: one step in, kernel calls out. Still no device: a call is data that
- * exec.c turns into a gpu_dispatch, and a test can print.
+ * session.c turns into a gpu_dispatch, and a test can print.
  *
  * Binding and constant conventions shared by all shaders (shaders/lib/types.glsl, chain.glsl):
  *   bindings: the kernel's own tensors first, then the chain's extra inputs at KERNEL_CHAIN_BINDING + i

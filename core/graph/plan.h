@@ -99,7 +99,7 @@ void plan_print(const struct burin_plan *p, struct str *out);
 struct op_traits { bool chains, cheap; uint8_t writes; };
 struct op_traits op_traits(enum op_code code);
 
-const struct burin_plan *burin_session_plan(const burin_session *s);  /* exec.c */
+const struct burin_plan *burin_session_plan(const burin_session *s);  /* session.c */
 
 /* ---- between the planner's own files ------------------------------------------------------- */
 

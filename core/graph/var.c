@@ -195,6 +195,14 @@ void burin_var_destroy(burin_var *v)
     mem_free(v);
 }
 
+const burin_var *vars_absent(const struct burin_plan *p)
+{
+    uint64_t offset;
+    for (int i = 0; i < p->n_vars; i++)
+        if (var_root(p->var[i], &offset)->absent) return p->var[i];
+    return NULL;
+}
+
 void vars_orphan(burin_device *d)
 {
     for (int i = 0; i < d->vars; i++) {

@@ -3,7 +3,7 @@
 #include "graph/device.h"
 #include "gpu/gpu.h"
 #include "lua/script.h"
-#include "run/peak.h"
+#include "host/peak.h"
 
 static burin_device *device;  /* one per process; destroyed after the interpreter */
 
@@ -105,7 +105,7 @@ static int core_allocated_memory(lua_State *L)
     return 2;
 }
 
-/* core.cpu_peak() -> { flops, bandwidth, available, cores, kind } of run/peak.h; takes about half a second */
+/* core.cpu_peak() -> { flops, bandwidth, available, cores, kind } of host/peak.h; takes about half a second */
 static int core_cpu_peak(lua_State *L)
 {
     struct peak p;

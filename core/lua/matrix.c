@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "lua/script.h"
-#include "run/matrix.h"
+#include "host/matrix.h"
 
 static double *doubles(const struct tensor *t)
 {

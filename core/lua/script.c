@@ -85,7 +85,9 @@ static int open_core(lua_State *L)
     script_open_matrix(L);
     script_open_device(L);
     script_open_graph(L);
-    script_open_file(L);
+    script_open_model(L);
+    script_open_json(L);
+    script_open_disk(L);
     script_open_data(L);
     script_open_system(L);
     script_open_sandbox(L);

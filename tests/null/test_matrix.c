@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "run/matrix.h"
+#include "host/matrix.h"
 
 static uint64_t state;
 

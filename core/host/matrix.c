@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * matrix.c - see matrix.h. */
-#include "run/matrix.h"
+#include "host/matrix.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * peak.c - measures the processor: independent multiply-adds in registers, and a sum over more memory than any cache
  * holds. All cores work at once; threads are timed by the processor time they got and the best of a few short rounds
  * counts, so that other programs disturb little. */
-#include "run/peak.h"
+#include "host/peak.h"
 
 #include <pthread.h>
 #include <sched.h>
