@@ -14,10 +14,7 @@ static _Thread_local char error_text[ERROR_BYTES];
 
 enum log_level log_threshold = LOG_INFO;
 
-const char *burin_error(void)
-{
-    return error_text[0] ? error_text : "no error";
-}
+const char *burin_error(void) { return error_text[0] ? error_text : "no error"; }
 
 bool fail(const char *fmt, ...)
 {
@@ -38,9 +35,8 @@ bool fail_prefix(const char *fmt, ...)
     va_start(args, fmt);
     int n = vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    if (n < 0)
-        return false;
-    struct str whole = {0};
+    if (n < 0) return false;
+    struct str whole = { 0 };
     str_addf(&whole, "%s: %s", text, error_text);
     size_t keep = whole.len < ERROR_BYTES ? whole.len : ERROR_BYTES - 1;
     memcpy(error_text, whole.data, keep);
@@ -62,11 +58,10 @@ _Noreturn void panic(const char *fmt, ...)
 
 void log_line(enum log_level level, const char *fmt, ...)
 {
-    static const char *const names[] = {"", "error: ", "warning: ", "", ""};
-    if (level == LOG_QUIET || level > log_threshold)
-        return;
+    static const char *const names[] = { "", "error: ", "warning: ", "", "" };
+    if (level == LOG_QUIET || level > log_threshold) return;
     /* One fwrite per line, so that lines of several threads do not mix. */
-    struct str line = {0};
+    struct str line = { 0 };
     va_list args;
     va_start(args, fmt);
     char text[ERROR_BYTES];

@@ -75,7 +75,7 @@ void burin_device_destroy(burin_device *d)
     mem_free(d);
 }
 
-/* ---- memory ------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 struct gpu_buffer *device_memory_create(burin_device *d, uint64_t bytes, const char *what)
 {
@@ -200,7 +200,10 @@ bool device_record(burin_device *d, struct gpu_program *p, struct gpu_buffer *ar
     return dispatch.kernel && gpu_program_dispatch(p, &dispatch);
 }
 
-bool device_computes(const burin_device *d) { return gpu_device_caps(d->gpu)->type != GPU_TYPE_NULL; }
+bool device_computes(const burin_device *d)
+{
+    return gpu_device_caps(d->gpu)->type != GPU_TYPE_NULL;
+}
 
 bool device_run(burin_device *d, struct gpu_buffer *scratch, const struct kernel_call *call)
 {

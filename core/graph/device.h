@@ -54,7 +54,8 @@ bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, 
 /* A CPU driver's memory, with nothing in flight; NULL on other devices. */
 void *device_host_memory(burin_device *d, struct gpu_buffer *b, uint64_t offset, uint64_t bytes);
 
-/* Appends one kernel to a program; its tensors are variables with memory, or (var NULL) in `arena`. */
+/* Appends one kernel to a program; its tensors are variables with
+ * memory, or (var NULL) in `arena`. */
 struct kernel_call;
 bool device_record(burin_device *d, struct gpu_program *p, struct gpu_buffer *arena,
                    const struct kernel_call *call, const char *label);
@@ -66,12 +67,12 @@ struct gpu_buffer *device_scratch(burin_device *d, uint64_t least, uint64_t *byt
 void device_scratch_finish(burin_device *d, struct gpu_buffer *b);
 bool device_computes(const burin_device *d); /* false: the null device */
 
-/* ---- session.c ---------------------------------------------------------------------------- */
+/* ---- session.c ------------------------------------------------------------------------------- */
 
 /* Lets go of what was recorded; the next run records again. */
 void session_forget(burin_session *s);
 
-/* ---- var.c -------------------------------------------------------------------------------- */
+/* ---- var.c ----------------------------------------------------------------------------------- */
 
 /* Gives memory to every variable of the role that has none yet; role 0: of all roles. */
 bool vars_commit(burin_device *d, burin_role role);

@@ -69,7 +69,7 @@ void burin_session_memory(const burin_session *s, burin_memory *out)
     mem_free(root);
 }
 
-/* ---- recording ---------------------------------------------------------------------------- */
+/* ---- recording ------------------------------------------------------------------------------- */
 
 static bool record_call(struct emit *e, const struct kernel_call *call)
 {
@@ -151,7 +151,8 @@ static bool prepare(burin_session *s)
     if (!s->device) return fail("session %s: its device is gone", s->name);
     if (s->program && s->generation == s->device->generation) return true;
     const burin_var *absent = vars_absent(s->plan);
-    if (absent) return fail("session %s: variable %s is absent from the device", s->name, absent->name);
+    if (absent)
+        return fail("session %s: variable %s is absent from the device", s->name, absent->name);
     if (!has_memory(s) && !burin_device_commit(s->device, false))
         return fail_prefix("session %s", s->name);
     return record(s);

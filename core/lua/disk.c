@@ -17,7 +17,8 @@
 static int core_read_file(lua_State *L)
 {
     struct str s = { 0 };
-    if (!file_read(luaL_checkstring(L, 1), (size_t)luaL_optinteger(L, 2, 16 << 20), &s)) return script_raise(L);
+    if (!file_read(luaL_checkstring(L, 1), (size_t)luaL_optinteger(L, 2, 16 << 20), &s))
+        return script_raise(L);
     lua_pushlstring(L, s.data ? s.data : "", s.len);
     str_finish(&s);
     return 1;
@@ -28,7 +29,8 @@ static int core_read_part(lua_State *L)
 {
     struct file_map m;
     lua_Integer first = luaL_checkinteger(L, 2), count = luaL_checkinteger(L, 3);
-    luaL_argcheck(L, first >= 0 && count >= 0 && count <= 1 << 20, 3, "a start from 0 and at most 1 MiB are expected");
+    luaL_argcheck(L, first >= 0 && count >= 0 && count <= 1 << 20, 3,
+                  "a start from 0 and at most 1 MiB are expected");
     if (!file_map_open(&m, luaL_checkstring(L, 1))) return script_raise(L);
     size_t from = (uint64_t)first < m.bytes ? (size_t)first : m.bytes, left = m.bytes - from;
     lua_pushlstring(L, (const char *)m.data + from, (size_t)count < left ? (size_t)count : left);
@@ -52,7 +54,10 @@ static int core_append_file(lua_State *L)
     bool ok = f && fwrite(data, 1, n, f) == n && fflush(f) == 0;
     int error = errno;
     if (f) fclose(f);
-    if (!ok) { fail("cannot append to %s: %s", path, strerror(error)); return script_raise(L); }
+    if (!ok) {
+        fail("cannot append to %s: %s", path, strerror(error));
+        return script_raise(L);
+    }
     return 0;
 }
 
@@ -61,10 +66,14 @@ static int core_sync_file(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL || errno == EROFS);  /* some file systems cannot */
+    /* Some file systems cannot */
+    bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL || errno == EROFS);
     int error = errno;
     if (fd >= 0) close(fd);
-    if (!ok) { fail("cannot sync %s: %s", path, strerror(error)); return script_raise(L); }
+    if (!ok) {
+        fail("cannot sync %s: %s", path, strerror(error));
+        return script_raise(L);
+    }
     return 0;
 }
 
@@ -86,12 +95,18 @@ static int core_real_path(lua_State *L)
     return 1;
 }
 
-static int core_make_dirs(lua_State *L) { return file_make_dirs(luaL_checkstring(L, 1)) ? 0 : script_raise(L); }
+static int core_make_dirs(lua_State *L)
+{
+    return file_make_dirs(luaL_checkstring(L, 1)) ? 0 : script_raise(L);
+}
 
 static int core_remove_file(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
-    if (unlink(path) && errno != ENOENT) { fail("%s: cannot remove: %s", path, strerror(errno)); return script_raise(L); }
+    if (unlink(path) && errno != ENOENT) {
+        fail("%s: cannot remove: %s", path, strerror(errno));
+        return script_raise(L);
+    }
     return 0;
 }
 
@@ -101,7 +116,10 @@ static int core_list(lua_State *L)
     const char *path = luaL_checkstring(L, 1);
     struct dirent **entry;
     int n = scandir(path, &entry, NULL, alphasort), k = 0;
-    if (n < 0) { fail("%s: cannot list this folder: %s", path, strerror(errno)); return script_raise(L); }
+    if (n < 0) {
+        fail("%s: cannot list this folder: %s", path, strerror(errno));
+        return script_raise(L);
+    }
     lua_newtable(L);
     for (int i = 0; i < n; i++) {
         if (strcmp(entry[i]->d_name, ".") && strcmp(entry[i]->d_name, "..")) {
@@ -117,8 +135,12 @@ static int core_list(lua_State *L)
 /* core.rename(from, to): on the disk when this returns; `to` must not exist, or be a file. */
 static int core_rename(lua_State *L)
 {
-    const char *from = luaL_checkstring(L, 1), *to = luaL_checkstring(L, 2), *slash = strrchr(to, '/');
-    if (rename(from, to)) { fail("cannot rename %s to %s: %s", from, to, strerror(errno)); return script_raise(L); }
+    const char *from = luaL_checkstring(L, 1), *to = luaL_checkstring(L, 2),
+               *slash = strrchr(to, '/');
+    if (rename(from, to)) {
+        fail("cannot rename %s to %s: %s", from, to, strerror(errno));
+        return script_raise(L);
+    }
     lua_settop(L, 0);
     lua_pushlstring(L, slash ? to : ".", slash ? (size_t)(slash - to) + 1 : 1);
     return core_sync_file(L);
@@ -185,7 +207,8 @@ static int core_sha256(lua_State *L)
     return push_sha256(L, s, n);
 }
 
-/* core.sha256_file(path, first?, count?) -> 64 hex digits of the bytes from `first` (0) on, `count` of them at most */
+/* core.sha256_file(path, first?, count?) -> 64 hex digits of the bytes from `first`
+ * (0) on, `count` of them at most */
 static int core_sha256_file(lua_State *L)
 {
     struct file_map m;

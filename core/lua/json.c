@@ -13,7 +13,7 @@ static void push_json(lua_State *L, const json_t *j)
         const char *key;
         json_t *value;
         lua_newtable(L);
-        json_object_foreach((json_t *)j, key, value) {
+        json_object_foreach ((json_t *)j, key, value) {
             push_json(L, value);
             lua_setfield(L, -2, key);
         }
@@ -44,7 +44,7 @@ static json_t *to_json(lua_State *L, int index, int depth)
     case LUA_TBOOLEAN: return json_boolean(lua_toboolean(L, index));
     case LUA_TNUMBER:
         if (lua_isinteger(L, index)) return json_integer(lua_tointeger(L, index));
-        return json_real(lua_tonumber(L, index));  /* NULL for NaN: stored as null below */
+        return json_real(lua_tonumber(L, index)); /* NULL for NaN: stored as null below */
     case LUA_TSTRING: {
         size_t n;
         const char *s = lua_tolstring(L, index, &n);

@@ -9,7 +9,10 @@
 
 /* ---- loaders --------------------------------------------------------------------------------- */
 
-struct model_file { const struct burin_loader *loader; void *self; };
+struct model_file {
+    const struct burin_loader *loader;
+    void *self;
+};
 
 static struct model_file *model_check(lua_State *L, int index)
 {
@@ -68,7 +71,8 @@ static int model_names(lua_State *L)
     return 1;
 }
 
-static bool model_find(lua_State *L, struct model_file *m, struct burin_tensor_info *info, int64_t *at)
+static bool model_find(lua_State *L, struct model_file *m, struct burin_tensor_info *info,
+                       int64_t *at)
 {
     const char *name = luaL_checkstring(L, 2);
     lua_getiuservalue(L, 1, 1);
@@ -99,7 +103,8 @@ static int model_info(lua_State *L)
     return 1;
 }
 
-/* f:read(name) -> tensor, or nil when the file has none of that name. A mapped file is not copied. */
+/* f:read(name) -> tensor, or nil when the file has none of that
+ * name. A mapped file is not copied. */
 static int model_read(lua_State *L)
 {
     struct model_file *m = model_check(L, 1);
@@ -107,7 +112,8 @@ static int model_read(lua_State *L)
     int64_t at;
     if (!model_find(L, m, &info, &at)) return 0;
     const int64_t none[1] = { 0 };
-    struct tensor *t = tensor_push(L, (burin_dtype)info.dtype, info.mapped ? 1 : info.rank, info.mapped ? none : info.dim);
+    struct tensor *t = tensor_push(L, (burin_dtype)info.dtype, info.mapped ? 1 : info.rank,
+                                   info.mapped ? none : info.dim);
     t->rank = info.rank;
     t->count = 1;
     for (int i = 0; i < info.rank; i++) t->count *= t->dim[i] = info.dim[i];
@@ -155,7 +161,8 @@ static void export_info(lua_State *L, int i, struct burin_tensor_info *info)
         lua_pop(L, 2);
         uint64_t count = 1;
         for (int k = 0; k < info->rank; k++)
-            if (__builtin_mul_overflow(count, (uint64_t)info->dim[k], &count)) luaL_error(L, "export: %s is too large", info->name);
+            if (__builtin_mul_overflow(count, (uint64_t)info->dim[k], &count))
+                luaL_error(L, "export: %s is too large", info->name);
         info->bytes = count * burin_dtype_bytes((burin_dtype)info->dtype);
     } else {
         const struct tensor *t = tensor_check(L, -1);
@@ -167,9 +174,10 @@ static void export_info(lua_State *L, int i, struct burin_tensor_info *info)
     lua_pop(L, 3);
 }
 
-/* Writes item i: a tensor, or what its function returns. Lua does not know how large tensors are, so it is told when to
- * collect. Raises nothing: false, with the error recorded. */
-static bool export_put(lua_State *L, const struct burin_exporter *x, void *self, int i, uint64_t *garbage)
+/* Writes item i: a tensor, or what its function returns. Lua does not know how large tensors are,
+ * so it is told when to collect. Raises nothing: false, with the error recorded. */
+static bool export_put(lua_State *L, const struct burin_exporter *x, void *self, int i,
+                       uint64_t *garbage)
 {
     struct burin_tensor_info info;
     int top = lua_gettop(L);
@@ -178,7 +186,7 @@ static bool export_put(lua_State *L, const struct burin_exporter *x, void *self,
     lua_rawgeti(L, -1, 2);
     bool made = lua_isfunction(L, -1), ok = true;
     if (made && lua_pcall(L, 0, 1, 0)) {
-        if (lua_istable(L, -1)) lua_getfield(L, -1, "message");  /* of an error with an exit code */
+        if (lua_istable(L, -1)) lua_getfield(L, -1, "message"); /* of an error with an exit code */
         ok = fail("%s", lua_isstring(L, -1) ? lua_tostring(L, -1) : "an export's function failed");
     }
     const struct tensor *t = ok ? luaL_testudata(L, -1, "burin.tensor") : NULL;
@@ -194,8 +202,9 @@ static bool export_put(lua_State *L, const struct burin_exporter *x, void *self,
     return ok;
 }
 
-/* core.export(path, format, { { name, tensor }, ... }, { key = value }): whole, synced and read back, or not there at all.
- * Instead of a tensor a function may stand that returns it when its turn comes, with dtype = and shape = beside it. */
+/* core.export(path, format, { { name, tensor }, ... }, { key = value }): whole, synced and read
+ * back, or not there at all. Instead of a tensor a function may stand that returns it when its turn
+ * comes, with dtype = and shape = beside it. */
 static int core_export(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1), *format = luaL_checkstring(L, 2);
@@ -204,7 +213,8 @@ static int core_export(lua_State *L)
     if (!x) return script_raise(L);
     int n = (int)lua_rawlen(L, 3);
     struct burin_tensor_info info;
-    for (int i = 1; i <= n; i++) export_info(L, i, &info);  /* checked first: nothing raises while the exporter is open */
+    /* Checked first: nothing raises while the exporter is open */
+    for (int i = 1; i <= n; i++) export_info(L, i, &info);
     void *self = NULL;
     bool ok = !x->begin(path, &self);
     if (ok && x->meta && lua_istable(L, 4))
@@ -230,14 +240,9 @@ void script_open_model(lua_State *L)
         { NULL, NULL },
     };
     static const luaL_Reg model[] = {
-        { "__gc", model_gc },
-        { "__close", model_gc },
-        { "close", model_gc },
-        { "names", model_names },
-        { "info", model_info },
-        { "read", model_read },
-        { "meta", model_meta },
-        { NULL, NULL },
+        { "__gc", model_gc },     { "__close", model_gc }, { "close", model_gc },
+        { "names", model_names }, { "info", model_info },  { "read", model_read },
+        { "meta", model_meta },   { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);
     luaL_newmetatable(L, MODEL);

@@ -8,12 +8,10 @@
 #include "lua/script.h"
 #include "plug/plug.h"
 
-static bool is_recipe(const lua_Debug *d)
-{
-    return d->source[0] == '@';
-}
+static bool is_recipe(const lua_Debug *d) { return d->source[0] == '@'; }
 
-/* The whole path of a recipe, not Lua's shortened one: people click on it, and options.lua opens it. */
+/* The whole path of a recipe, not Lua's shortened one: people click on
+ * it, and options.lua opens it. */
 static void push_position(lua_State *L, const lua_Debug *d)
 {
     lua_pushfstring(L, "%s:%d", is_recipe(d) ? d->source + 1 : d->short_src, d->currentline);
@@ -23,7 +21,8 @@ static void push_position(lua_State *L, const lua_Debug *d)
 static void push_recipe_position(lua_State *L)
 {
     lua_Debug d;
-    if (!lua_getstack(L, 1, &d) || !lua_getinfo(L, "Sl", &d) || !is_recipe(&d) || d.currentline <= 0) {
+    if (!lua_getstack(L, 1, &d) || !lua_getinfo(L, "Sl", &d) || !is_recipe(&d) ||
+        d.currentline <= 0) {
         lua_pushliteral(L, "");
         return;
     }
@@ -62,7 +61,8 @@ static const struct embed_file *find_module(const char *name, const char *suffix
     return NULL;
 }
 
-/* package.searchers entry: the library out of the binary. "burin.nn" is burin/nn.lua, "burin" burin/init.lua. */
+/* package.searchers entry: the library out of the binary. "burin.nn" is
+ * burin/nn.lua, "burin" burin/init.lua. */
 static int library_searcher(lua_State *L)
 {
     const char *name = luaL_checkstring(L, 1);
@@ -73,7 +73,9 @@ static int library_searcher(lua_State *L)
         return 1;
     }
     lua_pushfstring(L, "=%s", f->name);
-    if (luaL_loadbufferx(L, (const char *)f->data, (size_t)(f->end - f->data), lua_tostring(L, -1), "t")) return lua_error(L);
+    if (luaL_loadbufferx(L, (const char *)f->data, (size_t)(f->end - f->data), lua_tostring(L, -1),
+                         "t"))
+        return lua_error(L);
     lua_pushstring(L, f->name);
     return 2;
 }
@@ -98,7 +100,7 @@ static int open_core(lua_State *L)
 
 static int traceback(lua_State *L)
 {
-    if (lua_type(L, 1) == LUA_TTABLE) return 1;  /* { exit =, message = } of the library */
+    if (lua_type(L, 1) == LUA_TTABLE) return 1; /* { exit =, message = } of the library */
     const char *text = luaL_tolstring(L, 1, NULL);
     if (getenv("BURIN_TRACEBACK")) luaL_traceback(L, L, text, 1);
     return 1;
@@ -112,7 +114,7 @@ void script_open_library(lua_State *L)
     lua_getfield(L, -1, "preload");
     lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     lua_getfield(L, -3, "searchers");
-    lua_newtable(L);  /* only the library: neither LUA_PATH nor the working directory is searched */
+    lua_newtable(L); /* only the library: neither LUA_PATH nor the working directory is searched */
     lua_rawgeti(L, -2, 1);
     lua_rawseti(L, -2, 1);
     lua_pushcfunction(L, library_searcher);

@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- The rules of the house that a compiler does not check: layers, names of foreign libraries, sizes, licence lines, the
--- README's reading path. From the root: lua5.4 tests/null/house_test.lua
+-- The rules of the house that a compiler does not check: layers, names of foreign libraries, sizes, format, licence
+-- lines, the README's reading path. From the root: lua5.4 tests/null/house_test.lua
 local LINES = 1000                                        -- of a source file
 local FUNCTION = 120                                      -- lines of a C function
+local COLUMNS = 100                                       -- of a line of C, in characters
 local CEILINGS = {                                        -- of files below a folder
   { "^shaders/", 150 }, { "^scripts/burin/models/", 300 }, { "^recipes/", 60 },
 }
@@ -16,6 +17,8 @@ local LAYERS = {
   data = { "base", "plug" }, lua = { "base", "gpu", "plug", "graph", "host", "data" },
   main = { "base", "gpu", "plug", "graph", "host", "data", "lua" },
 }
+-- What stays as it is: the header that the first plugins were compiled with.
+local FROZEN = { ["tests/abi/burin_plugin_v1.h"] = true }
 -- The exceptions: graphs meet the device in two files, and no file but these two of lua/ asks gpu/ for anything,
 -- and that only to list devices.
 local EXCEPT = { ["core/graph/device.c"] = "gpu", ["core/graph/session.c"] = "gpu" }
@@ -99,6 +102,31 @@ local function check_functions(path, code)
   end
 end
 
+local function check_columns(path, text)
+  local line = 0
+  for one in text:gmatch "([^\n]*)\n" do
+    line = line + 1
+    local n = utf8.len(one)
+    check(n and n <= COLUMNS, "%s:%d: %s", path, line, n and n .. " columns" or "no UTF-8")
+  end
+end
+
+-- One process for all files; what it finds goes to stderr, so that is joined.
+local function check_format(paths)
+  local pipe = io.popen("LC_ALL=C clang-format --dry-run -Werror " .. table.concat(paths, " ") .. " 2>&1")
+  local said = pipe:read "a"
+  local ok, _, code = pipe:close()
+  check(code ~= 127, "clang-format is not installed, so the format of the C files cannot be checked; ./setup installs it")
+  if ok or code == 127 then return end
+  local seen = {}
+  for path, line in said:gmatch "([%w_/.-]+%.[ch]):(%d+):%d+: error" do
+    if not seen[path] then check(false, "%s:%s: not as clang-format has it; run clang-format -i %s", path, line, path) end
+    seen[path] = true
+  end
+  check(next(seen), "clang-format failed: %s", said)
+end
+
+local sources = {}
 for _, path in ipairs(files) do
   local text = read(path)
   local n = lines_of(text)
@@ -113,6 +141,10 @@ for _, path in ipairs(files) do
   if path:match "%.[ch]$" then
     local code = code_of(text)
     check_functions(path, code)
+    if not FROZEN[path] then
+      sources[#sources + 1] = path
+      check_columns(path, text)
+    end
     if not path:match "^tests/" then check_includes(path, text) end
     if path:match "^core/" then
       check(path:match "^core/gpu/" or not code:find "%f[%w_]Vk%u", "%s: Vulkan outside core/gpu", path)
@@ -121,6 +153,8 @@ for _, path in ipairs(files) do
     end
   end
 end
+
+check_format(sources)
 
 -- "| `path` | 123 |" in the README: within a tenth of the truth, all together about what the text says.
 local total, readme = 0, read "README.md"
