@@ -67,6 +67,7 @@ const char *burin_error(void);
 
 size_t burin_dtype_bytes(burin_dtype dtype);         /* bytes per element */
 const char *burin_dtype_name(burin_dtype dtype);     /* "f32" */
+burin_dtype burin_dtype_find(const char *name);      /* the other way; 0 when there is none */
 int64_t burin_shape_count(const burin_shape *shape); /* number of elements */
 
 /* ---- devices --------------------------------------------------------------------------------- */

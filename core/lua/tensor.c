@@ -9,25 +9,13 @@
 
 #define TENSOR "burin.tensor"
 
-static const struct {
-    const char *name;
-    burin_dtype dtype;
-} dtype_names[] = {
-    { "f32", BURIN_F32 },   { "f16", BURIN_F16 },         { "bf16", BURIN_BF16 },
-    { "i32", BURIN_I32 },   { "f64", BURIN_F64 },         { "i64", BURIN_I64 },
-    { "i16", BURIN_I16 },   { "i8", BURIN_I8 },           { "u8", BURIN_U8 },
-    { "bool", BURIN_BOOL }, { "f8_e4m3", BURIN_F8_E4M3 }, { "f8_e5m2", BURIN_F8_E5M2 },
-    { "u16", BURIN_U16 },   { "u32", BURIN_U32 },         { "u64", BURIN_U64 },
-};
-
 burin_dtype script_dtype(lua_State *L, int index, burin_dtype fallback)
 {
     if (lua_isnoneornil(L, index) && fallback) return fallback;
     const char *name = luaL_checkstring(L, index);
-    for (int i = 0; i < COUNT_OF(dtype_names); i++)
-        if (!strcmp(name, dtype_names[i].name)) return dtype_names[i].dtype;
-    luaL_error(L, "unknown element type '%s' (f32, f16, bf16, i32 ...)", name);
-    return 0;
+    burin_dtype d = burin_dtype_find(name);
+    if (!d) luaL_error(L, "unknown element type '%s' (f32, f16, bf16, i32 ...)", name);
+    return d;
 }
 
 int script_shape(lua_State *L, int index, int64_t *dim, int max_rank)
