@@ -10,42 +10,33 @@
 
 struct arena_block {
     struct arena_block *next;
-    size_t bytes;                 /* after the header */
+    size_t bytes; /* after the header */
     _Alignas(ALIGNMENT) uint8_t data[];
 };
 
 void *mem_alloc(size_t bytes)
 {
     void *p = calloc(1, bytes ? bytes : 1);
-    if (!p)
-        panic("out of host memory (%zu bytes asked)", bytes);
+    if (!p) panic("out of host memory (%zu bytes asked)", bytes);
     return p;
 }
 
 void *mem_grow(void *p, size_t old_bytes, size_t bytes)
 {
-    if (!p)
-        return mem_alloc(bytes);
+    if (!p) return mem_alloc(bytes);
     uint8_t *grown = realloc(p, bytes ? bytes : 1);
-    if (!grown)
-        panic("out of host memory (%zu bytes asked)", bytes);
-    if (bytes > old_bytes)
-        memset(grown + old_bytes, 0, bytes - old_bytes);
+    if (!grown) panic("out of host memory (%zu bytes asked)", bytes);
+    if (bytes > old_bytes) memset(grown + old_bytes, 0, bytes - old_bytes);
     return grown;
 }
 
-void mem_free(void *p)
-{
-    free(p);
-}
+void mem_free(void *p) { free(p); }
 
 void *array_reserve(void *array, int n, int *capacity, size_t element_bytes)
 {
-    if (n < *capacity)
-        return array;
+    if (n < *capacity) return array;
     int wanted = *capacity < 8 ? 8 : *capacity * 2;
-    if (wanted <= n)
-        wanted = n + 1;
+    if (wanted <= n) wanted = n + 1;
     array = mem_grow(array, (size_t)*capacity * element_bytes, (size_t)wanted * element_bytes);
     *capacity = wanted;
     return array;
@@ -53,8 +44,7 @@ void *array_reserve(void *array, int n, int *capacity, size_t element_bytes)
 
 void *arena_alloc(struct arena *a, size_t bytes)
 {
-    if (bytes > SIZE_MAX / 2)
-        panic("arena_alloc of %zu bytes", bytes);
+    if (bytes > SIZE_MAX / 2) panic("arena_alloc of %zu bytes", bytes);
     bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (!a->head || a->head->bytes - a->used < bytes) {
         size_t room = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
@@ -81,5 +71,5 @@ void arena_finish(struct arena *a)
         next = b->next;
         mem_free(b);
     }
-    *a = (struct arena){0};
+    *a = (struct arena){ 0 };
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * base.h - what every layer uses: errors, memory, strings, files, hashes, random numbers. Depends on libc. */
+ * base.h - what every layer uses: errors, memory, strings, files, hashes,
+ * random numbers. Depends on libc. */
 #ifndef BURIN_BASE_H
 #define BURIN_BASE_H
 
@@ -13,9 +14,11 @@
 
 /* ---- errors (err.c) -------------------------------------------------------------------------- */
 
-/* Records the sentence as this thread's error and returns false, so `return fail(...)` reads well. */
+/* Records the sentence as this thread's error and returns false, so
+ * `return fail(...)` reads well. */
 bool fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
-/* What failed, for whoever turns it into an exit code: FAIL_PLAIN after fail(), what fail_as() said after that. */
+/* What failed, for whoever turns it into an exit code: FAIL_PLAIN after fail(), else what fail_as()
+ * was told. */
 enum fail_kind { FAIL_PLAIN, FAIL_NOT_FINITE };
 bool fail_as(enum fail_kind kind, const char *fmt, ...) PRINTF_LIKE(2, 3);
 enum fail_kind fail_kind(void);
@@ -25,30 +28,40 @@ bool fail_prefix(const char *fmt, ...) PRINTF_LIKE(1, 2);
 _Noreturn void panic(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
 enum log_level { LOG_QUIET, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
-extern enum log_level log_threshold;                       /* LOG_INFO unless --verbose or --quiet */
-void log_line(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);  /* one line on stderr */
+extern enum log_level log_threshold; /* LOG_INFO unless --verbose or --quiet */
+/* One line on stderr */
+void log_line(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* ---- memory (arena.c) ------------------------------------------------------------------------ */
 
 /* Zeroed; aborts when the host is out of memory (in one place: mem_alloc). */
 void *mem_alloc(size_t bytes);
-void *mem_grow(void *p, size_t old_bytes, size_t bytes);   /* the new part is zeroed */
+void *mem_grow(void *p, size_t old_bytes, size_t bytes); /* the new part is zeroed */
 void mem_free(void *p);
 /* Makes room for element n of an array and returns the (possibly moved) array. */
 void *array_reserve(void *array, int n, int *capacity, size_t element_bytes);
 
-struct arena { struct arena_block *head; size_t used; };   /* zero-initialised = empty */
-void *arena_alloc(struct arena *a, size_t bytes);          /* zeroed, 16-byte aligned */
+/* Zero-initialised = empty */
+struct arena {
+    struct arena_block *head;
+    size_t used;
+};
+void *arena_alloc(struct arena *a, size_t bytes); /* zeroed, 16-byte aligned */
 char *arena_strdup(struct arena *a, const char *s);
 void arena_finish(struct arena *a);
 
 /* ---- strings (str.c) ------------------------------------------------------------------------- */
 
-struct str { char *data; size_t len, cap; };               /* zero-initialised = ""; data NUL-terminated */
+/* Zero-initialised = ""; data NUL-terminated */
+struct str {
+    char *data;
+    size_t len, cap;
+};
 void str_add(struct str *s, const char *text);
 void str_add_bytes(struct str *s, const void *bytes, size_t n);
 void str_addf(struct str *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
-void str_add_json(struct str *s, const char *text, size_t n);  /* quoted and escaped; bad UTF-8 -> U+FFFD */
+/* Quoted and escaped; bad UTF-8 -> U+FFFD */
+void str_add_json(struct str *s, const char *text, size_t n);
 void str_finish(struct str *s);
 char *str_dup(const char *s);
 /* Nearest of the candidates by edit distance, or NULL when none is near: for "did you mean". */
@@ -56,39 +69,45 @@ const char *str_nearest(const char *word, const char *const *candidates, int n);
 
 /* ---- files (file.c) -------------------------------------------------------------------------- */
 
-struct file_map { const uint8_t *data; size_t bytes; };    /* read-only view of a file */
-bool file_map_open(struct file_map *m, const char *path);  /* names the path in its error */
+/* Read-only view of a file */
+struct file_map {
+    const uint8_t *data;
+    size_t bytes;
+};
+bool file_map_open(struct file_map *m, const char *path); /* names the path in its error */
 void file_map_close(struct file_map *m);
 bool file_read(const char *path, size_t max_bytes, struct str *out);
 /* Crash-safe writing: temp file beside `path`, then fsync, rename, fsync of the folder. */
 struct file_out;
 struct file_out *file_out_open(const char *path);
-bool file_out_write(struct file_out *f, const void *bytes, size_t n);  /* errors are sticky */
-bool file_out_commit(struct file_out *f);                  /* frees f either way */
-void file_out_abort(struct file_out *f);                   /* removes the temp file; accepts NULL */
+bool file_out_write(struct file_out *f, const void *bytes, size_t n); /* errors are sticky */
+bool file_out_commit(struct file_out *f);                             /* frees f either way */
+void file_out_abort(struct file_out *f); /* removes the temp file; accepts NULL */
 bool file_write(const char *path, const void *bytes, size_t n);
-bool file_make_dirs(const char *path);                     /* mkdir -p */
+bool file_make_dirs(const char *path); /* mkdir -p */
 bool file_exists(const char *path);
-char *file_cache_dir(const char *leaf);                    /* $XDG_CACHE_HOME/burin/<leaf>, made; caller frees */
+char *file_cache_dir(const char *leaf); /* $XDG_CACHE_HOME/burin/<leaf>, made; caller frees */
 
-/* ---- hashes and random numbers (hash.c, philox.h) --------------------------------------------- */
+/* ---- hashes and random numbers (hash.c, philox.h) -------------------------------------------- */
 
-uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed);           /* XXH3 */
+uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed); /* XXH3 */
 void hash_sha256(const void *bytes, size_t n, uint8_t out[32]);
 /* Philox 4x32-10 (Salmon et al., SC 2011): the numbers of shaders/lib/philox.glsl on the host. */
 void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
-/* ---- small numbers (half.c) ------------------------------------------------------------------- */
+/* ---- small numbers (half.c) ------------------------------------------------------------------ */
 
-uint16_t f32_to_f16(float f);    /* round to nearest even, overflow to infinity */
+uint16_t f32_to_f16(float f); /* round to nearest even, overflow to infinity */
 float f16_to_f32(uint16_t h);
-uint16_t f32_to_bf16(float f);   /* round to nearest even; NaN stays NaN */
+uint16_t f32_to_bf16(float f); /* round to nearest even; NaN stays NaN */
 float bf16_to_f32(uint16_t h);
-double clock_seconds(void);      /* monotonic */
+double clock_seconds(void); /* monotonic */
 
-/* ---- all cores (parallel.c) --------------------------------------------------------------------- */
+/* ---- all cores (parallel.c) ------------------------------------------------------------------ */
 
-/* Calls run(user, begin, end) for parts of 0 .. n - 1, each at least `least` long, on as many threads; returns when all have. */
-void parallel(int64_t n, int64_t least, void (*run)(void *user, int64_t begin, int64_t end), void *user);
+/* Calls run(user, begin, end) for parts of 0 .. n - 1, each at least `least` long, on as many
+ * threads; returns when all have. */
+void parallel(int64_t n, int64_t least, void (*run)(void *user, int64_t begin, int64_t end),
+              void *user);
 
 #endif

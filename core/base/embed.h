@@ -3,7 +3,10 @@
 #ifndef BURIN_EMBED_H
 #define BURIN_EMBED_H
 
-struct embed_file { const char *name; const unsigned char *data, *end; };
+struct embed_file {
+    const char *name;
+    const unsigned char *data, *end;
+};
 
 /* NULL-terminated: SPIR-V ("matmul_cpu"), the Lua library ("burin/nn.lua"), data tables. */
 extern const struct embed_file embed_spirv[], embed_lua[], embed_data[];

@@ -15,15 +15,9 @@ static _Thread_local enum fail_kind error_kind;
 
 enum log_level log_threshold = LOG_INFO;
 
-const char *burin_error(void)
-{
-    return error_text[0] ? error_text : "no error";
-}
+const char *burin_error(void) { return error_text[0] ? error_text : "no error"; }
 
-enum fail_kind fail_kind(void)
-{
-    return error_kind;
-}
+enum fail_kind fail_kind(void) { return error_kind; }
 
 static bool fail_list(enum fail_kind kind, const char *fmt, va_list args)
 {
@@ -60,9 +54,8 @@ bool fail_prefix(const char *fmt, ...)
     va_start(args, fmt);
     int n = vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    if (n < 0)
-        return false;
-    struct str whole = {0};
+    if (n < 0) return false;
+    struct str whole = { 0 };
     str_addf(&whole, "%s: %s", text, error_text);
     size_t keep = whole.len < ERROR_BYTES ? whole.len : ERROR_BYTES - 1;
     memcpy(error_text, whole.data, keep);
@@ -84,11 +77,10 @@ _Noreturn void panic(const char *fmt, ...)
 
 void log_line(enum log_level level, const char *fmt, ...)
 {
-    static const char *const names[] = {"", "error: ", "warning: ", "", ""};
-    if (level == LOG_QUIET || level > log_threshold)
-        return;
+    static const char *const names[] = { "", "error: ", "warning: ", "", "" };
+    if (level == LOG_QUIET || level > log_threshold) return;
     /* One fwrite per line, so that lines of several threads do not mix. */
-    struct str line = {0};
+    struct str line = { 0 };
     va_list args;
     va_start(args, fmt);
     char text[ERROR_BYTES];

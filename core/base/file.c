@@ -19,58 +19,49 @@ static bool fail_errno(const char *doing, const char *path)
 
 bool file_map_open(struct file_map *m, const char *path)
 {
-    *m = (struct file_map){0};
+    *m = (struct file_map){ 0 };
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return fail_errno("open", path);
+    if (fd < 0) return fail_errno("open", path);
     struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(fd);
         return fail("cannot read %s: not a regular file", path);
     }
     void *p = NULL;
-    if (st.st_size > 0)
-        p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (st.st_size > 0) p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     int error = errno;
     close(fd);
     errno = error;
-    if (p == MAP_FAILED)
-        return fail_errno("map", path);
-    m->data = p ? p : (const uint8_t *)"";  /* mmap refuses empty files */
+    if (p == MAP_FAILED) return fail_errno("map", path);
+    m->data = p ? p : (const uint8_t *)""; /* mmap refuses empty files */
     m->bytes = (size_t)st.st_size;
     return true;
 }
 
 void file_map_close(struct file_map *m)
 {
-    if (m->bytes)
-        munmap((void *)(uintptr_t)m->data, m->bytes);
-    *m = (struct file_map){0};
+    if (m->bytes) munmap((void *)(uintptr_t)m->data, m->bytes);
+    *m = (struct file_map){ 0 };
 }
 
 bool file_read(const char *path, size_t max_bytes, struct str *out)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return fail_errno("open", path);
+    if (fd < 0) return fail_errno("open", path);
     out->len = 0;
     str_add(out, "");
     char part[16384];
     ssize_t n;
     while ((n = read(fd, part, sizeof part)) != 0) {
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 || out->len + (size_t)n > max_bytes)
-            break;
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 || out->len + (size_t)n > max_bytes) break;
         str_add_bytes(out, part, (size_t)n);
     }
     int error = errno;
     close(fd);
     errno = error;
-    if (n < 0)
-        return fail_errno("read", path);
-    if (n > 0)
-        return fail("%s is larger than the %zu bytes expected at most", path, max_bytes);
+    if (n < 0) return fail_errno("read", path);
+    if (n > 0) return fail("%s is larger than the %zu bytes expected at most", path, max_bytes);
     return true;
 }
 
@@ -79,7 +70,7 @@ bool file_read(const char *path, size_t max_bytes, struct str *out)
 struct file_out {
     char *path, *temp;
     FILE *file;
-    int error;                    /* errno of the first failure */
+    int error; /* errno of the first failure */
 };
 
 static void file_out_free(struct file_out *f)
@@ -92,7 +83,7 @@ static void file_out_free(struct file_out *f)
 struct file_out *file_out_open(const char *path)
 {
     static atomic_uint serial;
-    struct str temp = {0};
+    struct str temp = { 0 };
     str_addf(&temp, "%s.tmp-%ld-%u", path, (long)getpid(), atomic_fetch_add(&serial, 1));
     /* open, not mkstemp: the file takes the permissions that the user's umask gives. */
     int fd = open(temp.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -116,10 +107,8 @@ struct file_out *file_out_open(const char *path)
 
 bool file_out_write(struct file_out *f, const void *bytes, size_t n)
 {
-    if (!f->error && n && fwrite(bytes, 1, n, f->file) != n)
-        f->error = errno ? errno : EIO;
-    if (!f->error)
-        return true;
+    if (!f->error && n && fwrite(bytes, 1, n, f->file) != n) f->error = errno ? errno : EIO;
+    if (!f->error) return true;
     errno = f->error;
     return fail_errno("write", f->path);
 }
@@ -129,25 +118,20 @@ static bool sync_folder(const char *path)
 {
     char *dir = str_dup(path);
     char *slash = strrchr(dir, '/');
-    if (slash)
-        slash[slash == dir ? 1 : 0] = 0;
+    if (slash) slash[slash == dir ? 1 : 0] = 0;
     int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     mem_free(dir);
-    if (fd < 0)
-        return fail_errno("open the folder of", path);
-    bool ok = fsync(fd) == 0 || errno == EINVAL || errno == EROFS;  /* some file systems cannot */
+    if (fd < 0) return fail_errno("open the folder of", path);
+    bool ok = fsync(fd) == 0 || errno == EINVAL || errno == EROFS; /* some file systems cannot */
     close(fd);
     return ok || fail_errno("sync the folder of", path);
 }
 
 bool file_out_commit(struct file_out *f)
 {
-    if (!f->error && (fflush(f->file) != 0 || fsync(fileno(f->file)) != 0))
-        f->error = errno;
-    if (fclose(f->file) != 0 && !f->error)
-        f->error = errno;
-    if (!f->error && rename(f->temp, f->path) != 0)
-        f->error = errno;
+    if (!f->error && (fflush(f->file) != 0 || fsync(fileno(f->file)) != 0)) f->error = errno;
+    if (fclose(f->file) != 0 && !f->error) f->error = errno;
+    if (!f->error && rename(f->temp, f->path) != 0) f->error = errno;
     bool ok = !f->error;
     if (!ok) {
         unlink(f->temp);
@@ -161,8 +145,7 @@ bool file_out_commit(struct file_out *f)
 
 void file_out_abort(struct file_out *f)
 {
-    if (!f)
-        return;
+    if (!f) return;
     fclose(f->file);
     unlink(f->temp);
     file_out_free(f);
@@ -171,26 +154,21 @@ void file_out_abort(struct file_out *f)
 bool file_write(const char *path, const void *bytes, size_t n)
 {
     struct file_out *f = file_out_open(path);
-    if (!f)
-        return false;
+    if (!f) return false;
     file_out_write(f, bytes, n);
     return file_out_commit(f);
 }
 
 /* ---- folders --------------------------------------------------------------------------------- */
 
-bool file_exists(const char *path)
-{
-    return access(path, F_OK) == 0;
-}
+bool file_exists(const char *path) { return access(path, F_OK) == 0; }
 
 bool file_make_dirs(const char *path)
 {
     char *p = str_dup(path);
     bool ok = true;
     for (char *c = p; ok && *c; c++) {
-        if (c[1] && c[1] != '/')
-            continue;
+        if (c[1] && c[1] != '/') continue;
         char kept = c[1];
         c[1] = 0;
         if (*c != '/' && mkdir(p, 0777) != 0 && errno != EEXIST)
@@ -207,14 +185,11 @@ bool file_make_dirs(const char *path)
 char *file_cache_dir(const char *leaf)
 {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    struct str path = {0};
-    if (xdg && *xdg == '/')  /* the XDG specification says to ignore relative paths */
+    struct str path = { 0 };
+    if (xdg && *xdg == '/') /* the XDG specification says to ignore relative paths */
         str_addf(&path, "%s/burin/%s", xdg, leaf);
-    else if (home && *home)
-        str_addf(&path, "%s/.cache/burin/%s", home, leaf);
-    else
-        fail("no cache folder: neither XDG_CACHE_HOME nor HOME is set");
-    if (path.data && !file_make_dirs(path.data))
-        str_finish(&path);
+    else if (home && *home) str_addf(&path, "%s/.cache/burin/%s", home, leaf);
+    else fail("no cache folder: neither XDG_CACHE_HOME nor HOME is set");
+    if (path.data && !file_make_dirs(path.data)) str_finish(&path);
     return path.data;
 }

@@ -22,10 +22,8 @@ static float bits_float(uint32_t u)
 uint16_t f32_to_f16(float f)
 {
     uint32_t u = float_bits(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
-    if (a > 0x7f800000)
-        return (uint16_t)(sign | 0x7e00);      /* NaN */
-    if (a >= 0x477ff000)
-        return (uint16_t)(sign | 0x7c00);      /* 65520 and above round to infinity */
+    if (a > 0x7f800000) return (uint16_t)(sign | 0x7e00);  /* NaN */
+    if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* 65520 and above round to infinity */
     if (a < 0x38800000) {
         /* Subnormal: adding 0.5 lets the FPU round to multiples of 2^-24. */
         return (uint16_t)(sign | (float_bits(bits_float(a) + 0.5f) - float_bits(0.5f)));
@@ -37,10 +35,8 @@ uint16_t f32_to_f16(float f)
 float f16_to_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, a = h & 0x7fff;
-    if (a >= 0x7c00)
-        return bits_float(sign | 0x7f800000 | (a & 0x3ff) << 13);
-    if (a >= 0x400)
-        return bits_float(sign | ((a << 13) + 0x38000000));
+    if (a >= 0x7c00) return bits_float(sign | 0x7f800000 | (a & 0x3ff) << 13);
+    if (a >= 0x400) return bits_float(sign | ((a << 13) + 0x38000000));
     return bits_float(sign | float_bits((float)a * 0x1p-24f));
 }
 
@@ -48,14 +44,11 @@ uint16_t f32_to_bf16(float f)
 {
     uint32_t u = float_bits(f);
     if ((u & 0x7fffffff) > 0x7f800000)
-        return (uint16_t)(u >> 16 | 0x40);     /* keep a NaN whose payload sits in the low bits */
+        return (uint16_t)(u >> 16 | 0x40); /* keep a NaN whose payload sits in the low bits */
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-float bf16_to_f32(uint16_t h)
-{
-    return bits_float((uint32_t)h << 16);
-}
+float bf16_to_f32(uint16_t h) { return bits_float((uint32_t)h << 16); }
 
 double clock_seconds(void)
 {

@@ -21,10 +21,7 @@ static const uint32_t sha256_k[64] = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
-static uint32_t rotr(uint32_t x, int n)
-{
-    return x >> n | x << (32 - n);
-}
+static uint32_t rotr(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 static void sha256_block(uint32_t state[8], const uint8_t *p)
 {
@@ -49,40 +46,34 @@ static void sha256_block(uint32_t state[8], const uint8_t *p)
         v[4] += t1;
         v[0] = t1 + s0 + majority;
     }
-    for (int i = 0; i < 8; i++)
-        state[i] += v[i];
+    for (int i = 0; i < 8; i++) state[i] += v[i];
 }
 
 void hash_sha256(const void *bytes, size_t n, uint8_t out[32])
 {
-    uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    uint32_t state[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                          0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
     const uint8_t *p = bytes;
     size_t left = n;
-    for (; left >= 64; left -= 64, p += 64)
-        sha256_block(state, p);
-    uint8_t tail[128] = {0};
-    if (left)
-        memcpy(tail, p, left);
+    for (; left >= 64; left -= 64, p += 64) sha256_block(state, p);
+    uint8_t tail[128] = { 0 };
+    if (left) memcpy(tail, p, left);
     tail[left] = 0x80;
     size_t end = left < 56 ? 64 : 128;
     uint64_t bits = (uint64_t)n * 8;
-    for (int i = 0; i < 8; i++)
-        tail[end - 1 - (size_t)i] = (uint8_t)(bits >> (8 * i));
-    for (size_t i = 0; i < end; i += 64)
-        sha256_block(state, tail + i);
-    for (int i = 0; i < 32; i++)
-        out[i] = (uint8_t)(state[i / 4] >> (24 - 8 * (i % 4)));
+    for (int i = 0; i < 8; i++) tail[end - 1 - (size_t)i] = (uint8_t)(bits >> (8 * i));
+    for (size_t i = 0; i < end; i += 64) sha256_block(state, tail + i);
+    for (int i = 0; i < 32; i++) out[i] = (uint8_t)(state[i / 4] >> (24 - 8 * (i % 4)));
 }
 
 void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
-    uint32_t c[4] = {counter[0], counter[1], counter[2], counter[3]};
+    uint32_t c[4] = { counter[0], counter[1], counter[2], counter[3] };
     uint32_t k0 = key[0], k1 = key[1];
     for (int round = 0; round < 10; round++) {
         uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
-        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ k0, (uint32_t)b,
-                            (uint32_t)(a >> 32) ^ c[3] ^ k1, (uint32_t)a};
+        uint32_t next[4] = { (uint32_t)(b >> 32) ^ c[1] ^ k0, (uint32_t)b,
+                             (uint32_t)(a >> 32) ^ c[3] ^ k1, (uint32_t)a };
         memcpy(c, next, sizeof c);
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;

@@ -20,7 +20,8 @@ static void *part_run(void *arg)
     return NULL;
 }
 
-void parallel(int64_t n, int64_t least, void (*run)(void *user, int64_t begin, int64_t end), void *user)
+void parallel(int64_t n, int64_t least, void (*run)(void *user, int64_t begin, int64_t end),
+              void *user)
 {
     struct part part[THREADS];
     pthread_t thread[THREADS];

@@ -30,11 +30,9 @@ static bool from_utf16(const struct str *in, bool big, struct str *out)
         } else if (c >= 0xd800 && c <= 0xdfff) {
             ok = false;
         }
-        if (ok)
-            text_add(&t, c);
+        if (ok) text_add(&t, c);
     }
-    if (ok)
-        text_encode(t.c, t.n, out);
+    if (ok) text_encode(t.c, t.n, out);
     text_finish(&t);
     return ok || fail("it begins like UTF-16 but is not; save it as UTF-8");
 }
@@ -48,15 +46,16 @@ static const char *guess(const struct str *s)
         zeros_even += !b && i % 2 == 0;
         zeros_odd += !b && i % 2 == 1;
         high += b >= 0x80;
-        if (b >= 0x81 && next >= 0x40) {  /* how the Chinese and Japanese encodings pair bytes */
+        if (b >= 0x81 && next >= 0x40) { /* how the Chinese and Japanese encodings pair bytes */
             pairs++;
             high += next >= 0x80;
             i++;
         }
     }
     if (zeros_even || zeros_odd)
-        return zeros_odd > s->len / 4 ? "UTF-16 (little-endian) without its mark" :
-               zeros_even > s->len / 4 ? "UTF-16 (big-endian) without its mark" : "binary data";
+        return zeros_odd > s->len / 4    ? "UTF-16 (little-endian) without its mark"
+               : zeros_even > s->len / 4 ? "UTF-16 (big-endian) without its mark"
+                                         : "binary data";
     return pairs > 1 && high > pairs + pairs / 2 ? "GBK, Big5 or Shift-JIS"
                                                  : "Windows-1252 or Latin-1";
 }
@@ -65,8 +64,7 @@ static const char *guess(const struct str *s)
 static void first_line(struct str *s)
 {
     size_t n = strcspn(s->data, "\r\n");
-    while (n && (s->data[n - 1] == ' ' || s->data[n - 1] == '\t'))
-        n--;
+    while (n && (s->data[n - 1] == ' ' || s->data[n - 1] == '\t')) n--;
     s->data[n] = 0;
     s->len = n;
 }
@@ -76,16 +74,14 @@ static bool decode(const struct str *raw, struct str *out)
     if (starts(raw, "\xff\xfe\0\0", 4) || starts(raw, "\0\0\xfe\xff", 4))
         return fail("it looks like UTF-32; save it as UTF-8");
     if (starts(raw, "\xff\xfe", 2) || starts(raw, "\xfe\xff", 2)) {
-        if (!from_utf16(raw, raw->data[0] == '\xfe', out))
-            return false;
+        if (!from_utf16(raw, raw->data[0] == '\xfe', out)) return false;
     } else {
         size_t mark = starts(raw, "\xef\xbb\xbf", 3) ? 3 : 0;
         struct text t = { 0 };
         bool ok =
             text_decode(&t, raw->data + mark, raw->len - mark) && !memchr(raw->data, 0, raw->len);
         text_finish(&t);
-        if (!ok)
-            return fail("it is not UTF-8 but looks like %s; save it as UTF-8", guess(raw));
+        if (!ok) return fail("it is not UTF-8 but looks like %s; save it as UTF-8", guess(raw));
         str_add_bytes(out, raw->data + mark, raw->len - mark);
     }
     return !out->len || !memchr(out->data, 0, out->len) || fail("it holds NUL characters");
@@ -109,9 +105,7 @@ char *caption_load(const char *path)
 
 char *caption_of(const struct burin_item *item)
 {
-    if (item->caption)
-        return str_dup(item->caption);
-    if (item->caption_path)
-        return caption_load(item->caption_path);
+    if (item->caption) return str_dup(item->caption);
+    if (item->caption_path) return caption_load(item->caption_path);
     return str_dup(item->class_tokens ? item->class_tokens : "");
 }

@@ -9,7 +9,7 @@
 #define BOS 49406
 #define EOS 49407
 #define ROW 77
-#define TOKENS 75          /* of a row, without its two marks */
+#define TOKENS 75 /* of a row, without its two marks */
 
 /* ids: n tokens without marks. weights may be NULL. */
 static void rows(const int32_t *ids, const double *weights, int n, int max_tokens, int32_t pad,
@@ -26,13 +26,10 @@ static void rows(const int32_t *ids, const double *weights, int n, int max_token
         }
         /* The last place of every row is the last one of the whole: EOS when the text fills it. */
         out[ROW - 1] = full ? EOS : pad;
-        if (chunks == 1)
-            out[ROW - 1] = n == TOKENS ? EOS : pad;
+        if (chunks == 1) out[ROW - 1] = n == TOKENS ? EOS : pad;
         else if (pad != EOS) {
-            if (out[ROW - 2] != EOS && out[ROW - 2] != pad)
-                out[ROW - 1] = EOS;
-            if (out[1] == pad)
-                out[1] = EOS;
+            if (out[ROW - 2] != EOS && out[ROW - 2] != pad) out[ROW - 1] = EOS;
+            if (out[1] == pad) out[1] = EOS;
         }
         for (int i = 0; out_weights && i < ROW; i++) {
             int at = k * TOKENS + i - 1;
@@ -53,21 +50,28 @@ bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour fla
                       int max_tokens, int32_t pad, int32_t *out)
 {
     int32_t *ids;
-    if (!check_length(max_tokens))
-        return false;
+    if (!check_length(max_tokens)) return false;
     int n = tokenizer_encode(text, bytes, flavour, &ids);
-    if (n < 0)
-        return false;
+    if (n < 0) return false;
     rows(ids, NULL, n, max_tokens, pad, out, NULL);
     mem_free(ids);
     return true;
 }
 
-/* ---- weights ------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
-struct part { struct str text; double weight; };
-struct parts { struct part *part; int n, capacity; };
-struct stack { int *at; int n, capacity; };
+struct part {
+    struct str text;
+    double weight;
+};
+struct parts {
+    struct part *part;
+    int n, capacity;
+};
+struct stack {
+    int *at;
+    int n, capacity;
+};
 
 static void push(struct stack *s, int v)
 {
@@ -85,8 +89,7 @@ static void add_part(struct parts *p, const char *text, size_t n)
 
 static void multiply(struct parts *p, int from, double by)
 {
-    for (int i = from; i < p->n; i++)
-        p->part[i].weight *= by;
+    for (int i = from; i < p->n; i++) p->part[i].weight *= by;
 }
 
 /* ":1.2)" at s: its length and the number, 0 when it is something else. */
@@ -94,8 +97,7 @@ static size_t weight_at(const char *s, const char *end, double *weight)
 {
     char number[32];
     size_t n = 1, digits = 0, points = 0;
-    if (n < (size_t)(end - s) && (s[n] == '+' || s[n] == '-'))
-        n++;
+    if (n < (size_t)(end - s) && (s[n] == '+' || s[n] == '-')) n++;
     for (; n < (size_t)(end - s) && ((s[n] >= '0' && s[n] <= '9') || s[n] == '.'); n++) {
         digits += s[n] != '.';
         points += s[n] == '.';
@@ -135,10 +137,9 @@ static void parse(const char *s, size_t bytes, struct parts *p)
         }
         s += n;
     }
-    while (round.n)  /* brackets that were never closed reach to the end */
+    while (round.n) /* brackets that were never closed reach to the end */
         multiply(p, round.at[--round.n], 1.1);
-    while (square.n)
-        multiply(p, square.at[--square.n], 1 / 1.1);
+    while (square.n) multiply(p, square.at[--square.n], 1 / 1.1);
     mem_free(round.at);
     mem_free(square.at);
 }
@@ -161,8 +162,7 @@ static void join(struct parts *p)
 bool tokenizer_chunks_weighted(const char *text, size_t bytes, enum tokenizer_flavour flavour,
                                int max_tokens, int32_t pad, int32_t *out, float *weights)
 {
-    if (!check_length(max_tokens))
-        return false;
+    if (!check_length(max_tokens)) return false;
     struct parts p = { 0 };
     parse(text, bytes, &p);
     join(&p);
@@ -183,8 +183,7 @@ bool tokenizer_chunks_weighted(const char *text, size_t bytes, enum tokenizer_fl
         mem_free(part);
         str_finish(&p.part[i].text);
     }
-    if (ok)
-        rows(ids, w, n, max_tokens, pad, out, weights);
+    if (ok) rows(ids, w, n, max_tokens, pad, out, weights);
     mem_free(p.part);
     mem_free(ids);
     mem_free(w);

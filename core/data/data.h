@@ -5,23 +5,29 @@
 
 #include "base/base.h"
 
-/* ---- images (image.c, resize.c, png.c) ----------------------------------------------------- */
+/* ---- images (image.c, resize.c, png.c) ------------------------------------------------------- */
 
-struct image { int width, height; uint8_t *rgb; };   /* 8-bit RGB, rows top to bottom; zero = empty */
+/* 8-bit RGB, rows top to bottom; zero = empty */
+struct image {
+    int width, height;
+    uint8_t *rgb;
+};
 
-/* Decodes a file through the codec plugins: at most max_pixels, transparency over white, EXIF orientation
- * applied. false with the path and the reason. */
+/* Decodes a file through the codec plugins: at most max_pixels, transparency over white, EXIF
+ * orientation applied. false with the path and the reason. */
 bool image_load(const char *path, uint64_t max_pixels, struct image *out);
-bool image_size(const char *path, int *width, int *height);      /* header only, orientation applied */
+bool image_size(const char *path, int *width, int *height); /* header only, orientation applied */
 /* Scales to cover width x height (area average down, Lanczos up) and crops around the centre. */
 bool image_cover(const struct image *in, int width, int height, struct image *out);
-bool image_save_png(const char *path, const struct image *in, const char *const *text);  /* key, value, ..., NULL */
+/* Key, value, ..., NULL */
+bool image_save_png(const char *path, const struct image *in, const char *const *text);
 void image_finish(struct image *i);
 
-/* ---- text (tokenizer.c, clean.c) ----------------------------------------------------------- */
+/* ---- text (tokenizer.c, clean.c) ------------------------------------------------------------- */
 
 /* CLIP's byte-pair tokenizer. One table for the process, unpacked from the binary on first use. */
-/* The table itself: a heading, then a pair of symbols a line in order of rank. The caller frees it; *n bytes and a NUL. */
+/* The table itself: a heading, then a pair of symbols a line in order of rank. The caller
+ * frees it; *n bytes and a NUL. */
 char *tokenizer_vocabulary(size_t *n);
 enum tokenizer_flavour {
     TOKENIZER_HF,          /* ftfy-like cleanup only (Hugging Face, sd-scripts) */
@@ -29,25 +35,26 @@ enum tokenizer_flavour {
     TOKENIZER_PLAIN,       /* no cleanup */
     TOKENIZER_HF_PAD_BANG, /* Hugging Face with pad token "!": each "!" is id 0 */
 };
-/* Token ids of a text without begin and end marks, not truncated. ids is grown with mem_grow semantics:
- * *out is allocated for the caller (mem_free). Returns the number of tokens, -1 on invalid UTF-8. */
+/* Token ids of a text without begin and end marks, not truncated. ids is grown with
+ * mem_grow semantics: *out is allocated for the caller (mem_free). Returns the number
+ * of tokens, -1 on invalid UTF-8. */
 int tokenizer_encode(const char *text, size_t bytes, enum tokenizer_flavour flavour, int32_t **out);
-/* Ids for a text encoder: chunks * 77 ids in rows of [BOS, 75 tokens, EOS], chunks = max_tokens / 75.
- * pad: the padding id (49407 or 0). The rule is sd-scripts' (strategy_base._get_input_ids). */
-bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour flavour, int max_tokens,
-                      int32_t pad, int32_t *out);
-/* The same for captions with A1111's weights: (x:1.2), (x), [x], and a backslash before a literal bracket.
- * weights: one per id of out; 1 outside brackets. */
+/* Ids for a text encoder: chunks * 77 ids in rows of [BOS, 75 tokens, EOS], chunks = max_tokens /
+ * 75. pad: the padding id (49407 or 0). The rule is sd-scripts' (strategy_base._get_input_ids). */
+bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour flavour,
+                      int max_tokens, int32_t pad, int32_t *out);
+/* The same for captions with A1111's weights: (x:1.2), (x), [x], and a backslash before a literal
+ * bracket. weights: one per id of out; 1 outside brackets. */
 bool tokenizer_chunks_weighted(const char *text, size_t bytes, enum tokenizer_flavour flavour,
                                int max_tokens, int32_t pad, int32_t *out, float *weights);
 
-/* ---- captions (caption.c) ------------------------------------------------------------------ */
+/* ---- captions (caption.c) -------------------------------------------------------------------- */
 
-/* Reads a caption file: UTF-8 (BOM dropped) or UTF-16 with BOM, CR LF normalised, first line only; anything
- * else is an error naming the encoding it looks like. Caller frees. */
+/* Reads a caption file: UTF-8 (BOM dropped) or UTF-16 with BOM, CR LF normalised, first line only;
+ * anything else is an error naming the encoding it looks like. Caller frees. */
 char *caption_load(const char *path);
-/* An item's caption: its own, else its caption file, else its class tokens, else "". NULL with a sentence
- * when there is a caption file that cannot be read. Caller frees. */
+/* An item's caption: its own, else its caption file, else its class tokens, else "". NULL with a
+ * sentence when there is a caption file that cannot be read. Caller frees. */
 struct burin_item;
 char *caption_of(const struct burin_item *item);
 

@@ -14,15 +14,13 @@
 #include <stb_image_write.h>
 
 #define GZIP_HEADER 10
-#define GZIP_NAME 8        /* flag: the original file name follows the header */
+#define GZIP_NAME 8 /* flag: the original file name follows the header */
 
 char *deflate_unpack_embedded(const char *name, size_t *n)
 {
     const struct embed_file *f = embed_data;
-    while (f->name && strcmp(f->name, name) != 0)
-        f++;
-    if (!f->name)
-        panic("the data file %s is not embedded", name);
+    while (f->name && strcmp(f->name, name) != 0) f++;
+    if (!f->name) panic("the data file %s is not embedded", name);
     const unsigned char *at = f->data, *end = f->end;
     if (end - at < GZIP_HEADER + 8 || at[0] != 0x1f || at[1] != 0x8b || at[2] != 8 ||
         (at[3] & ~GZIP_NAME))
@@ -30,13 +28,12 @@ char *deflate_unpack_embedded(const char *name, size_t *n)
     bool named = at[3] & GZIP_NAME;
     at += GZIP_HEADER;
     while (named && at < end && *at++) continue;
-    end -= 8;  /* checksum, length */
-    uint32_t length = (uint32_t)end[4] | (uint32_t)end[5] << 8 | (uint32_t)end[6] << 16 |
-                      (uint32_t)end[7] << 24;
+    end -= 8; /* checksum, length */
+    uint32_t length =
+        (uint32_t)end[4] | (uint32_t)end[5] << 8 | (uint32_t)end[6] << 16 | (uint32_t)end[7] << 24;
     char *out = mem_alloc((size_t)length + 1);
     int got = stbi_zlib_decode_noheader_buffer(out, (int)length, (const char *)at, (int)(end - at));
-    if (got < 0 || (uint32_t)got != length)
-        panic("the data file %s is damaged", name);
+    if (got < 0 || (uint32_t)got != length) panic("the data file %s is damaged", name);
     *n = length;
     return out;
 }

@@ -9,8 +9,7 @@
 /* Maps the file and finds its codec. On failure the map is closed. */
 static const struct burin_codec *open_image(const char *path, struct file_map *m)
 {
-    if (!file_map_open(m, path))
-        return NULL;
+    if (!file_map_open(m, path)) return NULL;
     const struct burin_codec *codec = plug_codec_for(m->data, m->bytes < 4096 ? m->bytes : 4096);
     if (!codec) {
         file_map_close(m);
@@ -38,8 +37,7 @@ bool image_load(const char *path, uint64_t max_pixels, struct image *out)
     struct file_map m;
     *out = (struct image){ 0 };
     const struct burin_codec *codec = open_image(path, &m);
-    if (!codec)
-        return false;
+    if (!codec) return false;
     struct burin_pixels pixels = { 0 };
     bool ok = codec->decode(m.data, m.bytes, max_pixels, &pixels) == 0;
     file_map_close(&m);
@@ -62,8 +60,7 @@ bool image_size(const char *path, int *width, int *height)
 {
     struct file_map m;
     const struct burin_codec *codec = open_image(path, &m);
-    if (!codec)
-        return false;
+    if (!codec) return false;
     bool ok = codec->size_of(m.data, m.bytes, width, height) == 0;
     file_map_close(&m);
     return ok || fail_prefix("cannot read the image %s", path);

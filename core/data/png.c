@@ -12,16 +12,14 @@ static uint32_t crc_add(uint32_t crc, const void *bytes, size_t n)
     const uint8_t *b = bytes;
     for (size_t i = 0; i < n; i++) {
         crc ^= b[i];
-        for (int k = 0; k < 8; k++)
-            crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
+        for (int k = 0; k < 8; k++) crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
     }
     return crc;
 }
 
 static void put32(uint8_t *to, uint32_t v)
 {
-    for (int i = 0; i < 4; i++)
-        to[i] = (uint8_t)(v >> (24 - 8 * i));
+    for (int i = 0; i < 4; i++) to[i] = (uint8_t)(v >> (24 - 8 * i));
 }
 
 static void write_chunk(struct file_out *f, const char *type, const void *bytes, size_t n)
@@ -46,8 +44,11 @@ static void filter_row(int kind, const uint8_t *row, const uint8_t *above, size_
     for (size_t i = 0; i < n; i++) {
         int left = i < 3 ? 0 : row[i - 3], up = above ? above[i] : 0;
         int corner = i < 3 || !above ? 0 : above[i - 3];
-        int guess = kind == 0 ? 0 : kind == 1 ? left : kind == 2 ? up :
-                    kind == 3 ? (left + up) / 2 : paeth(left, up, corner);
+        int guess = kind == 0   ? 0
+                    : kind == 1 ? left
+                    : kind == 2 ? up
+                    : kind == 3 ? (left + up) / 2
+                                : paeth(left, up, corner);
         to[i] = (uint8_t)(row[i] - guess);
     }
 }
@@ -61,8 +62,7 @@ static void best_filter(const uint8_t *row, const uint8_t *above, size_t n, uint
     for (int kind = 0; kind < 5; kind++) {
         uint64_t sum = 0;
         filter_row(kind, row, above, n, scratch);
-        for (size_t i = 0; i < n; i++)
-            sum += (uint64_t)abs((int8_t)scratch[i]);
+        for (size_t i = 0; i < n; i++) sum += (uint64_t)abs((int8_t)scratch[i]);
         if (sum < best) {
             best = sum;
             to[0] = (uint8_t)kind;
@@ -94,8 +94,7 @@ static bool write_pixels(struct file_out *f, const struct image *in)
 static bool is_ascii(const char *s)
 {
     for (; *s; s++)
-        if ((unsigned char)*s >= 0x7f || ((unsigned char)*s < 0x20 && *s != '\n'))
-            return false;
+        if ((unsigned char)*s >= 0x7f || ((unsigned char)*s < 0x20 && *s != '\n')) return false;
     return true;
 }
 
@@ -111,7 +110,7 @@ static bool write_text(struct file_out *f, const char *key, const char *value)
     bool plain = is_ascii(value);
     str_add_bytes(&s, key, n + 1);
     if (!plain)
-        str_add_bytes(&s, "\0\0\0\0", 4);  /* not compressed; no language; no translated keyword */
+        str_add_bytes(&s, "\0\0\0\0", 4); /* not compressed; no language; no translated keyword */
     str_add(&s, value);
     write_chunk(f, plain ? "tEXt" : "iTXt", s.data, s.len);
     str_finish(&s);
@@ -124,18 +123,16 @@ bool image_save_png(const char *path, const struct image *in, const char *const 
     if (in->width < 1 || in->height < 1 || !in->rgb)
         return fail("cannot write %s: the image is empty", path);
     struct file_out *f = file_out_open(path);
-    if (!f)
-        return false;
+    if (!f) return false;
     uint8_t header[13] = { 0 };
     put32(header, (uint32_t)in->width);
     put32(header + 4, (uint32_t)in->height);
     header[8] = 8;
-    header[9] = 2;  /* RGB */
+    header[9] = 2; /* RGB */
     file_out_write(f, signature, sizeof signature);
     write_chunk(f, "IHDR", header, sizeof header);
     bool ok = true;
-    for (; ok && text && text[0]; text += 2)
-        ok = write_text(f, text[0], text[1]);
+    for (; ok && text && text[0]; text += 2) ok = write_text(f, text[0], text[1]);
     ok = ok && write_pixels(f, in);
     if (!ok) {
         file_out_abort(f);

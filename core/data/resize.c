@@ -12,15 +12,19 @@
 static const double pi = 3.14159265358979323846;
 
 /* One output pixel of one axis: `n` source pixels from `first`, weights at `weight`. */
-struct tap { int first, n; size_t weight; };
-struct axis { struct tap *tap; float *weight; };
+struct tap {
+    int first, n;
+    size_t weight;
+};
+struct axis {
+    struct tap *tap;
+    float *weight;
+};
 
 static double lanczos(double x)
 {
-    if (x == 0)
-        return 1;
-    if (fabs(x) >= LOBES)
-        return 0;
+    if (x == 0) return 1;
+    if (fabs(x) >= LOBES) return 0;
     return LOBES * sin(pi * x) * sin(pi * x / LOBES) / (pi * pi * x * x);
 }
 
@@ -41,7 +45,7 @@ static void axis_init(struct axis *a, int from, int64_t to, int64_t crop, int ou
     a->weight = mem_alloc((size_t)out * (size_t)widest * sizeof *a->weight);
     for (int o = 0; o < out; o++) {
         double begin = (double)(crop + o) * step, end = begin + step;
-        double centre = begin + step / 2 - 0.5;  /* in source pixels; pixel i is centred at i */
+        double centre = begin + step / 2 - 0.5; /* in source pixels; pixel i is centred at i */
         int low = down ? (int)begin : (int)floor(centre) - LOBES + 1;
         int high = down ? (int)ceil(end) : (int)floor(centre) + LOBES + 1;
         low = low < 0 ? 0 : low > from - 1 ? from - 1 : low;
@@ -50,8 +54,7 @@ static void axis_init(struct axis *a, int from, int64_t to, int64_t crop, int ou
         struct tap *t = &a->tap[o];
         *t = (struct tap){ low, high - low, (size_t)o * (size_t)widest };
         double sum = 0;
-        for (int i = low; i < high; i++)
-            sum += down ? covered(i, begin, end) : lanczos(i - centre);
+        for (int i = low; i < high; i++) sum += down ? covered(i, begin, end) : lanczos(i - centre);
         for (int i = low; i < high; i++) {
             double w = down ? covered(i, begin, end) : lanczos(i - centre);
             a->weight[t->weight + (size_t)(i - low)] = (float)(sum != 0 ? w / sum : 1.0 / t->n);
@@ -74,8 +77,7 @@ static void row_across(const struct axis *a, const uint8_t *row, int width, floa
         const uint8_t *from = row + (size_t)t->first * 3;
         float sum[3] = { 0, 0, 0 };
         for (int i = 0; i < t->n; i++, from += 3)
-            for (int c = 0; c < 3; c++)
-                sum[c] += w[i] * from[c];
+            for (int c = 0; c < 3; c++) sum[c] += w[i] * from[c];
         memcpy(out, sum, sizeof sum);
     }
 }
@@ -90,7 +92,7 @@ static void scale(const struct image *in, const struct axis *across, const struc
     for (int y = 0; y < out->height; y++)
         widest = down->tap[y].n > widest ? down->tap[y].n : widest;
     float *ring = mem_alloc((size_t)widest * n * sizeof *ring), *sum = mem_alloc(n * sizeof *sum);
-    int ready = 0;  /* source rows below this one are computed */
+    int ready = 0; /* source rows below this one are computed */
     for (int y = 0; y < out->height; y++) {
         const struct tap *t = &down->tap[y];
         ready = ready < t->first ? t->first : ready;
@@ -101,8 +103,7 @@ static void scale(const struct image *in, const struct axis *across, const struc
         for (int i = 0; i < t->n; i++) {
             float w = down->weight[t->weight + (size_t)i];
             const float *row = ring + (size_t)((t->first + i) % widest) * n;
-            for (size_t x = 0; x < n; x++)
-                sum[x] += w * row[x];
+            for (size_t x = 0; x < n; x++) sum[x] += w * row[x];
         }
         uint8_t *to = out->rgb + (size_t)y * n;
         for (size_t x = 0; x < n; x++)

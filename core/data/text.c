@@ -17,8 +17,7 @@ void text_add(struct text *t, int32_t c)
 
 void text_add_text(struct text *t, const int32_t *c, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        text_add(t, c[i]);
+    for (size_t i = 0; i < n; i++) text_add(t, c[i]);
 }
 
 bool text_decode(struct text *t, const char *utf8, size_t bytes)
@@ -50,7 +49,7 @@ void text_finish(struct text *t)
     *t = (struct text){ 0 };
 }
 
-/* ---- classes ------------------------------------------------------------------------------- */
+/* ---- classes --------------------------------------------------------------------------------- */
 
 bool text_is_space(int32_t c)
 {
@@ -77,23 +76,19 @@ static bool is_strippable(int32_t c) { return text_is_space(c) || (c >= 0x1c && 
 void text_squeeze(struct text *t)
 {
     size_t begin = 0, end = t->n, out = 0;
-    while (end > begin && is_strippable(t->c[end - 1]))
-        end--;
-    while (begin < end && is_strippable(t->c[begin]))
-        begin++;
+    while (end > begin && is_strippable(t->c[end - 1])) end--;
+    while (begin < end && is_strippable(t->c[begin])) begin++;
     bool space = false;
     for (size_t i = begin; i < end; i++) {
         bool now = text_is_space(t->c[i]);
-        if (!now)
-            t->c[out++] = t->c[i];
-        else if (!space)
-            t->c[out++] = ' ';
+        if (!now) t->c[out++] = t->c[i];
+        else if (!space) t->c[out++] = ' ';
         space = now;
     }
     t->n = out;
 }
 
-/* ---- lower case ---------------------------------------------------------------------------- */
+/* ---- lower case ------------------------------------------------------------------------------ */
 
 static bool is_cased(int32_t c)
 {
@@ -122,12 +117,9 @@ static bool is_case_ignorable(int32_t c)
 static bool is_final_sigma(const int32_t *c, size_t n, size_t at)
 {
     size_t before = at, after = at + 1;
-    while (before > 0 && is_case_ignorable(c[before - 1]))
-        before--;
-    if (before == 0 || !is_cased(c[before - 1]))
-        return false;
-    while (after < n && is_case_ignorable(c[after]))
-        after++;
+    while (before > 0 && is_case_ignorable(c[before - 1])) before--;
+    if (before == 0 || !is_cased(c[before - 1])) return false;
+    while (after < n && is_case_ignorable(c[after])) after++;
     return after == n || !is_cased(c[after]);
 }
 
@@ -138,7 +130,7 @@ void text_lower(struct text *t)
         int32_t c = t->c[i];
         if (c == 0x3a3) {
             text_add(&out, is_final_sigma(t->c, t->n, i) ? 0x3c2 : 0x3c3);
-        } else if (c == 0x130) {  /* the one character whose lower case is two */
+        } else if (c == 0x130) { /* the one character whose lower case is two */
             text_add(&out, 'i');
             text_add(&out, 0x307);
         } else {

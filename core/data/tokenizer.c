@@ -11,9 +11,9 @@
 #define N_MERGES 48894
 #define BOS 49406
 #define EOS 49407
-#define TEXT_MAX (1u << 20)     /* far beyond any caption; keeps hostile ones from taking minutes */
+#define TEXT_MAX (1u << 20) /* far beyond any caption; keeps hostile ones from taking minutes */
 
-/* ---- the table ----------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 #define SLOTS (1u << 17) /* of both hash tables; a power of two, more than twice the entries */
 
@@ -36,8 +36,7 @@ static struct symbol *symbol_slot(struct symbol *symbols, const char *text, size
     uint64_t at = hash_bytes(text, n, 0);
     for (;; at++) {
         struct symbol *s = &symbols[at & (SLOTS - 1)];
-        if (!s->text || (s->bytes == n && memcmp(s->text, text, n) == 0))
-            return s;
+        if (!s->text || (s->bytes == n && memcmp(s->text, text, n) == 0)) return s;
     }
 }
 
@@ -45,8 +44,7 @@ static struct pair *pair_slot(uint32_t key)
 {
     for (uint32_t at = key * 2654435761u >> 7;; at++) {
         struct pair *p = &pairs[at & (SLOTS - 1)];
-        if (p->rank < 0 || p->key == key)
-            return p;
+        if (p->rank < 0 || p->key == key) return p;
     }
 }
 
@@ -71,8 +69,7 @@ static void add_bytes(struct symbol *symbols, struct arena *a)
     for (int printable = 1; printable >= 0; printable--) {
         int others = 0;
         for (int b = 0; b < 256; b++) {
-            if (is_printable(b) != (printable == 1))
-                continue;
+            if (is_printable(b) != (printable == 1)) continue;
             int32_t shown = printable ? b : 0x100 + others++;
             struct str s = { 0 };
             text_encode(&shown, 1, &s);
@@ -88,8 +85,7 @@ static void add_bytes(struct symbol *symbols, struct arena *a)
 static int32_t id_of(struct symbol *symbols, const char *text, size_t n)
 {
     const struct symbol *s = symbol_slot(symbols, text, n);
-    if (!s->text)
-        panic("the vocabulary merges \"%.*s\" before it exists", (int)n, text);
+    if (!s->text) panic("the vocabulary merges \"%.*s\" before it exists", (int)n, text);
     return s->id;
 }
 
@@ -105,15 +101,13 @@ static void load(void)
     struct symbol *symbols = mem_alloc(SLOTS * sizeof *symbols);
     struct arena arena = { 0 };
     pairs = mem_alloc(SLOTS * sizeof *pairs);
-    for (uint32_t i = 0; i < SLOTS; i++)
-        pairs[i].rank = -1;
+    for (uint32_t i = 0; i < SLOTS; i++) pairs[i].rank = -1;
     add_bytes(symbols, &arena);
-    const char *line = strchr(file, '\n');  /* the first line is a heading */
+    const char *line = strchr(file, '\n'); /* the first line is a heading */
     for (int32_t rank = 0; rank < N_MERGES; rank++) {
         const char *left = line ? line + 1 : "", *space = strchr(left, ' ');
         line = strchr(left, '\n');
-        if (!space || !line || space > line)
-            panic("the vocabulary ends after %d merges", rank);
+        if (!space || !line || space > line) panic("the vocabulary ends after %d merges", rank);
         const char *right = space + 1;
         size_t nl = (size_t)(space - left), nr = (size_t)(line - right);
         uint32_t l = (uint32_t)id_of(symbols, left, nl), r = (uint32_t)id_of(symbols, right, nr);
@@ -129,9 +123,12 @@ static void load(void)
     mem_free(file);
 }
 
-/* ---- a word -------------------------------------------------------------------------------- */
+/* ---- a word ---------------------------------------------------------------------------------- */
 
-struct ids { int32_t *id; int n, capacity; };
+struct ids {
+    int32_t *id;
+    int n, capacity;
+};
 
 static void add_id(struct ids *out, int32_t id)
 {
@@ -157,8 +154,7 @@ static int merge(int32_t *id, int n)
                 right = id[i + 1];
             }
         }
-        if (best == N_MERGES)
-            return n;
+        if (best == N_MERGES) return n;
         int out = 0;
         for (int i = 0; i < n; i++) {
             bool both = i + 1 < n && id[i] == left && id[i + 1] == right;
@@ -174,21 +170,19 @@ static void add_word(struct ids *out, const int32_t *c, size_t n)
     struct str utf8 = { 0 };
     text_encode(c, n, &utf8);
     int first = out->n;
-    for (size_t i = 0; i < utf8.len; i++)
-        add_id(out, id_of_byte[(uint8_t)utf8.data[i]]);
+    for (size_t i = 0; i < utf8.len; i++) add_id(out, id_of_byte[(uint8_t)utf8.data[i]]);
     out->id[out->n - 1] += 256;
     out->n = first + merge(out->id + first, out->n - first);
     str_finish(&utf8);
 }
 
-/* ---- words --------------------------------------------------------------------------------- */
+/* ---- words ----------------------------------------------------------------------------------- */
 
 static size_t starts_with(const int32_t *c, size_t n, const char *word)
 {
     size_t k = 0;
     for (; word[k]; k++)
-        if (k == n || c[k] != (unsigned char)word[k])
-            return 0;
+        if (k == n || c[k] != (unsigned char)word[k]) return 0;
     return k;
 }
 
@@ -202,11 +196,10 @@ static size_t mark_at(const int32_t *c, size_t n, int32_t *id)
 static size_t contraction_at(const int32_t *c, size_t n)
 {
     static const char *const known[] = { "'s", "'t", "'re", "'ve", "'m", "'ll", "'d" };
-    if (n >= 2 && c[0] == '\'' && c[1] == 0x17f)  /* long s: the pattern ignores case */
+    if (n >= 2 && c[0] == '\'' && c[1] == 0x17f) /* long s: the pattern ignores case */
         return 2;
     for (int i = 0; i < COUNT_OF(known); i++)
-        if (starts_with(c, n, known[i]))
-            return starts_with(c, n, known[i]);
+        if (starts_with(c, n, known[i])) return starts_with(c, n, known[i]);
     return 0;
 }
 
@@ -218,13 +211,10 @@ static bool is_other(int32_t c)
 static size_t word_at(const int32_t *c, size_t n)
 {
     size_t k = contraction_at(c, n);
-    if (k)
-        return k;
-    if (text_is_number(c[0]))
-        return 1;
+    if (k) return k;
+    if (text_is_number(c[0])) return 1;
     bool (*same_kind)(int32_t) = text_is_letter(c[0]) ? text_is_letter : is_other;
-    while (k < n && same_kind(c[k]))
-        k++;
+    while (k < n && same_kind(c[k])) k++;
     return k;
 }
 
@@ -233,8 +223,7 @@ static void encode_segment(const int32_t *c, size_t n, enum tokenizer_flavour fl
 {
     struct text t = { 0 };
     text_add_text(&t, c, n);
-    if (flavour != TOKENIZER_PLAIN)
-        text_clean(&t);
+    if (flavour != TOKENIZER_PLAIN) text_clean(&t);
     if (flavour == TOKENIZER_OPENAI) {
         html_unescape(&t);
         html_unescape(&t);
@@ -244,12 +233,9 @@ static void encode_segment(const int32_t *c, size_t n, enum tokenizer_flavour fl
     for (size_t i = 0; i < t.n;) {
         int32_t id;
         size_t k = mark_at(t.c + i, t.n - i, &id);
-        if (k)
-            add_id(out, id);
-        else if (text_is_space(t.c[i]))
-            k = 1;
-        else
-            add_word(out, t.c + i, k = word_at(t.c + i, t.n - i));
+        if (k) add_id(out, id);
+        else if (text_is_space(t.c[i])) k = 1;
+        else add_word(out, t.c + i, k = word_at(t.c + i, t.n - i));
         i += k;
     }
     text_finish(&t);
@@ -292,8 +278,7 @@ int tokenizer_encode(const char *text, size_t bytes, enum tokenizer_flavour flav
     struct ids ids = { 0 };
     if (t.n && (flavour == TOKENIZER_HF || flavour == TOKENIZER_HF_PAD_BANG))
         encode_pieces(&t, flavour, &ids);
-    else if (t.n)
-        encode_segment(t.c, t.n, flavour, &ids);
+    else if (t.n) encode_segment(t.c, t.n, flavour, &ids);
     text_finish(&t);
     *out = ids.id ? ids.id : mem_alloc(sizeof(int32_t));
     return ids.n;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * gpu.h - Vulkan, and nothing about tensors. The only folder where `Vk` may appear.
  *
- * A program is a list of dispatches recorded once and submitted many times, cut into submissions that each
- * stay under a time budget. Barriers are inserted from the byte ranges that each dispatch reads and writes.
- * Every kernel has the same interface: set 0 with GPU_MAX_BINDINGS storage buffers, 128 bytes of push
- * constants, specialization constants by id. So there is one descriptor set layout and one pipeline layout. */
+ * A program is a list of dispatches recorded once and submitted many times, cut into submissions
+ * that each stay under a time budget. Barriers are inserted from the byte ranges that each dispatch
+ * reads and writes. Every kernel has the same interface: set 0 with GPU_MAX_BINDINGS storage
+ * buffers, 128 bytes of push constants, specialization constants by id. So there is one descriptor
+ * set layout and one pipeline layout. */
 #ifndef BURIN_GPU_H
 #define BURIN_GPU_H
 
@@ -14,68 +15,87 @@
 #define GPU_MAX_PUSH 128
 #define GPU_MAX_SPEC 32
 
-enum gpu_type { GPU_TYPE_DISCRETE = 1, GPU_TYPE_INTEGRATED, GPU_TYPE_CPU, GPU_TYPE_OTHER, GPU_TYPE_NULL };
+enum gpu_type {
+    GPU_TYPE_DISCRETE = 1,
+    GPU_TYPE_INTEGRATED,
+    GPU_TYPE_CPU,
+    GPU_TYPE_OTHER,
+    GPU_TYPE_NULL
+};
 
-struct gpu_caps {                 /* what a device is and can */
+struct gpu_caps { /* what a device is and can */
     char name[256], driver[128], uuid[33], api[16];
     enum gpu_type type;
-    uint32_t vendor, subgroup;    /* subgroup: invocations per subgroup of a compute shader by default */
-    uint32_t max_groups[3], max_group_size, max_shared;   /* workgroups per dimension; invocations; bytes */
-    uint64_t max_range;           /* bytes that one binding may cover */
-    uint64_t alignment;           /* of a binding's offset */
-    uint64_t heap_bytes;          /* device-local memory (0 = unknown) */
-    uint64_t budget_bytes;        /* of it free for us now, by VK_EXT_memory_budget (0 = unknown) */
-    bool host_visible;            /* all device memory is mapped: uploads are plain copies */
+    /* Subgroup: invocations per subgroup of a compute shader by default */
+    uint32_t vendor, subgroup;
+    /* Workgroups per dimension; invocations; bytes */
+    uint32_t max_groups[3], max_group_size, max_shared;
+    uint64_t max_range;    /* bytes that one binding may cover */
+    uint64_t alignment;    /* of a binding's offset */
+    uint64_t heap_bytes;   /* device-local memory (0 = unknown) */
+    uint64_t budget_bytes; /* of it free for us now, by VK_EXT_memory_budget (0 = unknown) */
+    bool host_visible;     /* all device memory is mapped: uploads are plain copies */
     bool timestamps, storage16, float16, coopmat;
 };
 
-struct gpu_device_params { const char *name; bool validate; const char *cache; };
+struct gpu_device_params {
+    const char *name;
+    bool validate;
+    const char *cache;
+};
 
-struct gpu_device *gpu_device_create(const struct gpu_device_params *params);  /* name as in burin.h */
+/* Name as in burin.h */
+struct gpu_device *gpu_device_create(const struct gpu_device_params *params);
 void gpu_device_destroy(struct gpu_device *d);
 const struct gpu_caps *gpu_device_caps(const struct gpu_device *d);
-/* Fills at most n entries with the machine's devices in order of preference (discrete, integrated, other,
- * CPU); returns how many there are, -1 on error (no Vulkan loader). */
+/* Fills at most n entries with the machine's devices in order of preference (discrete, integrated,
+ * other, CPU); returns how many there are, -1 on error (no Vulkan loader). */
 int gpu_device_list(struct gpu_caps *out, int n);
 /* Messages of the validation layers so far (errors and warnings); tests want 0. */
 int gpu_validation_count(const struct gpu_device *d);
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-struct gpu_buffer;                                        /* one block of device memory with one VkBuffer */
-struct gpu_span { struct gpu_buffer *buffer; uint64_t offset, bytes; };
+struct gpu_buffer; /* one block of device memory with one VkBuffer */
+struct gpu_span {
+    struct gpu_buffer *buffer;
+    uint64_t offset, bytes;
+};
 
 /* Zero-filled. NULL on failure: the message says how much was asked for and what is in use. */
 struct gpu_buffer *gpu_buffer_create(struct gpu_device *d, uint64_t bytes, const char *what);
 void gpu_buffer_destroy(struct gpu_buffer *b);
-uint64_t gpu_device_allocated(const struct gpu_device *d);           /* bytes held now */
-int gpu_device_allocations(const struct gpu_device *d);              /* calls so far: must stand still after step 1 */
+uint64_t gpu_device_allocated(const struct gpu_device *d); /* bytes held now */
+/* Calls so far: must stand still after step 1 */
+int gpu_device_allocations(const struct gpu_device *d);
 /* Both wait for submitted work that touches the device first. */
 bool gpu_write(struct gpu_device *d, struct gpu_span dst, const void *src);
 bool gpu_read(struct gpu_device *d, struct gpu_span src, void *dst);
-/* Where a CPU driver's memory is, for the host to compute in while nothing is in flight; NULL on every other device. */
+/* Where a CPU driver's memory is, for the host to compute in while nothing is in
+ * flight; NULL on every other device. */
 void *gpu_host_memory(struct gpu_span s);
 
-/* ---- kernels ---------------------------------------------------------------------------------- */
+/* ---- kernels --------------------------------------------------------------------------------- */
 
-/* spec[i] is specialization constant i. Compiled on first use and kept; identical requests return the same
- * pointer. A shader is named after its file: "matmul_cpu". */
+/* spec[i] is specialization constant i. Compiled on first use and kept; identical requests return
+ * the same pointer. A shader is named after its file: "matmul_cpu". */
 struct gpu_kernel;
-struct gpu_kernel *gpu_kernel_get(struct gpu_device *d, const char *shader, const uint32_t *spec, int n_spec);
-int gpu_kernel_count(const struct gpu_device *d);                    /* pipelines made so far */
+struct gpu_kernel *gpu_kernel_get(struct gpu_device *d, const char *shader, const uint32_t *spec,
+                                  int n_spec);
+int gpu_kernel_count(const struct gpu_device *d); /* pipelines made so far */
 
-/* ---- programs --------------------------------------------------------------------------------- */
+/* ---- programs -------------------------------------------------------------------------------- */
 
 struct gpu_dispatch {
     struct gpu_kernel *kernel;
     struct gpu_span bind[GPU_MAX_BINDINGS];
     int n_bind;
-    uint32_t writes;              /* bit i: binding i is written (and may be read) */
+    uint32_t writes; /* bit i: binding i is written (and may be read) */
     uint8_t push[GPU_MAX_PUSH];
     uint32_t push_bytes;
     uint32_t groups[3];
-    double flops;                 /* estimate, for cutting submissions; 0 = small */
-    const char *label;            /* for profiles and device-lost reports; not copied */
+    double flops;      /* estimate, for cutting submissions; 0 = small */
+    const char *label; /* for profiles and device-lost reports; not copied */
 };
 
 struct gpu_program;
@@ -84,12 +104,12 @@ void gpu_program_destroy(struct gpu_program *p);
 bool gpu_program_dispatch(struct gpu_program *p, const struct gpu_dispatch *call);
 bool gpu_program_copy(struct gpu_program *p, struct gpu_span dst, struct gpu_span src);
 bool gpu_program_fill(struct gpu_program *p, struct gpu_span dst, uint32_t word);
-bool gpu_program_finish(struct gpu_program *p);           /* no more recording */
-bool gpu_program_submit(struct gpu_program *p);           /* asynchronous; at most 2 in flight, then waits */
+bool gpu_program_finish(struct gpu_program *p); /* no more recording */
+bool gpu_program_submit(struct gpu_program *p); /* asynchronous; at most 2 in flight, then waits */
 bool gpu_wait(struct gpu_device *d);
-/* Runs once with timestamps around every dispatch. seconds[i] for dispatch i in recording order, n as
- * gpu_program_count. For profiles only: much slower than submit. */
-int gpu_program_count(const struct gpu_program *p);       /* dispatches recorded */
+/* Runs once with timestamps around every dispatch. seconds[i] for dispatch i in recording order, n
+ * as gpu_program_count. For profiles only: much slower than submit. */
+int gpu_program_count(const struct gpu_program *p); /* dispatches recorded */
 bool gpu_program_profile(struct gpu_program *p, double *seconds);
 
 #endif

@@ -15,12 +15,12 @@
 struct gpu_staging {
     struct gpu_buffer *buffer;
     VkCommandBuffer commands[2];
-    uint64_t done[2];             /* timeline value after which half i is free again */
+    uint64_t done[2]; /* timeline value after which half i is free again */
 };
 
 struct gpu_device {
     struct gpu_caps caps;
-    bool null;                    /* no Vulkan behind it: nothing runs */
+    bool null; /* no Vulkan behind it: nothing runs */
     bool lost;
     VkInstance instance;
     VkDebugUtilsMessengerEXT messenger;
@@ -30,20 +30,20 @@ struct gpu_device {
     uint32_t family;
     VkQueue queue;
     VkPhysicalDeviceMemoryProperties memory;
-    bool memory_budget;           /* VK_EXT_memory_budget */
-    double tick;                  /* seconds per timestamp unit */
+    bool memory_budget; /* VK_EXT_memory_budget */
+    double tick;        /* seconds per timestamp unit */
     VkDescriptorSetLayout set_layout;
     VkPipelineLayout pipeline_layout;
 
     VkPipelineCache cache;
-    char *cache_path;             /* NULL = not kept on disk */
-    uint64_t cache_hash;          /* of what is on disk */
+    char *cache_path;    /* NULL = not kept on disk */
+    uint64_t cache_hash; /* of what is on disk */
 
     VkCommandPool pool;
-    VkSemaphore timeline;         /* counts submissions */
+    VkSemaphore timeline; /* counts submissions */
     uint64_t submitted, completed;
-    uint64_t flight[2];           /* last value of the two latest program submissions */
-    double chunk_flops;           /* work recorded into one command buffer */
+    uint64_t flight[2]; /* last value of the two latest program submissions */
+    double chunk_flops; /* work recorded into one command buffer */
     /* What was submitted last, for the report when the device is lost. */
     char last_program[GPU_LABEL_BYTES], last_first[GPU_LABEL_BYTES], last_last[GPU_LABEL_BYTES];
 
@@ -60,13 +60,13 @@ struct gpu_buffer {
     uint64_t bytes;
     VkBuffer handle;
     VkDeviceMemory memory;
-    uint8_t *map;                 /* NULL when the host cannot see it */
-    bool uncounted;               /* staging: host memory, no part of what a plan counts */
+    uint8_t *map;   /* NULL when the host cannot see it */
+    bool uncounted; /* staging: host memory, no part of what a plan counts */
 };
 
 struct gpu_kernel {
     uint64_t hash;
-    const char *shader;           /* name in the embedded table */
+    const char *shader; /* name in the embedded table */
     uint32_t spec[GPU_MAX_SPEC];
     int n_spec;
     VkPipeline pipeline;
@@ -106,20 +106,23 @@ enum gpu_op_kind { GPU_OP_DISPATCH, GPU_OP_COPY, GPU_OP_FILL };
 
 struct gpu_op {
     enum gpu_op_kind kind;
-    struct gpu_dispatch call;     /* copy: bind[0] = destination, bind[1] = source; fill: bind[0] */
-    uint32_t word;                /* fill */
+    struct gpu_dispatch call; /* copy: bind[0] = destination, bind[1] = source; fill: bind[0] */
+    uint32_t word;            /* fill */
     VkDescriptorSet set;
 };
 
 /* Bytes touched since the last barrier. */
-struct gpu_range { const struct gpu_buffer *buffer; uint64_t begin, end; };
+struct gpu_range {
+    const struct gpu_buffer *buffer;
+    uint64_t begin, end;
+};
 struct gpu_hazards {
     struct gpu_range *writes, *reads;
     int n_writes, n_reads, write_capacity, read_capacity;
 };
 
-/* Whether the operation needs a barrier before it; adds its ranges to the pending ones (after clearing
- * them when the answer is true). */
+/* Whether the operation needs a barrier before it; adds its ranges to the pending ones (after
+ * clearing them when the answer is true). */
 bool gpu_hazards_add(struct gpu_hazards *h, const struct gpu_op *op);
 void gpu_hazards_clear(struct gpu_hazards *h);
 void gpu_hazards_finish(struct gpu_hazards *h);
@@ -127,8 +130,8 @@ void gpu_hazards_finish(struct gpu_hazards *h);
 /* One command buffer: a stretch of operations. */
 struct gpu_chunk {
     VkCommandBuffer commands;
-    int first, end;               /* operations */
-    double seconds;               /* measured in the first run; 0 = not yet */
+    int first, end; /* operations */
+    double seconds; /* measured in the first run; 0 = not yet */
 };
 
 struct gpu_program {

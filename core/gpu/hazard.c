@@ -23,18 +23,16 @@ static struct gpu_range range_of(const struct gpu_op *op, int i, bool *written)
 {
     const struct gpu_span *s = &op->call.bind[i];
     *written = op->call.writes >> i & 1;
-    return (struct gpu_range){s->buffer, s->offset, s->offset + s->bytes};
+    return (struct gpu_range){ s->buffer, s->offset, s->offset + s->bytes };
 }
 
 static bool must_wait(const struct gpu_hazards *h, const struct gpu_op *op)
 {
-    if (h->n_writes + h->n_reads > MAX_PENDING)
-        return true;
+    if (h->n_writes + h->n_reads > MAX_PENDING) return true;
     for (int i = 0; i < op->call.n_bind; i++) {
         bool written;
         struct gpu_range r = range_of(op, i, &written);
-        if (overlaps(h->writes, h->n_writes, &r) ||
-            (written && overlaps(h->reads, h->n_reads, &r)))
+        if (overlaps(h->writes, h->n_writes, &r) || (written && overlaps(h->reads, h->n_reads, &r)))
             return true;
     }
     return false;
@@ -43,27 +41,21 @@ static bool must_wait(const struct gpu_hazards *h, const struct gpu_op *op)
 bool gpu_hazards_add(struct gpu_hazards *h, const struct gpu_op *op)
 {
     bool wait = must_wait(h, op);
-    if (wait)
-        gpu_hazards_clear(h);
+    if (wait) gpu_hazards_clear(h);
     for (int i = 0; i < op->call.n_bind; i++) {
         bool written;
         struct gpu_range r = range_of(op, i, &written);
-        if (written)
-            append(&h->writes, &h->n_writes, &h->write_capacity, &r);
-        else
-            append(&h->reads, &h->n_reads, &h->read_capacity, &r);
+        if (written) append(&h->writes, &h->n_writes, &h->write_capacity, &r);
+        else append(&h->reads, &h->n_reads, &h->read_capacity, &r);
     }
     return wait;
 }
 
-void gpu_hazards_clear(struct gpu_hazards *h)
-{
-    h->n_writes = h->n_reads = 0;
-}
+void gpu_hazards_clear(struct gpu_hazards *h) { h->n_writes = h->n_reads = 0; }
 
 void gpu_hazards_finish(struct gpu_hazards *h)
 {
     mem_free(h->writes);
     mem_free(h->reads);
-    *h = (struct gpu_hazards){0};
+    *h = (struct gpu_hazards){ 0 };
 }

@@ -28,8 +28,7 @@ static bool has_layer(const char *name)
     VkLayerProperties *layers = mem_alloc(n * sizeof *layers);
     vkEnumerateInstanceLayerProperties(&n, layers);
     bool found = false;
-    for (uint32_t i = 0; i < n; i++)
-        found |= strcmp(layers[i].layerName, name) == 0;
+    for (uint32_t i = 0; i < n; i++) found |= strcmp(layers[i].layerName, name) == 0;
     mem_free(layers);
     return found;
 }
@@ -39,24 +38,31 @@ bool gpu_instance_create(struct gpu_device *d, bool validate)
     if (validate && !has_layer(VALIDATION_LAYER))
         return fail("the Vulkan validation layer (%s) is not installed", VALIDATION_LAYER);
     static const VkValidationFeatureEnableEXT enabled[] = {
-        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT
+    };
     VkValidationFeaturesEXT features = {
         .sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
-        .enabledValidationFeatureCount = 1, .pEnabledValidationFeatures = enabled};
+        .enabledValidationFeatureCount = 1,
+        .pEnabledValidationFeatures = enabled,
+    };
     VkDebugUtilsMessengerCreateInfoEXT messenger = {
-        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT, .pNext = &features,
+        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
+        .pNext = &features,
         .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
                            VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
         .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT |
                        VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
-        .pfnUserCallback = on_message, .pUserData = d};
-    VkApplicationInfo app = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
-                             .pApplicationName = "burin", .apiVersion = VK_API_VERSION_1_2};
-    const char *layers[] = {VALIDATION_LAYER};
-    const char *extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME,
-                                VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
-    VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
-                                 .pApplicationInfo = &app};
+        .pfnUserCallback = on_message,
+        .pUserData = d,
+    };
+    VkApplicationInfo app = { .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+                              .pApplicationName = "burin",
+                              .apiVersion = VK_API_VERSION_1_2 };
+    const char *layers[] = { VALIDATION_LAYER };
+    const char *extensions[] = { VK_EXT_DEBUG_UTILS_EXTENSION_NAME,
+                                 VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME };
+    VkInstanceCreateInfo info = { .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+                                  .pApplicationInfo = &app };
     if (validate) {
         info.pNext = &messenger;
         info.enabledLayerCount = 1;
@@ -67,13 +73,12 @@ bool gpu_instance_create(struct gpu_device *d, bool validate)
     VkResult r = vkCreateInstance(&info, NULL, &d->instance);
     if (r == VK_ERROR_INCOMPATIBLE_DRIVER)
         return fail("no Vulkan driver is installed (Debian and Ubuntu: mesa-vulkan-drivers)");
-    if (!gpu_check(d, r, "start Vulkan"))
-        return false;
-    if (!validate)
-        return true;
+    if (!gpu_check(d, r, "start Vulkan")) return false;
+    if (!validate) return true;
     messenger.pNext = NULL;
-    PFN_vkCreateDebugUtilsMessengerEXT create = (PFN_vkCreateDebugUtilsMessengerEXT)
-        vkGetInstanceProcAddr(d->instance, "vkCreateDebugUtilsMessengerEXT");
+    PFN_vkCreateDebugUtilsMessengerEXT create =
+        (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(d->instance,
+                                                                  "vkCreateDebugUtilsMessengerEXT");
     return !create || gpu_check(d, create(d->instance, &messenger, NULL, &d->messenger),
                                 "watch the validation layer");
 }
@@ -85,8 +90,7 @@ bool gpu_has_extension(VkPhysicalDevice physical, const char *name)
     VkExtensionProperties *all = mem_alloc(n * sizeof *all);
     vkEnumerateDeviceExtensionProperties(physical, NULL, &n, all);
     bool found = false;
-    for (uint32_t i = 0; i < n; i++)
-        found |= strcmp(all[i].extensionName, name) == 0;
+    for (uint32_t i = 0; i < n; i++) found |= strcmp(all[i].extensionName, name) == 0;
     mem_free(all);
     return found;
 }
@@ -94,11 +98,13 @@ bool gpu_has_extension(VkPhysicalDevice physical, const char *name)
 uint64_t gpu_memory_budget(VkPhysicalDevice physical)
 {
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT,
+    };
     VkPhysicalDeviceMemoryProperties2 props = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2, .pNext = &budget};
-    if (!gpu_has_extension(physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME))
-        return 0;
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+        .pNext = &budget,
+    };
+    if (!gpu_has_extension(physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME)) return 0;
     vkGetPhysicalDeviceMemoryProperties2(physical, &props);
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < props.memoryProperties.memoryHeapCount; i++)
@@ -133,19 +139,25 @@ static void read_memory(VkPhysicalDevice physical, struct gpu_caps *c)
 static void read_caps(VkPhysicalDevice physical, struct gpu_caps *c)
 {
     VkPhysicalDeviceDriverProperties driver = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES,
+    };
     VkPhysicalDeviceSubgroupProperties subgroup = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = &driver};
-    VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES,
-                                       .pNext = &subgroup};
-    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
-                                         .pNext = &id};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES,
+        .pNext = &driver,
+    };
+    VkPhysicalDeviceIDProperties id = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES,
+                                        .pNext = &subgroup };
+    VkPhysicalDeviceProperties2 props = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                          .pNext = &id };
     VkPhysicalDeviceShaderFloat16Int8Features small = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES,
+    };
     VkPhysicalDevice16BitStorageFeatures storage = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES, .pNext = &small};
-    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                          .pNext = &storage};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES,
+        .pNext = &small,
+    };
+    VkPhysicalDeviceFeatures2 features = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                           .pNext = &storage };
     vkGetPhysicalDeviceProperties2(physical, &props);
     vkGetPhysicalDeviceFeatures2(physical, &features);
 
@@ -172,16 +184,20 @@ static void read_caps(VkPhysicalDevice physical, struct gpu_caps *c)
     read_memory(physical, c);
 }
 
-struct candidate { VkPhysicalDevice handle; struct gpu_caps caps; int order; };
+struct candidate {
+    VkPhysicalDevice handle;
+    struct gpu_caps caps;
+    int order;
+};
 
 static int compare_candidates(const void *a, const void *b)
 {
-    static const int rank[] = {[GPU_TYPE_DISCRETE] = 0, [GPU_TYPE_INTEGRATED] = 1,
-                               [GPU_TYPE_OTHER] = 2, [GPU_TYPE_CPU] = 3};
+    static const int rank[] = {
+        [GPU_TYPE_DISCRETE] = 0, [GPU_TYPE_INTEGRATED] = 1, [GPU_TYPE_OTHER] = 2, [GPU_TYPE_CPU] = 3
+    };
     const struct candidate *x = a, *y = b;
-    if (x->caps.type != y->caps.type)
-        return rank[x->caps.type] - rank[y->caps.type];
-    return x->order - y->order;  /* qsort is not stable */
+    if (x->caps.type != y->caps.type) return rank[x->caps.type] - rank[y->caps.type];
+    return x->order - y->order; /* qsort is not stable */
 }
 
 int gpu_enumerate(VkInstance instance, VkPhysicalDevice **handles, struct gpu_caps **caps)
@@ -189,16 +205,14 @@ int gpu_enumerate(VkInstance instance, VkPhysicalDevice **handles, struct gpu_ca
     uint32_t n = 0;
     VkResult r = vkEnumeratePhysicalDevices(instance, &n, NULL);
     VkPhysicalDevice *all = mem_alloc((n + 1) * sizeof *all);
-    if (r == VK_SUCCESS && n)
-        r = vkEnumeratePhysicalDevices(instance, &n, all);
+    if (r == VK_SUCCESS && n) r = vkEnumeratePhysicalDevices(instance, &n, all);
     struct candidate *found = mem_alloc((n + 1) * sizeof *found);
     int kept = 0;
     for (uint32_t i = 0; i < n; i++) {
         VkPhysicalDeviceProperties props;
         vkGetPhysicalDeviceProperties(all[i], &props);
-        if (props.apiVersion < VK_API_VERSION_1_2)
-            continue;
-        found[kept] = (struct candidate){.handle = all[i], .order = kept};
+        if (props.apiVersion < VK_API_VERSION_1_2) continue;
+        found[kept] = (struct candidate){ .handle = all[i], .order = kept };
         read_caps(all[i], &found[kept++].caps);
     }
     qsort(found, (size_t)kept, sizeof *found, compare_candidates);
@@ -210,8 +224,7 @@ int gpu_enumerate(VkInstance instance, VkPhysicalDevice **handles, struct gpu_ca
     }
     mem_free(found);
     mem_free(all);
-    if (r == VK_SUCCESS || r == VK_INCOMPLETE)
-        return kept;
+    if (r == VK_SUCCESS || r == VK_INCOMPLETE) return kept;
     fail("cannot list the Vulkan devices (error %d)", r);
     return -1;
 }

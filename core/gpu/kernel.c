@@ -10,14 +10,16 @@
 
 static const char cache_magic[8] = "burinpc1";
 
-struct cache_header { char magic[8]; uint64_t hash, bytes; };
+struct cache_header {
+    char magic[8];
+    uint64_t hash, bytes;
+};
 
 /* Drivers trust the body of a cache, so a damaged file must not reach them. */
 static bool cache_valid(const struct str *file)
 {
     struct cache_header h;
-    if (file->len < sizeof h)
-        return false;
+    if (file->len < sizeof h) return false;
     memcpy(&h, file->data, sizeof h);
     return memcmp(h.magic, cache_magic, sizeof h.magic) == 0 && h.bytes == file->len - sizeof h &&
            h.hash == hash_bytes(file->data + sizeof h, h.bytes, 0);
@@ -25,16 +27,15 @@ static bool cache_valid(const struct str *file)
 
 static void cache_find_path(struct gpu_device *d, const char *folder)
 {
-    if (folder && !*folder)
-        return;
+    if (folder && !*folder) return;
     char *dir = folder ? str_dup(folder) : file_cache_dir("pipelines");
     if (!dir || !file_make_dirs(dir)) {
         mem_free(dir);
-        return;  /* no place to keep it: pipelines are compiled anew each time */
+        return; /* no place to keep it: pipelines are compiled anew each time */
     }
     VkPhysicalDeviceProperties props;
     vkGetPhysicalDeviceProperties(d->physical, &props);
-    struct str path = {0};
+    struct str path = { 0 };
     str_addf(&path, "%s/%s-%08x.bin", dir, d->caps.uuid, props.driverVersion);
     d->cache_path = path.data;
     mem_free(dir);
@@ -42,11 +43,11 @@ static void cache_find_path(struct gpu_device *d, const char *folder)
 
 bool gpu_kernels_init(struct gpu_device *d, const char *cache)
 {
-    struct str file = {0};
+    struct str file = { 0 };
     cache_find_path(d, cache);
     bool usable = d->cache_path && file_exists(d->cache_path) &&
                   file_read(d->cache_path, CACHE_MAX, &file) && cache_valid(&file);
-    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
+    VkPipelineCacheCreateInfo info = { .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO };
     if (usable) {
         info.initialDataSize = file.len - sizeof(struct cache_header);
         info.pInitialData = file.data + sizeof(struct cache_header);
@@ -70,7 +71,7 @@ static void cache_save(struct gpu_device *d)
     uint8_t *data = mem_alloc(sizeof(struct cache_header) + bytes);
     uint8_t *body = data + sizeof(struct cache_header);
     if (vkGetPipelineCacheData(d->handle, d->cache, &bytes, body) == VK_SUCCESS) {
-        struct cache_header h = {.hash = hash_bytes(body, bytes, 0), .bytes = bytes};
+        struct cache_header h = { .hash = hash_bytes(body, bytes, 0), .bytes = bytes };
         memcpy(h.magic, cache_magic, sizeof h.magic);
         memcpy(data, &h, sizeof h);
         if (h.hash != d->cache_hash && !file_write(d->cache_path, data, sizeof h + bytes))
@@ -81,16 +82,13 @@ static void cache_save(struct gpu_device *d)
 
 void gpu_kernels_finish(struct gpu_device *d)
 {
-    if (d->handle)
-        cache_save(d);
+    if (d->handle) cache_save(d);
     for (int i = 0; i < d->n_kernels; i++) {
-        if (d->handle)
-            vkDestroyPipeline(d->handle, d->kernels[i]->pipeline, NULL);
+        if (d->handle) vkDestroyPipeline(d->handle, d->kernels[i]->pipeline, NULL);
         mem_free(d->kernels[i]);
     }
     mem_free(d->kernels);
-    if (d->handle)
-        vkDestroyPipelineCache(d->handle, d->cache, NULL);
+    if (d->handle) vkDestroyPipelineCache(d->handle, d->cache, NULL);
     mem_free(d->cache_path);
 }
 
@@ -99,8 +97,7 @@ void gpu_kernels_finish(struct gpu_device *d)
 static const struct embed_file *find_shader(const char *name)
 {
     for (const struct embed_file *f = embed_spirv; f->name; f++)
-        if (strcmp(f->name, name) == 0)
-            return f;
+        if (strcmp(f->name, name) == 0) return f;
     fail("there is no shader called \"%s\"", name);
     return NULL;
 }
@@ -109,21 +106,26 @@ static bool create_pipeline(struct gpu_device *d, struct gpu_kernel *k, const st
 {
     VkSpecializationMapEntry entries[GPU_MAX_SPEC];
     for (uint32_t i = 0; i < (uint32_t)k->n_spec; i++)
-        entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = 4 * i, .size = 4};
-    VkSpecializationInfo spec = {.mapEntryCount = (uint32_t)k->n_spec, .pMapEntries = entries,
-                                 .dataSize = 4 * (size_t)k->n_spec, .pData = k->spec};
-    VkShaderModuleCreateInfo code = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                     .codeSize = (size_t)(f->end - f->data) & ~(size_t)3,
-                                     .pCode = (const uint32_t *)(const void *)f->data};
+        entries[i] = (VkSpecializationMapEntry){ .constantID = i, .offset = 4 * i, .size = 4 };
+    VkSpecializationInfo spec = { .mapEntryCount = (uint32_t)k->n_spec,
+                                  .pMapEntries = entries,
+                                  .dataSize = 4 * (size_t)k->n_spec,
+                                  .pData = k->spec };
+    VkShaderModuleCreateInfo code = { .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+                                      .codeSize = (size_t)(f->end - f->data) & ~(size_t)3,
+                                      .pCode = (const uint32_t *)(const void *)f->data };
     VkShaderModule module;
     if (!gpu_check(d, vkCreateShaderModule(d->handle, &code, NULL, &module), "load a shader"))
         return fail_prefix("shader %s", k->shader);
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-                  .stage = VK_SHADER_STAGE_COMPUTE_BIT, .module = module, .pName = "main",
-                  .pSpecializationInfo = &spec},
-        .layout = d->pipeline_layout};
+        .stage = { .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                   .module = module,
+                   .pName = "main",
+                   .pSpecializationInfo = &spec },
+        .layout = d->pipeline_layout,
+    };
     VkResult r = vkCreateComputePipelines(d->handle, d->cache, 1, &info, NULL, &k->pipeline);
     vkDestroyShaderModule(d->handle, module, NULL);
     return gpu_check(d, r, "compile it") || fail_prefix("shader %s", k->shader);
@@ -145,14 +147,12 @@ struct gpu_kernel *gpu_kernel_get(struct gpu_device *d, const char *shader, cons
             return k;
     }
     const struct embed_file *f = find_shader(shader);
-    if (!f)
-        return NULL;
+    if (!f) return NULL;
     struct gpu_kernel *k = mem_alloc(sizeof *k);
     k->hash = hash;
     k->shader = f->name;
     k->n_spec = n_spec;
-    if (n_spec)
-        memcpy(k->spec, spec, spec_bytes);
+    if (n_spec) memcpy(k->spec, spec, spec_bytes);
     if (!d->null && !create_pipeline(d, k, f)) {
         mem_free(k);
         return NULL;
@@ -162,7 +162,4 @@ struct gpu_kernel *gpu_kernel_get(struct gpu_device *d, const char *shader, cons
     return k;
 }
 
-int gpu_kernel_count(const struct gpu_device *d)
-{
-    return d->n_kernels;
-}
+int gpu_kernel_count(const struct gpu_device *d) { return d->n_kernels; }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SMALL_FLOPS 20e6          /* what an operation without an estimate is charged */
+#define SMALL_FLOPS 20e6 /* what an operation without an estimate is charged */
 #define MAX_CHUNK_OPS 4096
 
 struct gpu_program *gpu_program_create(struct gpu_device *d, const char *name)
@@ -18,12 +18,10 @@ struct gpu_program *gpu_program_create(struct gpu_device *d, const char *name)
 
 void gpu_program_destroy(struct gpu_program *p)
 {
-    if (!p)
-        return;
+    if (!p) return;
     struct gpu_device *d = p->device;
     if (d->handle) {
-        if (d->completed < d->submitted)
-            vkDeviceWaitIdle(d->handle);
+        if (d->completed < d->submitted) vkDeviceWaitIdle(d->handle);
         vkDestroyCommandPool(d->handle, p->pool, NULL);
         vkDestroyDescriptorPool(d->handle, p->sets, NULL);
     }
@@ -32,10 +30,7 @@ void gpu_program_destroy(struct gpu_program *p)
     mem_free(p);
 }
 
-int gpu_program_count(const struct gpu_program *p)
-{
-    return p->n_dispatches;
-}
+int gpu_program_count(const struct gpu_program *p) { return p->n_dispatches; }
 
 /* ---- checking -------------------------------------------------------------------------------- */
 
@@ -43,17 +38,15 @@ static struct gpu_op *add_op(struct gpu_program *p, enum gpu_op_kind kind)
 {
     p->ops = array_reserve(p->ops, p->n_ops, &p->op_capacity, sizeof *p->ops);
     struct gpu_op *op = &p->ops[p->n_ops++];
-    *op = (struct gpu_op){.kind = kind};
+    *op = (struct gpu_op){ .kind = kind };
     return op;
 }
 
 static bool check_bind(const struct gpu_device *d, struct gpu_span s)
 {
     const struct gpu_caps *c = &d->caps;
-    if (!gpu_span_check(s, "it"))
-        return false;
-    if (!s.bytes)
-        return fail("it covers no bytes");
+    if (!gpu_span_check(s, "it")) return false;
+    if (!s.bytes) return fail("it covers no bytes");
     if (s.offset % c->alignment)
         return fail("its offset %llu is not a multiple of %llu", (unsigned long long)s.offset,
                     (unsigned long long)c->alignment);
@@ -66,8 +59,7 @@ static bool check_bind(const struct gpu_device *d, struct gpu_span s)
 static bool check_dispatch(const struct gpu_program *p, const struct gpu_dispatch *call)
 {
     const struct gpu_caps *c = &p->device->caps;
-    if (!call->kernel)
-        return fail("no kernel");
+    if (!call->kernel) return fail("no kernel");
     if (call->n_bind < 0 || call->n_bind > GPU_MAX_BINDINGS)
         return fail("%d bindings, %d at most", call->n_bind, GPU_MAX_BINDINGS);
     if (call->push_bytes > GPU_MAX_PUSH || call->push_bytes % 4)
@@ -78,18 +70,15 @@ static bool check_dispatch(const struct gpu_program *p, const struct gpu_dispatc
             return fail("%u workgroups in dimension %d; 1 to %u are possible on %s",
                         call->groups[i], i, c->max_groups[i], c->name);
     for (int i = 0; i < call->n_bind; i++)
-        if (!check_bind(p->device, call->bind[i]))
-            return fail_prefix("binding %d", i);
+        if (!check_bind(p->device, call->bind[i])) return fail_prefix("binding %d", i);
     return true;
 }
 
 bool gpu_program_dispatch(struct gpu_program *p, const struct gpu_dispatch *call)
 {
     const char *label = call->label ? call->label : call->kernel ? call->kernel->shader : "?";
-    if (p->finished)
-        return fail("program %s: %s comes after the end of recording", p->name, label);
-    if (!check_dispatch(p, call))
-        return fail_prefix("program %s: %s", p->name, label);
+    if (p->finished) return fail("program %s: %s comes after the end of recording", p->name, label);
+    if (!check_dispatch(p, call)) return fail_prefix("program %s: %s", p->name, label);
     struct gpu_op *op = add_op(p, GPU_OP_DISPATCH);
     op->call = *call;
     op->call.label = label;
@@ -99,8 +88,7 @@ bool gpu_program_dispatch(struct gpu_program *p, const struct gpu_dispatch *call
 
 bool gpu_program_copy(struct gpu_program *p, struct gpu_span dst, struct gpu_span src)
 {
-    if (p->finished)
-        return fail("program %s: a copy comes after the end of recording", p->name);
+    if (p->finished) return fail("program %s: a copy comes after the end of recording", p->name);
     if (!gpu_span_check(dst, "a copy's target") || !gpu_span_check(src, "a copy's source"))
         return fail_prefix("program %s", p->name);
     if (dst.bytes != src.bytes || !dst.bytes)
@@ -110,21 +98,20 @@ bool gpu_program_copy(struct gpu_program *p, struct gpu_span dst, struct gpu_spa
         src.offset < dst.offset + dst.bytes)
         return fail("program %s: a copy's source and target overlap", p->name);
     struct gpu_op *op = add_op(p, GPU_OP_COPY);
-    op->call = (struct gpu_dispatch){.bind = {dst, src}, .n_bind = 2, .writes = 1, .label = "copy"};
+    op->call =
+        (struct gpu_dispatch){ .bind = { dst, src }, .n_bind = 2, .writes = 1, .label = "copy" };
     return true;
 }
 
 bool gpu_program_fill(struct gpu_program *p, struct gpu_span dst, uint32_t word)
 {
-    if (p->finished)
-        return fail("program %s: a fill comes after the end of recording", p->name);
-    if (!gpu_span_check(dst, "a fill"))
-        return fail_prefix("program %s", p->name);
+    if (p->finished) return fail("program %s: a fill comes after the end of recording", p->name);
+    if (!gpu_span_check(dst, "a fill")) return fail_prefix("program %s", p->name);
     if (!dst.bytes || dst.bytes % 4 || dst.offset % 4)
         return fail("program %s: a fill of %llu bytes at %llu; multiples of 4 are possible",
                     p->name, (unsigned long long)dst.bytes, (unsigned long long)dst.offset);
     struct gpu_op *op = add_op(p, GPU_OP_FILL);
-    op->call = (struct gpu_dispatch){.bind = {dst}, .n_bind = 1, .writes = 1, .label = "fill"};
+    op->call = (struct gpu_dispatch){ .bind = { dst }, .n_bind = 1, .writes = 1, .label = "fill" };
     op->word = word;
     return true;
 }
@@ -136,22 +123,25 @@ static bool create_sets(struct gpu_program *p)
 {
     struct gpu_device *d = p->device;
     uint32_t n = (uint32_t)p->n_dispatches;
-    if (!n)
-        return true;
-    VkDescriptorPoolSize size = {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                 .descriptorCount = n * GPU_MAX_BINDINGS};
-    VkDescriptorPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
-                                       .maxSets = n, .poolSizeCount = 1, .pPoolSizes = &size};
+    if (!n) return true;
+    VkDescriptorPoolSize size = { .type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                  .descriptorCount = n * GPU_MAX_BINDINGS };
+    VkDescriptorPoolCreateInfo pool = { .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
+                                        .maxSets = n,
+                                        .poolSizeCount = 1,
+                                        .pPoolSizes = &size };
     if (!gpu_check(d, vkCreateDescriptorPool(d->handle, &pool, NULL, &p->sets),
                    "make descriptor sets"))
         return false;
     VkDescriptorSetAllocateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO, .descriptorPool = p->sets,
-        .descriptorSetCount = 1, .pSetLayouts = &d->set_layout};
+        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
+        .descriptorPool = p->sets,
+        .descriptorSetCount = 1,
+        .pSetLayouts = &d->set_layout,
+    };
     for (int i = 0; i < p->n_ops; i++) {
         struct gpu_op *op = &p->ops[i];
-        if (op->kind != GPU_OP_DISPATCH)
-            continue;
+        if (op->kind != GPU_OP_DISPATCH) continue;
         if (!gpu_check(d, vkAllocateDescriptorSets(d->handle, &info, &op->set),
                        "make descriptor sets"))
             return false;
@@ -159,11 +149,15 @@ static bool create_sets(struct gpu_program *p)
         VkWriteDescriptorSet writes[GPU_MAX_BINDINGS];
         for (uint32_t b = 0; b < (uint32_t)op->call.n_bind; b++) {
             const struct gpu_span *s = &op->call.bind[b];
-            buffers[b] = (VkDescriptorBufferInfo){s->buffer->handle, s->offset, s->bytes};
+            buffers[b] = (VkDescriptorBufferInfo){ s->buffer->handle, s->offset, s->bytes };
             writes[b] = (VkWriteDescriptorSet){
-                .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = op->set,
-                .dstBinding = b, .descriptorCount = 1,
-                .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .pBufferInfo = &buffers[b]};
+                .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+                .dstSet = op->set,
+                .dstBinding = b,
+                .descriptorCount = 1,
+                .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                .pBufferInfo = &buffers[b],
+            };
         }
         vkUpdateDescriptorSets(d->handle, (uint32_t)op->call.n_bind, writes, 0, NULL);
     }
@@ -179,7 +173,8 @@ void gpu_record_barrier(VkCommandBuffer commands)
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
         .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
         .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
-                         VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT};
+                         VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+    };
     vkCmdPipelineBarrier(commands, stages, stages, 0, 1, &barrier, 0, NULL, 0, NULL);
 }
 
@@ -189,7 +184,8 @@ static void record_host_barrier(VkCommandBuffer commands)
     VkMemoryBarrier barrier = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
         .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
-        .dstAccessMask = VK_ACCESS_HOST_READ_BIT};
+        .dstAccessMask = VK_ACCESS_HOST_READ_BIT,
+    };
     vkCmdPipelineBarrier(commands,
                          VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
                          VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &barrier, 0, NULL, 0, NULL);
@@ -202,17 +198,16 @@ void gpu_record_op(const struct gpu_program *p, VkCommandBuffer commands, const 
     switch (op->kind) {
     case GPU_OP_DISPATCH:
         vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, c->kernel->pipeline);
-        vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, layout, 0, 1, &op->set,
-                                0, NULL);
+        vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, layout, 0, 1, &op->set, 0,
+                                NULL);
         if (c->push_bytes)
             vkCmdPushConstants(commands, layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, c->push_bytes,
                                c->push);
         vkCmdDispatch(commands, c->groups[0], c->groups[1], c->groups[2]);
         break;
     case GPU_OP_COPY: {
-        VkBufferCopy region = {c->bind[1].offset, c->bind[0].offset, c->bind[0].bytes};
-        vkCmdCopyBuffer(commands, c->bind[1].buffer->handle, c->bind[0].buffer->handle, 1,
-                        &region);
+        VkBufferCopy region = { c->bind[1].offset, c->bind[0].offset, c->bind[0].bytes };
+        vkCmdCopyBuffer(commands, c->bind[1].buffer->handle, c->bind[0].buffer->handle, 1, &region);
         break;
     }
     case GPU_OP_FILL:
@@ -234,8 +229,7 @@ int gpu_chunk_end(const struct gpu_program *p, int first, int max_ops)
     /* The cut comes before the operation that would cross the budget. */
     for (; i < p->n_ops && i - first < max_ops; i++) {
         sum += cost(&p->ops[i]);
-        if (sum > p->device->chunk_flops)
-            break;
+        if (sum > p->device->chunk_flops) break;
     }
     return i;
 }
@@ -246,12 +240,16 @@ static bool record_chunk(struct gpu_program *p, struct gpu_chunk *chunk, struct 
     VkCommandBuffer commands = NULL;
     if (!d->null) {
         VkCommandBufferAllocateInfo info = {
-            .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO, .commandPool = p->pool,
-            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY, .commandBufferCount = 1};
+            .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+            .commandPool = p->pool,
+            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+            .commandBufferCount = 1,
+        };
         /* Simultaneous: a replay may be queued while the one before it runs. */
         VkCommandBufferBeginInfo begin = {
             .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
-            .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT};
+            .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT,
+        };
         if (!gpu_check(d, vkAllocateCommandBuffers(d->handle, &info, &commands),
                        "make a command buffer") ||
             !gpu_check(d, vkBeginCommandBuffer(commands, &begin), "record"))
@@ -262,15 +260,11 @@ static bool record_chunk(struct gpu_program *p, struct gpu_chunk *chunk, struct 
     for (int i = chunk->first; i < chunk->end; i++) {
         bool wait = gpu_hazards_add(h, &p->ops[i]);
         p->n_barriers += wait;
-        if (wait && !d->null)
-            gpu_record_barrier(commands);
-        if (!d->null)
-            gpu_record_op(p, commands, &p->ops[i]);
+        if (wait && !d->null) gpu_record_barrier(commands);
+        if (!d->null) gpu_record_op(p, commands, &p->ops[i]);
     }
-    if (d->null)
-        return true;
-    if (chunk->end == p->n_ops)
-        record_host_barrier(commands);
+    if (d->null) return true;
+    if (chunk->end == p->n_ops) record_host_barrier(commands);
     chunk->commands = commands;
     return gpu_check(d, vkEndCommandBuffer(commands), "record");
 }
@@ -278,14 +272,14 @@ static bool record_chunk(struct gpu_program *p, struct gpu_chunk *chunk, struct 
 bool gpu_program_finish(struct gpu_program *p)
 {
     struct gpu_device *d = p->device;
-    struct gpu_hazards hazards = {0};
-    if (p->finished)
-        return true;
+    struct gpu_hazards hazards = { 0 };
+    if (p->finished) return true;
     if (!d->null) {
-        VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
-                                        .queueFamilyIndex = d->family};
+        VkCommandPoolCreateInfo pool = { .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                         .queueFamilyIndex = d->family };
         if (!gpu_check(d, vkCreateCommandPool(d->handle, &pool, NULL, &p->pool),
-                       "make a command pool") || !create_sets(p))
+                       "make a command pool") ||
+            !create_sets(p))
             return fail_prefix("program %s", p->name);
     }
     bool ok = true;
@@ -293,7 +287,7 @@ bool gpu_program_finish(struct gpu_program *p)
     for (int first = 0; ok && first < p->n_ops;) {
         p->chunks = array_reserve(p->chunks, p->n_chunks, &p->chunk_capacity, sizeof *p->chunks);
         struct gpu_chunk *chunk = &p->chunks[p->n_chunks++];
-        *chunk = (struct gpu_chunk){.first = first, .end = gpu_chunk_end(p, first, max_ops)};
+        *chunk = (struct gpu_chunk){ .first = first, .end = gpu_chunk_end(p, first, max_ops) };
         ok = record_chunk(p, chunk, &hazards);
         first = chunk->end;
     }

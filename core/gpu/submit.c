@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TARGET_SECONDS 0.1        /* of one submission; drivers reset a device silent for 2 s */
+#define TARGET_SECONDS 0.1 /* of one submission; drivers reset a device silent for 2 s */
 #define MAX_GROUP 64
 #define PROFILE_BATCH 256
 
@@ -14,8 +14,7 @@ static bool submit_group(struct gpu_program *p, int first, int end, uint64_t *va
 {
     struct gpu_device *d = p->device;
     VkCommandBuffer commands[MAX_GROUP];
-    for (int i = first; i < end; i++)
-        commands[i - first] = p->chunks[i].commands;
+    for (int i = first; i < end; i++) commands[i - first] = p->chunks[i].commands;
     snprintf(d->last_program, GPU_LABEL_BYTES, "%s", p->name);
     snprintf(d->last_first, GPU_LABEL_BYTES, "%s", p->ops[p->chunks[first].first].call.label);
     snprintf(d->last_last, GPU_LABEL_BYTES, "%s", p->ops[p->chunks[end - 1].end - 1].call.label);
@@ -27,18 +26,15 @@ static bool submit_group(struct gpu_program *p, int first, int end, uint64_t *va
 static bool submit_measured(struct gpu_program *p)
 {
     struct gpu_device *d = p->device;
-    if (!gpu_wait(d))
-        return false;
+    if (!gpu_wait(d)) return false;
     double slowest = 0;
     for (int i = 0; i < p->n_chunks; i++) {
         uint64_t value;
         double start = clock_seconds();
-        if (!submit_group(p, i, i + 1, &value) || !gpu_wait_value(d, value))
-            return false;
+        if (!submit_group(p, i, i + 1, &value) || !gpu_wait_value(d, value)) return false;
         double seconds = clock_seconds() - start;
         p->chunks[i].seconds = seconds;
-        if (seconds > slowest)
-            slowest = seconds;
+        if (seconds > slowest) slowest = seconds;
     }
     if (slowest > TARGET_SECONDS && d->chunk_flops > 1e9)
         d->chunk_flops *= TARGET_SECONDS / slowest;
@@ -52,8 +48,7 @@ static int group_end(const struct gpu_program *p, int first)
     int i = first + 1;
     for (; i < p->n_chunks && i - first < MAX_GROUP; i++) {
         sum += p->chunks[i].seconds;
-        if (sum > TARGET_SECONDS)
-            break;
+        if (sum > TARGET_SECONDS) break;
     }
     return i;
 }
@@ -63,18 +58,14 @@ bool gpu_program_submit(struct gpu_program *p)
     struct gpu_device *d = p->device;
     if (!p->finished)
         return fail("program %s: submitted before its recording was finished", p->name);
-    if (d->null || !p->n_chunks)
-        return true;
-    bool guarded = d->caps.type != GPU_TYPE_CPU;  /* a CPU driver has no watchdog */
-    if (guarded && p->chunks[0].seconds <= 0)
-        return submit_measured(p);
-    if (!gpu_wait_value(d, d->flight[0]))
-        return false;
+    if (d->null || !p->n_chunks) return true;
+    bool guarded = d->caps.type != GPU_TYPE_CPU; /* a CPU driver has no watchdog */
+    if (guarded && p->chunks[0].seconds <= 0) return submit_measured(p);
+    if (!gpu_wait_value(d, d->flight[0])) return false;
     uint64_t value = 0;
     for (int first = 0; first < p->n_chunks;) {
         int end = group_end(p, first);
-        if (!submit_group(p, first, end, &value))
-            return false;
+        if (!submit_group(p, first, end, &value)) return false;
         first = end;
     }
     d->flight[0] = d->flight[1];
@@ -87,7 +78,7 @@ bool gpu_program_submit(struct gpu_program *p)
 struct profiler {
     VkCommandPool pool;
     VkCommandBuffer commands;
-    VkQueryPool queries;          /* none where timestamps are missing */
+    VkQueryPool queries; /* none where timestamps are missing */
 };
 
 static void profiler_finish(struct gpu_device *d, struct profiler *f)
@@ -99,16 +90,21 @@ static void profiler_finish(struct gpu_device *d, struct profiler *f)
 static bool profiler_init(struct gpu_device *d, struct profiler *f)
 {
     VkCommandPoolCreateInfo pool = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = d->family,
-        .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT};
-    VkQueryPoolCreateInfo queries = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
-                                     .queryType = VK_QUERY_TYPE_TIMESTAMP,
-                                     .queryCount = 2 * PROFILE_BATCH};
+        .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+        .queueFamilyIndex = d->family,
+        .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
+    };
+    VkQueryPoolCreateInfo queries = { .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                      .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                      .queryCount = 2 * PROFILE_BATCH };
     if (!gpu_check(d, vkCreateCommandPool(d->handle, &pool, NULL, &f->pool), "profile"))
         return false;
     VkCommandBufferAllocateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO, .commandPool = f->pool,
-        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY, .commandBufferCount = 1};
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+        .commandPool = f->pool,
+        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+        .commandBufferCount = 1,
+    };
     if (!gpu_check(d, vkAllocateCommandBuffers(d->handle, &info, &f->commands), "profile"))
         return false;
     return !d->caps.timestamps ||
@@ -119,13 +115,11 @@ static bool profiler_init(struct gpu_device *d, struct profiler *f)
 static bool profile_run(struct gpu_program *p, struct profiler *f, int first, int end)
 {
     struct gpu_device *d = p->device;
-    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
-                                      .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
+    VkCommandBufferBeginInfo begin = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                       .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT };
     uint64_t value;
-    if (!gpu_check(d, vkBeginCommandBuffer(f->commands, &begin), "profile"))
-        return false;
-    if (f->queries)
-        vkCmdResetQueryPool(f->commands, f->queries, 0, 2 * PROFILE_BATCH);
+    if (!gpu_check(d, vkBeginCommandBuffer(f->commands, &begin), "profile")) return false;
+    if (f->queries) vkCmdResetQueryPool(f->commands, f->queries, 0, 2 * PROFILE_BATCH);
     for (int i = first; i < end; i++) {
         uint32_t query = 2 * (uint32_t)(i - first);
         gpu_record_barrier(f->commands);
@@ -148,12 +142,11 @@ static bool profile_run(struct gpu_program *p, struct profiler *f, int first, in
 bool gpu_program_profile(struct gpu_program *p, double *seconds)
 {
     struct gpu_device *d = p->device;
-    struct profiler f = {0};
+    struct profiler f = { 0 };
     memset(seconds, 0, (size_t)p->n_dispatches * sizeof *seconds);
     if (!p->finished)
         return fail("program %s: profiled before its recording was finished", p->name);
-    if (d->null)
-        return true;
+    if (d->null) return true;
     bool ok = gpu_wait(d) && profiler_init(d, &f);
     /* Without timestamps each operation is a submission of its own, timed by the host's clock. */
     int batch = f.queries ? PROFILE_BATCH : 1, n = 0;
@@ -165,9 +158,11 @@ bool gpu_program_profile(struct gpu_program *p, double *seconds)
         double elapsed = clock_seconds() - start;
         if (ok && f.queries) {
             uint32_t count = 2 * (uint32_t)(end - first);
-            ok = gpu_check(d, vkGetQueryPoolResults(d->handle, f.queries, 0, count, sizeof ticks,
-                                                    ticks, sizeof *ticks, VK_QUERY_RESULT_64_BIT |
-                                                    VK_QUERY_RESULT_WAIT_BIT), "profile");
+            ok = gpu_check(d,
+                           vkGetQueryPoolResults(d->handle, f.queries, 0, count, sizeof ticks,
+                                                 ticks, sizeof *ticks,
+                                                 VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT),
+                           "profile");
         }
         for (int i = first; ok && i < end; i++)
             if (p->ops[i].kind == GPU_OP_DISPATCH) {

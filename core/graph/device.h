@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * device.h - what exec.c (devices, sessions) and var.c (variables) share. GPU types stay opaque
- * here. */
+ * device.h - what device.c, session.c and var.c (variables) share. GPU types stay opaque here. */
 #ifndef BURIN_DEVICE_H
 #define BURIN_DEVICE_H
 
@@ -8,6 +7,7 @@
 
 struct gpu_device;
 struct gpu_buffer;
+struct gpu_program;
 
 /* A block of device memory with variables of one role in it. */
 struct var_block {
@@ -34,7 +34,16 @@ struct burin_device {
     bool changed;        /* a variable became absent: the arena may be larger than needed */
 };
 
-/* ---- exec.c: memory for var.c ------------------------------------------------------------- */
+struct burin_session {
+    burin_device *device; /* NULL once it is gone */
+    char *name;
+    struct burin_plan *plan;
+    struct gpu_program *program; /* NULL = not recorded */
+    unsigned generation;         /* of the device's memory when it was */
+    burin_profile *row;          /* one per dispatch, seconds unset */
+};
+
+/* ---- device.c: memory and kernels for the others --------------------------------------------- */
 
 struct gpu_buffer *device_memory_create(burin_device *d, uint64_t bytes, const char *what);
 void device_memory_destroy(struct gpu_buffer *b);
@@ -45,21 +54,32 @@ bool device_memory_read(burin_device *d, struct gpu_buffer *b, uint64_t offset, 
 /* A CPU driver's memory, with nothing in flight; NULL on other devices. */
 void *device_host_memory(burin_device *d, struct gpu_buffer *b, uint64_t offset, uint64_t bytes);
 
-/* One kernel by itself, now; its tensors are variables with memory, or (var NULL) in the buffer `scratch`. */
+/* Appends one kernel to a program; its tensors are variables with
+ * memory, or (var NULL) in `arena`. */
 struct kernel_call;
+bool device_record(burin_device *d, struct gpu_program *p, struct gpu_buffer *arena,
+                   const struct kernel_call *call, const char *label);
+/* One kernel by itself, now. */
 bool device_run(burin_device *d, struct gpu_buffer *scratch, const struct kernel_call *call);
-/* Memory for the moment, of `least` to *bytes, which says how much it is: the arena, whose contents mean nothing between
- * runs of sessions, or a buffer for device_scratch_finish to destroy. */
+/* Memory for the moment, of `least` to *bytes, which says how much it is: the arena, whose contents
+ * mean nothing between runs of sessions, or a buffer for device_scratch_finish to destroy. */
 struct gpu_buffer *device_scratch(burin_device *d, uint64_t least, uint64_t *bytes);
 void device_scratch_finish(burin_device *d, struct gpu_buffer *b);
 bool device_computes(const burin_device *d); /* false: the null device */
 
-/* ---- var.c: variables for exec.c ---------------------------------------------------------- */
+/* ---- session.c ------------------------------------------------------------------------------- */
+
+/* Lets go of what was recorded; the next run records again. */
+void session_forget(burin_session *s);
+
+/* ---- var.c ----------------------------------------------------------------------------------- */
 
 /* Gives memory to every variable of the role that has none yet; role 0: of all roles. */
 bool vars_commit(burin_device *d, burin_role role);
 /* Where a variable is; NULL while it has no memory. */
 struct gpu_buffer *var_memory(const burin_var *v, uint64_t *offset);
+/* A variable of the plan that is absent from the device; NULL = none. */
+const burin_var *vars_absent(const struct burin_plan *p);
 /* Lets go of all variables: they stay valid but belong to no device. */
 void vars_orphan(burin_device *d);
 

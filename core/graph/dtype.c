@@ -3,6 +3,8 @@
 #include "base/base.h"
 #include "burin.h"
 
+#include <string.h>
+
 static const struct {
     const char *name;
     size_t bytes;
@@ -22,6 +24,13 @@ static bool known(burin_dtype d) { return (int)d > 0 && (int)d < COUNT_OF(types)
 size_t burin_dtype_bytes(burin_dtype d) { return known(d) ? types[d].bytes : 0; }
 
 const char *burin_dtype_name(burin_dtype d) { return known(d) ? types[d].name : "an unknown type"; }
+
+burin_dtype burin_dtype_find(const char *name)
+{
+    for (int i = 1; i < COUNT_OF(types); i++)
+        if (!strcmp(types[i].name, name)) return (burin_dtype)i;
+    return 0;
+}
 
 int64_t burin_shape_count(const burin_shape *s)
 {

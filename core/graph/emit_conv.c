@@ -37,7 +37,11 @@ static bool emit_pixels(struct emit *e, const struct conv *v, bool gradient)
              depth = gradient ? v->o : v->c;
     uint32_t grid_h = ceil_div(out_h, s), grid_w = ceil_div(out_w, s);
     struct gemm g = {
-        .batch = 1, .m = (uint64_t)v->n * grid_h * grid_w, .n = columns, .k = depth, .tb = gradient
+        .batch = 1,
+        .m = (uint64_t)v->n * grid_h * grid_w,
+        .n = columns,
+        .k = depth,
+        .tb = gradient,
     };
     if (v->pointwise) return emit_gemm(e, &g, 0);
     g.batch = phases;

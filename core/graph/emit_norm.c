@@ -7,10 +7,12 @@
  * on rows takes one subgroup per row. */
 #include "graph/kernel.h"
 
-#define LOCAL 64u            /* invocations of a workgroup */
+#define LOCAL 64u /* invocations of a workgroup */
 
 /* x as (batch, rows, columns). */
-struct matrix { uint32_t batch, rows, columns; };
+struct matrix {
+    uint32_t batch, rows, columns;
+};
 
 static struct matrix matrix_of(const burin_shape *x, bool batched)
 {
@@ -19,9 +21,12 @@ static struct matrix matrix_of(const burin_shape *x, bool batched)
     return (struct matrix){ (uint32_t)batch, (uint32_t)rows, (uint32_t)columns };
 }
 
-/* ---- stages over slices of rows ------------------------------------------------------------- */
+/* ---- stages over slices of rows -------------------------------------------------------------- */
 
-struct slices { uint32_t height, count; };  /* rows of a slice; slices of a batch item */
+/* Rows of a slice; slices of a batch item */
+struct slices {
+    uint32_t height, count;
+};
 
 /* Slices whose sums a later stage reads: long enough to pay for that, and a bounded number of them.
  * */
@@ -29,8 +34,7 @@ static struct slices slices_of_sums(const struct emit *e, const struct matrix *x
 {
     uint32_t height = e->target->tier == TIER_CPU ? 32 : 16;
     uint32_t most = x->batch < 256 ? 256 / x->batch : 1;
-    if (ceil_div(x->rows, height) > most)
-        height = ceil_div(x->rows, most);
+    if (ceil_div(x->rows, height) > most) height = ceil_div(x->rows, most);
     return (struct slices){ height, ceil_div(x->rows, height) };
 }
 
@@ -46,8 +50,7 @@ static bool emit_slices(struct emit *e, struct kernel_call *c, const struct matr
 {
     uint32_t count = x->batch * s->count * (wide ? x->columns / 4 : x->columns);
     uint32_t push[] = { count, x->rows, x->columns, s->count, s->height, groups };
-    for (int i = 0; i < COUNT_OF(push); i++)
-        c->push[i] = push[i];
+    for (int i = 0; i < COUNT_OF(push); i++) c->push[i] = push[i];
     c->n_push = COUNT_OF(push);
     c->spec[0] = wide;
     c->n_spec = c->n_spec < 1 ? 1 : c->n_spec;
@@ -68,8 +71,11 @@ static bool emit_gradient_sums(struct emit *e, const struct matrix *x, const str
 {
     struct kernel_call c = {
         .shader = "norm_columns",
-        .bind = { e->step->in[0], *sums, *dy, *stats }, .n_bind = 4, .writes = 1u << 1,
-        .spec = { 0, true, groups == 0 }, .n_spec = 3,
+        .bind = { e->step->in[0], *sums, *dy, *stats },
+        .n_bind = 4,
+        .writes = 1u << 1,
+        .spec = { 0, true, groups == 0 },
+        .n_spec = 3,
         .flops = 5.0 * x->batch * x->rows * x->columns,
     };
     return emit_slices(e, &c, x, s, groups, x->columns % 4 == 0);
@@ -83,8 +89,11 @@ static bool emit_groups(struct emit *e, const struct matrix *x, const struct sli
     uint32_t groups = (uint32_t)e->step->node->at[0], rows = x->batch * groups;
     struct kernel_call c = {
         .shader = "norm_groups",
-        .bind = { *sums, *out, e->step->in[1] /* gamma */ }, .n_bind = 3, .writes = 1u << 1,
-        .spec = { 0, gradient }, .n_spec = 2,
+        .bind = { *sums, *out, e->step->in[1] /* gamma */ },
+        .n_bind = 3,
+        .writes = 1u << 1,
+        .spec = { 0, gradient },
+        .n_spec = 2,
         .push = { rows, x->rows, x->columns, s->count, s->height, groups, kernel_float(eps) },
         .n_push = 7,
         .flops = 6.0 * rows * s->count * (x->columns / groups),
@@ -103,13 +112,20 @@ bool emit_group_norm(struct emit *e)
     bool wide = x.columns % 4 == 0;
     double count = (double)x.batch * x.rows * x.columns;
     struct kernel_call columns = {
-        .shader = "norm_columns", .bind = { s->in[0], sums }, .n_bind = 2, .writes = 1u << 1,
-        .n_spec = 3, .flops = 4 * count,
+        .shader = "norm_columns",
+        .bind = { s->in[0], sums },
+        .n_bind = 2,
+        .writes = 1u << 1,
+        .n_spec = 3,
+        .flops = 4 * count,
     };
     struct kernel_call apply = {
         .shader = "norm_apply",
-        .bind = { s->in[0], s->in[1], s->in[2], s->out[0], s->out[1] }, .n_bind = 5,
-        .writes = 1u << 3, .chained = true, .flops = 3 * count,
+        .bind = { s->in[0], s->in[1], s->in[2], s->out[0], s->out[1] },
+        .n_bind = 5,
+        .writes = 1u << 3,
+        .chained = true,
+        .flops = 3 * count,
     };
     return emit_slices(e, &columns, &x, &sliced, groups, wide) &&
            emit_groups(e, &x, &sliced, false, (float)s->node->at[1], &sums, &s->out[1]) &&
@@ -126,8 +142,10 @@ bool emit_group_norm_dx(struct emit *e)
     struct tensor_ref means = emit_workspace(e, (uint64_t)x.batch * groups * 2 * 4);
     struct kernel_call apply = {
         .shader = "norm_group_dx",
-        .bind = { s->in[0], s->in[1], s->in[2], s->in[3], means, s->out[0] }, .n_bind = 6,
-        .writes = 1u << 5, .flops = 8.0 * x.batch * x.rows * x.columns,
+        .bind = { s->in[0], s->in[1], s->in[2], s->in[3], means, s->out[0] },
+        .n_bind = 6,
+        .writes = 1u << 5,
+        .flops = 8.0 * x.batch * x.rows * x.columns,
     };
     return emit_gradient_sums(e, &x, &sliced, groups, &s->in[2], &s->in[3], &sums) &&
            emit_groups(e, &x, &sliced, true, 0, &sums, &means) &&
@@ -143,8 +161,13 @@ static bool emit_weights(struct emit *e, const struct matrix *x, uint32_t groups
     bool wide = x->columns % 4 == 0;
     struct kernel_call c = {
         .shader = "norm_weights",
-        .bind = { sums, s->out[0], s->out[1] }, .n_bind = 3, .writes = 3u << 1,
-        .spec = { wide }, .n_spec = 1, .push = { x->columns, x->batch * sliced.count }, .n_push = 2,
+        .bind = { sums, s->out[0], s->out[1] },
+        .n_bind = 3,
+        .writes = 3u << 1,
+        .spec = { wide },
+        .n_spec = 1,
+        .push = { x->columns, x->batch * sliced.count },
+        .n_push = 2,
         .flops = 2.0 * x->batch * sliced.count * x->columns,
     };
     kernel_groups(e->target, ceil_div(wide ? x->columns / 4 : x->columns, LOCAL), c.groups);
@@ -164,7 +187,7 @@ bool emit_layer_norm_dw(struct emit *e)
     return emit_weights(e, &x, 0);
 }
 
-/* ---- one subgroup per row ------------------------------------------------------------------- */
+/* ---- one subgroup per row -------------------------------------------------------------------- */
 
 static bool emit_rows(struct emit *e, struct kernel_call *c, const struct matrix *x, bool wide,
                       double flops)
@@ -185,8 +208,11 @@ bool emit_layer_norm(struct emit *e)
     struct matrix x = matrix_of(&s->node->in[0]->shape, false);
     struct kernel_call c = {
         .shader = "norm_rows",
-        .bind = { s->in[0], s->in[1], s->in[2], s->out[0], s->out[1] }, .n_bind = 5,
-        .writes = 3u << 3, .push = { [2] = kernel_float((float)s->node->at[0]) }, .n_push = 3,
+        .bind = { s->in[0], s->in[1], s->in[2], s->out[0], s->out[1] },
+        .n_bind = 5,
+        .writes = 3u << 3,
+        .push = { [2] = kernel_float((float)s->node->at[0]) },
+        .n_push = 3,
         .chained = true,
     };
     return emit_rows(e, &c, &x, x.columns % 4 == 0 && chain_by_fours(s), 7);
@@ -198,7 +224,8 @@ bool emit_layer_norm_dx(struct emit *e)
     struct matrix x = matrix_of(&s->node->in[0]->shape, false);
     struct kernel_call c = {
         .shader = "norm_rows_dx",
-        .bind = { s->in[0], s->in[1], s->in[2], s->in[3], s->out[0] }, .n_bind = 5,
+        .bind = { s->in[0], s->in[1], s->in[2], s->in[3], s->out[0] },
+        .n_bind = 5,
         .writes = 1u << 4,
     };
     return emit_rows(e, &c, &x, x.columns % 4 == 0, 12);
@@ -210,7 +237,10 @@ bool emit_softmax(struct emit *e)
     struct matrix x = matrix_of(&s->node->in[0]->shape, false);
     struct kernel_call c = {
         .shader = "softmax",
-        .bind = { s->in[0], s->out[0] }, .n_bind = 2, .writes = 1u << 1, .n_spec = 2,
+        .bind = { s->in[0], s->out[0] },
+        .n_bind = 2,
+        .writes = 1u << 1,
+        .n_spec = 2,
     };
     return emit_rows(e, &c, &x, x.columns % 4 == 0, 8);
 }
@@ -221,13 +251,16 @@ bool emit_softmax_grad(struct emit *e)
     struct matrix x = matrix_of(&s->node->in[0]->shape, false);
     struct kernel_call c = {
         .shader = "softmax",
-        .bind = { s->in[0], s->out[0], s->in[1] }, .n_bind = 3, .writes = 1u << 1,
-        .spec = { 0, true }, .n_spec = 2,
+        .bind = { s->in[0], s->out[0], s->in[1] },
+        .n_bind = 3,
+        .writes = 1u << 1,
+        .spec = { 0, true },
+        .n_spec = 2,
     };
     return emit_rows(e, &c, &x, x.columns % 4 == 0, 4);
 }
 
-/* ---- GEGLU ---------------------------------------------------------------------------------- */
+/* ---- GEGLU ----------------------------------------------------------------------------------- */
 
 static bool emit_gated(struct emit *e, bool gradient)
 {
@@ -236,8 +269,13 @@ static bool emit_gated(struct emit *e, bool gradient)
     uint32_t half = x.columns / 2, count = x.rows * (half % 4 ? half : half / 4);
     struct kernel_call c = {
         .shader = "geglu",
-        .bind = { s->in[0], s->out[0], s->in[1] }, .n_bind = gradient ? 3 : 2, .writes = 1u << 1,
-        .spec = { half % 4 == 0, gradient }, .n_spec = 2, .push = { count, half }, .n_push = 2,
+        .bind = { s->in[0], s->out[0], s->in[1] },
+        .n_bind = gradient ? 3 : 2,
+        .writes = 1u << 1,
+        .spec = { half % 4 == 0, gradient },
+        .n_spec = 2,
+        .push = { count, half },
+        .n_push = 2,
         .flops = (gradient ? 50.0 : 25.0) * x.rows * half,
     };
     kernel_groups(e->target, ceil_div(count, LOCAL), c.groups);

@@ -1,35 +1,49 @@
 /* SPDX-License-Identifier: MIT
- * emit_reduce.c - sums over dims. The dims fall into runs that are kept and runs that are summed; one pass sums one
- * run, seen as the middle of (outer, rows, inner). A long sum is split into chunks, whose sums are a smaller problem
- * of the same kind: the order of additions is fixed by the shape and the device. */
+ * emit_reduce.c - sums over dims. The dims fall into runs that are kept and runs that are
+ * summed; one pass sums one run, seen as the middle of (outer, rows, inner). A long sum is split
+ * into chunks, whose sums are a smaller problem of the same kind: the order of additions is
+ * fixed by the shape and the device. */
 #include "graph/kernel.h"
 
-#define GROUP 64          /* invocations per workgroup */
-#define SUBGROUP_ROWS 64  /* shorter rows are summed by one invocation each */
+#define GROUP 64         /* invocations per workgroup */
+#define SUBGROUP_ROWS 64 /* shorter rows are summed by one invocation each */
 
-struct sum { uint64_t outer, rows, inner; };
+struct sum {
+    uint64_t outer, rows, inner;
+};
 
 /* Columns that one invocation sums: long reads of a row are what memory likes. */
-static uint32_t columns_each(const struct sum *s) { return s->inner % 16 == 0 ? 16 : s->inner % 4 == 0 ? 4 : 1; }
+static uint32_t columns_each(const struct sum *s)
+{
+    return s->inner % 16 == 0 ? 16 : s->inner % 4 == 0 ? 4 : 1;
+}
 
-/* Rows per chunk such that the device is busy, but each chunk has at least 16 rows to add. Few are not split. */
+/* Rows per chunk such that the device is busy, but each chunk has at least 16
+ * rows to add. Few are not split. */
 static uint64_t columns_length(const struct emit *e, const struct sum *s)
 {
     if (s->rows <= 64) return s->rows;
-    uint64_t chunks = (uint64_t)e->target->cores * 4 * GROUP * columns_each(s) / (s->outer * s->inner);
+    uint64_t chunks =
+        (uint64_t)e->target->cores * 4 * GROUP * columns_each(s) / (s->outer * s->inner);
     uint64_t length = ceil_div(s->rows, chunks ? chunks : 1);
     return length < 16 ? 16 : length;
 }
 
 /* One invocation per columns_each columns: x to (outer, chunks, inner). */
-static bool call_columns(struct emit *e, const struct sum *s, struct tensor_ref x, struct tensor_ref y, uint64_t length)
+static bool call_columns(struct emit *e, const struct sum *s, struct tensor_ref x,
+                         struct tensor_ref y, uint64_t length)
 {
     uint32_t each = columns_each(s), chunks = ceil_div(s->rows, length);
     uint64_t count = s->outer * chunks * s->inner;
-    struct kernel_call c = { .shader = "reduce_columns", .bind = { x, y }, .n_bind = 2, .writes = 1u << 1,
-                             .spec = { each / 4 }, .n_spec = 1, .n_push = 5,
-                             .push = { (uint32_t)count, (uint32_t)s->rows, (uint32_t)s->inner, chunks,
-                                       (uint32_t)length } };
+    struct kernel_call c = { .shader = "reduce_columns",
+                             .bind = { x, y },
+                             .n_bind = 2,
+                             .writes = 1u << 1,
+                             .spec = { each / 4 },
+                             .n_spec = 1,
+                             .n_push = 5,
+                             .push = { (uint32_t)count, (uint32_t)s->rows, (uint32_t)s->inner,
+                                       chunks, (uint32_t)length } };
     c.flops = (double)s->outer * (double)s->rows * (double)s->inner;
     kernel_groups(e->target, ceil_div(count, each * GROUP), c.groups);
     return emit_call(e, &c);
@@ -41,10 +55,15 @@ static bool call_rows(struct emit *e, uint64_t outer, uint64_t width, uint64_t l
 {
     uint64_t chunks = ceil_div(width, length), per_group = GROUP / e->target->subgroup;
     uint32_t groups = ceil_div(outer * chunks, per_group ? per_group : 1);
-    struct kernel_call c = { .shader = "reduce_rows", .bind = { x, y }, .n_bind = 2, .writes = 1u << 1,
-                             .spec = { width % 4 == 0 && length % 4 == 0, squares }, .n_spec = 2, .n_push = 5,
-                             .push = { (uint32_t)(outer * chunks), (uint32_t)width, (uint32_t)chunks,
-                                       (uint32_t)length, groups } };
+    struct kernel_call c = { .shader = "reduce_rows",
+                             .bind = { x, y },
+                             .n_bind = 2,
+                             .writes = 1u << 1,
+                             .spec = { width % 4 == 0 && length % 4 == 0, squares },
+                             .n_spec = 2,
+                             .n_push = 5,
+                             .push = { (uint32_t)(outer * chunks), (uint32_t)width,
+                                       (uint32_t)chunks, (uint32_t)length, groups } };
     c.flops = (double)outer * (double)width;
     kernel_groups(e->target, groups, c.groups);
     return emit_call(e, &c);
@@ -63,8 +82,8 @@ static bool sum_columns(struct emit *e, struct sum s, struct tensor_ref x, struc
 }
 
 /* A stretch is 4096 elements if the rows alone do not keep the device busy. */
-static bool sum_rows(struct emit *e, uint64_t outer, uint64_t width, bool squares, struct tensor_ref x,
-                     struct tensor_ref y)
+static bool sum_rows(struct emit *e, uint64_t outer, uint64_t width, bool squares,
+                     struct tensor_ref x, struct tensor_ref y)
 {
     for (;;) {
         bool split = width > 4096 && outer < (uint64_t)e->target->cores * 16;
@@ -84,7 +103,8 @@ static bool sum_run(struct emit *e, struct sum s, struct tensor_ref x, struct te
     return sum_columns(e, s, x, y);
 }
 
-/* From the innermost dim outwards: size[0] kept, size[1] summed, size[2] kept, size[3] summed, size[4] kept. */
+/* From the innermost dim outwards: size[0] kept, size[1] summed, size[2] kept,
+ * size[3] summed, size[4] kept. */
 static void find_runs(const burin_shape *x, const burin_shape *y, uint64_t size[5])
 {
     int run = 0;
@@ -115,8 +135,10 @@ bool emit_sum_squares(struct emit *e)
 {
     const struct plan_step *p = e->step;
     const uint64_t length = 4096;
-    uint64_t count = (uint64_t)burin_shape_count(&p->node->in[0]->shape), bytes = burin_dtype_bytes(p->in[0].dtype);
-    uint64_t unit = 64 * length, piece = e->target->max_range / bytes / unit * unit;  /* 64: aligns the sums */
+    uint64_t count = (uint64_t)burin_shape_count(&p->node->in[0]->shape),
+             bytes = burin_dtype_bytes(p->in[0].dtype);
+    /* 64: aligns the sums */
+    uint64_t unit = 64 * length, piece = e->target->max_range / bytes / unit * unit;
     if (count <= length) return sum_rows(e, 1, count, true, p->in[0], p->out[0]);
     uint64_t chunks = ceil_div(count, length);
     struct tensor_ref sums = emit_workspace(e, chunks * 4);

@@ -25,7 +25,7 @@ struct op_traits op_traits(enum op_code code)
                                    : traits[code];
 }
 
-/* ---- how an input is read ----------------------------------------------------------------- */
+/* ---- how an input is read -------------------------------------------------------------------- */
 
 /* From the innermost dim outwards the result's dims fall into runs that the operand has and runs
  * that it repeats: size[0] had, size[1] repeated, size[2] had, size[3] repeated. A fifth run does
@@ -49,7 +49,7 @@ bool chain_read_of(const burin_shape *s, const burin_shape *to, struct chain_rea
 
 static bool reads_all(const struct chain_read *r, int64_t count) { return r->row == count; }
 
-/* ---- chains as values --------------------------------------------------------------------- */
+/* ---- chains as values ------------------------------------------------------------------------ */
 
 #define NO_REGISTER -1
 
@@ -119,7 +119,7 @@ static int chain_merge(struct chain *c, const struct chain *b, int64_t count)
     return c->n_steps;
 }
 
-/* ---- units -------------------------------------------------------------------------------- */
+/* ---- units ----------------------------------------------------------------------------------- */
 
 #define NOBODY -1
 #define MANY -2
@@ -150,10 +150,8 @@ static void find_readers(struct fuser *f)
         if (node_is_alias(n)) continue;
         for (int k = 0; k < n->n_in; k++) {
             int part, o = (int)node_owner(n->in[k], &part)->index;
-            if (part)
-                f->part_reader[o] = f->part_reader[o] < i ? f->part_reader[o] : i;
-            else
-                f->reader[o] = f->reader[o] == NOBODY || f->reader[o] == i ? i : MANY;
+            if (part) f->part_reader[o] = f->part_reader[o] < i ? f->part_reader[o] : i;
+            else f->reader[o] = f->reader[o] == NOBODY || f->reader[o] == i ? i : MANY;
         }
     }
 }
@@ -289,10 +287,8 @@ void fuse_decide(const struct plan_list *l, const struct plan_options *options, 
         f.ride[i] = f.first[i] = i;
         memset(&chain[i], 0, sizeof chain[i]);
         if (op_is_elementwise(op)) {
-            if (fusion)
-                fuse_elementwise(&f, i);
-            else
-                start_run(&f, i);
+            if (fusion) fuse_elementwise(&f, i);
+            else start_run(&f, i);
         } else if (op == OP_cast && fusion) {
             fuse_cast(&f, i);
         }

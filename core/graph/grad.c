@@ -49,9 +49,9 @@ BINARY(softmax_grad) BINARY(geglu_grad)
 /* Of the rows with attributes, those that rules use. */
 #define op_scale(x, by) make1(OP_scale, x, (double[]){ by }, 1, NULL)
 #define op_within(x, low, high) make1(OP_within, x, (double[]){ low, high }, 2, NULL)
-/* clang-format on */
+    /* clang-format on */
 
-static burin_node *op_reshape(burin_node *x, burin_shape to)
+    static burin_node *op_reshape(burin_node *x, burin_shape to)
 {
     return make1(OP_reshape, x, NULL, 0, &to);
 }
@@ -229,15 +229,16 @@ static void grad_layer_norm(burin_node *n, burin_node *dy, const bool *wanted, b
 
 #define NONE
 #define at(i) n->at[i]
-#define D(i, expression) if (wanted[i]) dx[i] = (expression);
+#define D(i, expression) \
+    if (wanted[i]) dx[i] = (expression);
 #define ALL(function) function(n, dy, wanted, dx);
-#define GRADIENT(name, gradients)                                                                  \
-    void gradient_##name(burin_node *n, burin_node *dy, const bool *wanted, burin_node **dx);      \
-    void gradient_##name(burin_node *n, burin_node *dy, const bool *wanted, burin_node **dx)       \
-    {                                                                                              \
-        burin_node *x0 = n->in[0], *x1 = n->in[1], *y = n;                                         \
-        (void)x0, (void)x1, (void)y, (void)dy, (void)wanted, (void)dx;                             \
-        gradients                                                                                  \
+#define GRADIENT(name, gradients)                                                             \
+    void gradient_##name(burin_node *n, burin_node *dy, const bool *wanted, burin_node **dx); \
+    void gradient_##name(burin_node *n, burin_node *dy, const bool *wanted, burin_node **dx)  \
+    {                                                                                         \
+        burin_node *x0 = n->in[0], *x1 = n->in[1], *y = n;                                    \
+        (void)x0, (void)x1, (void)y, (void)dy, (void)wanted, (void)dx;                        \
+        gradients                                                                             \
     }
 #define EW1(name, attrs, value, gradients, help) GRADIENT(name, gradients)
 #define EW2(name, attrs, value, gradients, help) GRADIENT(name, gradients)

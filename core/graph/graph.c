@@ -21,10 +21,8 @@ const char *burin_graph_error(const burin_graph *g) { return g ? g->error : NULL
 
 void burin_graph_where(burin_graph *g, const char *where)
 {
-    if (!where)
-        g->where = NULL;
-    else if (!g->where || strcmp(g->where, where))
-        g->where = arena_strdup(&g->arena, where);
+    if (!where) g->where = NULL;
+    else if (!g->where || strcmp(g->where, where)) g->where = arena_strdup(&g->arena, where);
 }
 
 burin_node *graph_fail(burin_graph *g, const char *fmt, ...)
@@ -104,7 +102,8 @@ static bool reads_int8(const struct op_row *row)
     return row == op_at(OP_matmul) || row == op_at(OP_conv2d) || row == op_at(OP_conv2d_dx);
 }
 
-/* Inputs: as many as the row says, of this graph, whole numbers only where ids are read and 8 bits only as weights. */
+/* Inputs: as many as the row says, of this graph, whole numbers only where ids are
+ * read and 8 bits only as weights. */
 static bool check_inputs(burin_graph *g, const struct op_row *row, burin_node *const *in, int n_in)
 {
     if (n_in != row->inputs)
@@ -118,7 +117,8 @@ static bool check_inputs(burin_graph *g, const struct op_row *row, burin_node *c
         if (in[i]->dtype == BURIN_I32 && !ids)
             return graph_fail(g, "input %d is i32; only ids of an embedding may be", i + 1);
         if (in[i]->dtype == BURIN_I8 && !(i == 1 && reads_int8(row)))
-            return graph_fail(g, "input %d is i8; only the weight of a product or convolution may be", i + 1);
+            return graph_fail(
+                g, "input %d is i8; only the weight of a product or convolution may be", i + 1);
     }
     return true;
 }
@@ -184,12 +184,9 @@ static int find_op(burin_graph *g, const char *name)
     for (int i = 0; i < OP_COUNT; i++) names[i] = op_at((enum op_code)i)->name;
     const char *near = op < 0 ? str_nearest(name, names, OP_COUNT) : NULL;
     g->op = NULL;
-    if (op >= 0)
-        graph_fail(g, "'%s' has a function of its own (burin_%s)", name, name);
-    else if (near)
-        graph_fail(g, "there is no op '%s'; did you mean '%s'?", name, near);
-    else
-        graph_fail(g, "there is no op '%s'", name);
+    if (op >= 0) graph_fail(g, "'%s' has a function of its own (burin_%s)", name, name);
+    else if (near) graph_fail(g, "there is no op '%s'; did you mean '%s'?", name, near);
+    else graph_fail(g, "there is no op '%s'", name);
     return -1;
 }
 
@@ -271,10 +268,8 @@ void burin_checkpoint_enter(burin_graph *g)
 {
     if (!g || g->error) return;
     g->op = "checkpoint";
-    if (g->region)
-        graph_fail(g, "checkpoints do not nest");
-    else
-        g->region = ++g->region_count;
+    if (g->region) graph_fail(g, "checkpoints do not nest");
+    else g->region = ++g->region_count;
 }
 
 void burin_checkpoint_leave(burin_graph *g)

@@ -1,36 +1,41 @@
 /* SPDX-License-Identifier: MIT
- * kernel.h - what a row's emit function sees: one step in, kernel calls out. Still no device: a call is data that
- * exec.c turns into a gpu_dispatch, and a test can print.
+ * kernel.h - what a row's emit function sees: one step in, kernel calls out. Still no device: a
+ * call is data that session.c turns into a gpu_dispatch, and a test can print.
  *
  * Binding and constant conventions shared by all shaders (shaders/lib/types.glsl, chain.glsl):
- *   bindings: the kernel's own tensors first, then the chain's extra inputs at KERNEL_CHAIN_BINDING + i
- *   spec 0..7: dtype of binding i (burin_dtype numbers); 8..17: the kernel's own numbers; 18..: the chain
- *   push: the kernel's own block first; the chain's block in the last KERNEL_CHAIN_PUSH bytes (from byte 72) */
+ *   bindings: the kernel's own tensors first, then the chain's extra inputs at
+ *     KERNEL_CHAIN_BINDING + i
+ *   spec 0..7: dtype of binding i (burin_dtype numbers); 8..17: the kernel's own numbers;
+ *     18..: the chain
+ *   push: the kernel's own block first; the chain's block in the last KERNEL_CHAIN_PUSH bytes (from
+ *     byte 72) */
 #ifndef BURIN_KERNEL_H
 #define BURIN_KERNEL_H
 
 #include "graph/plan.h"
 
-#define KERNEL_CHAIN_BINDING 5      /* with a chain a kernel has at most 5 tensors of its own */
-#define KERNEL_OWN_PUSH 72          /* bytes for the kernel itself */
-#define KERNEL_CHAIN_PUSH 52        /* 4 immediates, 3 x {row, div, mod} */
+#define KERNEL_CHAIN_BINDING 5 /* with a chain a kernel has at most 5 tensors of its own */
+#define KERNEL_OWN_PUSH 72     /* bytes for the kernel itself */
+#define KERNEL_CHAIN_PUSH 52   /* 4 immediates, 3 x {row, div, mod} */
 #define KERNEL_SPEC_OWN 8
-#define KERNEL_SPEC_CHAIN 18        /* n_steps, then CHAIN_STEPS packed steps */
+#define KERNEL_SPEC_CHAIN 18 /* n_steps, then CHAIN_STEPS packed steps */
 
 struct kernel_call {
     const char *shader;
     struct tensor_ref bind[8];
-    int n_bind;                     /* own bindings; emit_call adds the chain's */
-    uint32_t writes;                /* bit i: binding i is written */
-    uint32_t spec[10];              /* constants KERNEL_SPEC_OWN + i */
+    int n_bind;        /* own bindings; emit_call adds the chain's */
+    uint32_t writes;   /* bit i: binding i is written */
+    uint32_t spec[10]; /* constants KERNEL_SPEC_OWN + i */
     int n_spec;
-    uint32_t push[18];              /* own push constants, 4-byte words (floats by kernel_float) */
+    uint32_t push[18]; /* own push constants, 4-byte words (floats by kernel_float) */
     int n_push;
     uint32_t groups[3];
-    bool chained;                   /* the step's chain is applied by this call (its stored result) */
+    bool chained; /* the step's chain is applied by this call (its stored result) */
     double flops;
-    /* Filled by emit_call: all specialization constants and push words, the step's types and chain included. */
-    uint32_t constant[KERNEL_SPEC_CHAIN + 2 + CHAIN_STEPS], word[(KERNEL_OWN_PUSH + KERNEL_CHAIN_PUSH) / 4];
+    /* Filled by emit_call: all specialization constants and push words, the
+     * step's types and chain included. */
+    uint32_t constant[KERNEL_SPEC_CHAIN + 2 + CHAIN_STEPS],
+        word[(KERNEL_OWN_PUSH + KERNEL_CHAIN_PUSH) / 4];
     int n_constants, n_words;
 };
 
@@ -43,19 +48,22 @@ struct emit {
     uint64_t workspace_used;
 };
 
-/* Scratch memory for this step, 256-byte aligned, f32. The planner runs every emit function once with a `call` that
- * drops its argument, to learn how much a step wants; so emit must ask for the same bytes each time. */
+/* Scratch memory for this step, 256-byte aligned, f32. The planner runs every emit function
+ * once with a `call` that drops its argument, to learn how much a step wants; so emit must ask
+ * for the same bytes each time. */
 struct tensor_ref emit_workspace(struct emit *e, uint64_t bytes);
 
 /* Fills in what the shader sees of a call without a chain: types, constants and push words. */
 void kernel_complete(struct kernel_call *call);
 /* Adds dtypes, chain constants and chain bindings to the call and hands it to e->call. */
 bool emit_call(struct emit *e, struct kernel_call *call);
-/* Whether the step's chain allows groups of four elements (chain_apply4), the kernel's own sizes aside. */
+/* Whether the step's chain allows groups of four elements (chain_apply4),
+ * the kernel's own sizes aside. */
 bool chain_by_fours(const struct plan_step *s);
-uint32_t kernel_float(float f);                      /* bits for a push word */
-/* Splits `groups` workgroups over the three dimensions so that none exceeds the limit; the shader recovers its
- * number as gl_WorkGroupID.x + gl_NumWorkGroups.x * (y + gl_NumWorkGroups.y * z) and returns when past the end. */
+uint32_t kernel_float(float f); /* bits for a push word */
+/* Splits `groups` workgroups over the three dimensions so that none exceeds the limit; the
+ * shader recovers its number as gl_WorkGroupID.x + gl_NumWorkGroups.x * (y + gl_NumWorkGroups.y
+ * * z) and returns when past the end. */
 void kernel_groups(const struct plan_target *t, uint64_t groups, uint32_t out[3]);
 static inline uint32_t ceil_div(uint64_t a, uint64_t b) { return (uint32_t)((a + b - 1) / b); }
 

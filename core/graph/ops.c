@@ -7,13 +7,12 @@
 #include <string.h>
 
 /* Every function that a row names. `none` and NONE stand for NULL below. */
-#define DECLARE(name)                                                                              \
-    void gradient_##name(burin_node *, burin_node *, const bool *, burin_node **);
+#define DECLARE(name) void gradient_##name(burin_node *, burin_node *, const bool *, burin_node **);
 #define EW1(name, ...) DECLARE(name)
 #define EW2(name, ...) DECLARE(name)
-#define OP(name, inputs_, attrs_, rule, kernel, gradients, help_)                                  \
-    DECLARE(name)                                                                                  \
-    bool shape_##rule(burin_node *, const burin_shape *);                                          \
+#define OP(name, inputs_, attrs_, rule, kernel, gradients, help_) \
+    DECLARE(name)                                                 \
+    bool shape_##rule(burin_node *, const burin_shape *);         \
     bool emit_##kernel(struct emit *);
 #include "graph/ops.def"
 #undef EW1
@@ -28,22 +27,37 @@ bool emit_elementwise(struct emit *);
 #define NONE
 #define D(i, expression) | 1u << (i)
 #define ALL(function) | ((1u << BURIN_MAX_INPUTS) - 1)
-#define GRADIENT(name, gradients)                                                                  \
+#define GRADIENT(name, gradients) \
     .differentiable = 0 gradients, .gradient = (0 gradients) ? gradient_##name : NULL
 
 static struct op_row table[OP_COUNT] = {
-#define EW1(title, attrs_, value, gradients, help_)                                                \
-    [OP_##title] = { .name = #title, .attrs = attrs_, .help = help_, .family = OP_EW1,             \
-        .inputs = 1, .shape = shape_elementwise, .emit = emit_elementwise,                         \
-        GRADIENT(title, gradients) },
-#define EW2(title, attrs_, value, gradients, help_)                                                \
-    [OP_##title] = { .name = #title, .attrs = attrs_, .help = help_, .family = OP_EW2,             \
-        .inputs = 2, .shape = shape_elementwise, .emit = emit_elementwise,                         \
-        GRADIENT(title, gradients) },
-#define OP(title, inputs_, attrs_, rule, kernel, gradients, help_)                                 \
-    [OP_##title] = { .name = #title, .attrs = attrs_, .help = help_, .family = OP_OTHER,           \
-        .inputs = inputs_, .shape = shape_##rule, .emit = emit_##kernel,                           \
-        GRADIENT(title, gradients) },
+#define EW1(title, attrs_, value, gradients, help_) \
+    [OP_##title] = { .name = #title,                \
+                     .attrs = attrs_,               \
+                     .help = help_,                 \
+                     .family = OP_EW1,              \
+                     .inputs = 1,                   \
+                     .shape = shape_elementwise,    \
+                     .emit = emit_elementwise,      \
+                     GRADIENT(title, gradients) },
+#define EW2(title, attrs_, value, gradients, help_) \
+    [OP_##title] = { .name = #title,                \
+                     .attrs = attrs_,               \
+                     .help = help_,                 \
+                     .family = OP_EW2,              \
+                     .inputs = 2,                   \
+                     .shape = shape_elementwise,    \
+                     .emit = emit_elementwise,      \
+                     GRADIENT(title, gradients) },
+#define OP(title, inputs_, attrs_, rule, kernel, gradients, help_) \
+    [OP_##title] = { .name = #title,                               \
+                     .attrs = attrs_,                              \
+                     .help = help_,                                \
+                     .family = OP_OTHER,                           \
+                     .inputs = inputs_,                            \
+                     .shape = shape_##rule,                        \
+                     .emit = emit_##kernel,                        \
+                     GRADIENT(title, gradients) },
 #include "graph/ops.def"
 #undef EW1
 #undef EW2

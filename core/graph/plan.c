@@ -50,7 +50,7 @@ struct planner {
     int blocks, block_capacity;
 };
 
-/* ---- steps -------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static uint64_t shape_bytes(const burin_shape *s, burin_dtype d)
 {
@@ -60,7 +60,10 @@ static uint64_t shape_bytes(const burin_shape *s, burin_dtype d)
 static struct tensor_ref ref_of(burin_var *var, const burin_shape *shape, burin_dtype dtype)
 {
     return (struct tensor_ref){
-        .var = var, .bytes = shape_bytes(shape, dtype), .dtype = dtype, .shape = *shape
+        .var = var,
+        .bytes = shape_bytes(shape, dtype),
+        .dtype = dtype,
+        .shape = *shape,
     };
 }
 
@@ -120,8 +123,7 @@ static bool fill_step(struct planner *p, burin_node *head, burin_node *result)
     t->result = result;
     t->recomputed = p->list.again[result->index];
     t->chain = p->chain[result->index];
-    if (t->chain.own)
-        w->in[0] = read_value(p, s, t->chain.own, &t->in[0], true);
+    if (t->chain.own) w->in[0] = read_value(p, s, t->chain.own, &t->in[0], true);
     else
         for (int k = 0; k < head->n_in; k++)
             w->in[k] = read_value(p, s, head->in[k], &t->in[k], false);
@@ -162,7 +164,7 @@ static bool fill_steps(struct planner *p)
     return ok;
 }
 
-/* ---- assigned values made in place -------------------------------------------------------- */
+/* ---- assigned values made in place ----------------------------------------------------------- */
 
 /* The value v may be made in the memory of `var` at its own step already, instead of being copied
  * there at `assign`: nobody in between reads what was there before (the making step itself only
@@ -220,7 +222,7 @@ static void drop_elided(struct planner *p)
     mem_free(now);
 }
 
-/* ---- memory ------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Values that step s reads at the index it writes, and nowhere else; -1 when slot i is none. */
 static int dying_operand(const struct planner *p, int s, int i)
@@ -228,10 +230,8 @@ static int dying_operand(const struct planner *p, int s, int i)
     const struct plan_step *t = &p->step[s];
     const struct work *w = &p->work[s];
     int v;
-    if (i == 0)
-        v = t->chain.own ? w->in[0] : NO_VALUE;
-    else
-        v = i <= t->chain.n_inputs && extra_by_index(t, i - 1) ? w->extra[i - 1] : NO_VALUE;
+    if (i == 0) v = t->chain.own ? w->in[0] : NO_VALUE;
+    else v = i <= t->chain.n_inputs && extra_by_index(t, i - 1) ? w->extra[i - 1] : NO_VALUE;
     if (v == NO_VALUE || p->value[v].last != s || p->value[v].var) return NO_VALUE;
     const struct tensor_ref *ref = i == 0 ? &t->in[0] : &t->extra[i - 1];
     if (ref->dtype != t->out[0].dtype &&
@@ -272,8 +272,7 @@ static void make_blocks(struct planner *p)
         struct plan_block *b = &p->block[v->block];
         if (!b->bytes)
             *b = (struct plan_block){ .first = v->def, .last = v->last, .bytes = v->bytes };
-        else if (b->last < v->last)
-            b->last = v->last;
+        else if (b->last < v->last) b->last = v->last;
     }
     for (int s = 0; s < p->steps; s++)
         if (p->step[s].workspace.bytes) add_block(p, s, s, p->step[s].workspace.bytes);
@@ -325,7 +324,7 @@ static void assign_addresses(struct planner *p)
     }
 }
 
-/* ---- all together ------------------------------------------------------------------------- */
+/* ---- all together ---------------------------------------------------------------------------- */
 
 static void collect_vars(struct planner *p)
 {

@@ -13,7 +13,7 @@ bool node_changes_variables(const burin_node *n)
     return n->op == OP_assign || op_traits((enum op_code)n->op).writes != 0;
 }
 
-/* ---- variables that share memory ---------------------------------------------------------- */
+/* ---- variables that share memory ------------------------------------------------------------- */
 
 const burin_var *var_root(const burin_var *v, uint64_t *offset)
 {
@@ -45,19 +45,17 @@ bool plan_list_written(const struct plan_list *l, const burin_var *v, int from, 
     int low = 0, high = l->writers;
     while (low < high) { /* first writer after `from` */
         int middle = (low + high) / 2;
-        if (l->writer[middle] > from)
-            high = middle;
-        else
-            low = middle + 1;
+        if (l->writer[middle] > from) high = middle;
+        else low = middle + 1;
     }
     for (; low < l->writers && l->writer[low] < to; low++)
         if (changes(l->node[l->writer[low]], v)) return true;
     return false;
 }
 
-/* ---- the list ----------------------------------------------------------------------------- */
+/* ---- the list -------------------------------------------------------------------------------- */
 
-#define BACKWARD                                                                                   \
+#define BACKWARD \
     UINT32_MAX /* the region of nodes of the backward pass, as long as the list is made */
 
 struct lister {
@@ -139,12 +137,9 @@ static void add_live(struct lister *l, const burin_node *n, burin_node **map, in
         l->where_copy = arena_strdup(l->arena, c.where);
     }
     c.where = c.where ? l->where_copy : NULL;
-    if ((int)n->index >= forward_count)
-        c.region = BACKWARD;
-    else if (node_changes_variables(n))
-        c.region = 0;
-    else if (node_is_alias(n))
-        c.region = c.n_in ? c.in[0]->region : 0; /* as its owner */
+    if ((int)n->index >= forward_count) c.region = BACKWARD;
+    else if (node_changes_variables(n)) c.region = 0;
+    else if (node_is_alias(n)) c.region = c.n_in ? c.in[0]->region : 0; /* as its owner */
     if (op_is_elementwise((enum op_code)n->op)) {
         if (l->fusion)
             for (int k = 0; k < c.n_in; k++) c.in[k] = see_through_casts(c.in[k]);
@@ -164,7 +159,7 @@ static int collect_writers(struct lister *l, int **writer)
     return n;
 }
 
-/* ---- values that are computed again instead of kept --------------------------------------- */
+/* ---- values that are computed again instead of kept ------------------------------------------ */
 
 struct second_runs {
     struct plan_list list;        /* before the rewrite, to look for writers */
@@ -269,7 +264,7 @@ static void recompute(struct lister *l)
     mem_free(r.second);
 }
 
-/* ---- cheap values ------------------------------------------------------------------------- */
+/* ---- cheap values ---------------------------------------------------------------------------- */
 
 #define CHEAP (UINT32_MAX - 1) /* the region of cheap nodes */
 #define CHEAP_DEPTH 4          /* of a chain of them */
@@ -315,7 +310,7 @@ static void mark_cheap(struct lister *l, const struct plan_options *options)
     mem_free(depth);
 }
 
-/* ---- all together ------------------------------------------------------------------------- */
+/* ---- all together ---------------------------------------------------------------------------- */
 
 /* Drops what the rewrites left unread. */
 static void compact(struct lister *l)

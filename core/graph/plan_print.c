@@ -6,10 +6,8 @@ static void print_ref(const struct tensor_ref *r, struct str *out)
 {
     char text[64];
     str_addf(out, " %s%s@", burin_dtype_name(r->dtype), shape_text(&r->shape, text));
-    if (r->var)
-        str_add(out, r->var->name);
-    else
-        str_addf(out, "%llu", (unsigned long long)r->offset);
+    if (r->var) str_add(out, r->var->name);
+    else str_addf(out, "%llu", (unsigned long long)r->offset);
 }
 
 void plan_print(const struct burin_plan *p, struct str *out)

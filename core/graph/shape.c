@@ -12,7 +12,7 @@
 
 #define EW1(...)
 #define EW2(...)
-#define OP(name, inputs, attrs, shape, emit, gradients, help)                                      \
+#define OP(name, inputs, attrs, shape, emit, gradients, help) \
     bool shape_##shape(burin_node *n, const burin_shape *to);
 #include "graph/ops.def"
 #undef EW1
@@ -151,12 +151,10 @@ bool shape_reshape(burin_node *n, const burin_shape *to)
     char text[64];
     n->shape = *to;
     for (int i = 0; i < to->rank; i++) {
-        if (to->dim[i] == -1 && free_dim < 0)
-            free_dim = i;
+        if (to->dim[i] == -1 && free_dim < 0) free_dim = i;
         else if (to->dim[i] < 1 || to->dim[i] > count)
             return misfit(n, "%lld elements do not fit %s", ll(count), shape_text(to, text));
-        else
-            known *= to->dim[i];
+        else known *= to->dim[i];
         if (known > count) break;
     }
     if (free_dim >= 0 && known <= count) n->shape.dim[free_dim] = count / known;
@@ -466,12 +464,12 @@ static bool norm_dw(burin_node *n, const burin_shape *statistics)
     return true;
 }
 
-#define NORM(name, statistics, rule)                                                               \
-    bool shape_##name(burin_node *n, const burin_shape *to)                                        \
-    {                                                                                              \
-        burin_shape s = { 0 };                                                                     \
-        (void)to;                                                                                  \
-        return statistics(n, &s) && rule(n, &s);                                                   \
+#define NORM(name, statistics, rule)                        \
+    bool shape_##name(burin_node *n, const burin_shape *to) \
+    {                                                       \
+        burin_shape s = { 0 };                              \
+        (void)to;                                           \
+        return statistics(n, &s) && rule(n, &s);            \
     }
 NORM(group_norm, group_statistics, norm)
 NORM(group_norm_dx, group_statistics, norm_dx)

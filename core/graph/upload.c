@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * upload.c - weights on their way from a file to the device: transposed, converted and quantised there, a piece at a
- * time, so that the host holds nothing but the mapped file. A CPU driver's memory is the host's: what keeps its type is
- * transposed straight into it. */
+ * upload.c - weights on their way from a file to the device: transposed, converted and quantised
+ * there, a piece at a time, so that the host holds nothing but the mapped file. A CPU driver's
+ * memory is the host's: what keeps its type is transposed straight into it. */
 #include "graph/device.h"
 #include "graph/kernel.h"
 
@@ -31,8 +31,8 @@ static bool run_mode(const struct upload *u, uint32_t mode, uint32_t first, uint
     bool wide = u->columns % 4 == 0 && u->outputs % 4 == 0;
     uint64_t bytes = (uint64_t)rows * u->columns * burin_dtype_bytes(u->dtype);
     uint64_t groups = mode == MEASURE ? ceil_div(rows, 64)
-                      : wide ? (uint64_t)ceil_div(rows, 32) * ceil_div(u->columns, 32)
-                             : ceil_div((uint64_t)rows * u->columns, 64);
+                      : wide          ? (uint64_t)ceil_div(rows, 32) * ceil_div(u->columns, 32)
+                                      : ceil_div((uint64_t)rows * u->columns, 64);
     struct kernel_call c = { .shader = "upload",
                              .bind = { { .bytes = bytes, .dtype = u->dtype }, whole(u->var) },
                              .n_bind = u->scale ? 3 : 2,
@@ -61,7 +61,7 @@ static bool upload_pieces(const struct upload *u, const uint8_t *src)
     return true;
 }
 
-/* ---- on a CPU driver -------------------------------------------------------------------------------------------- */
+/* ---- on a CPU driver ------------------------------------------------------------------------- */
 
 #define TILE 32 /* outputs and columns that are moved together: whole cache lines on both sides */
 
@@ -72,31 +72,39 @@ struct transpose {
 };
 
 /* Tiles of columns begin .. end - 1; see target() in shaders/upload.comp. */
-#define DEFINE_TRANSPOSE(name, type)                                                                                  \
-    static void name(void *user, int64_t begin, int64_t end)                                                          \
-    {                                                                                                                 \
-        const struct transpose *x = user;                                                                             \
-        const size_t outputs = x->u->outputs, inputs = x->u->inputs, taps = x->u->taps, columns = x->u->columns;      \
-        for (size_t c0 = (size_t)begin * TILE; c0 < (size_t)end * TILE && c0 < columns; c0 += TILE)                   \
-            for (size_t o0 = 0; o0 < outputs; o0 += TILE) {                                                           \
-                size_t c1 = c0 + TILE < columns ? c0 + TILE : columns, n = outputs - o0 < TILE ? outputs - o0 : TILE; \
-                for (size_t c = c0; c < c1; c++) {                                                                    \
-                    const uint8_t *from = (const uint8_t *)x->src + (o0 * columns + c) * sizeof(type);                \
-                    type *to = (type *)x->dst + (c % taps * inputs + c / taps) * outputs + o0;                        \
-                    for (size_t o = 0; o < n; o++) memcpy(to + o, from + o * columns * sizeof(type), sizeof(type));   \
-                }                                                                                                     \
-            }                                                                                                         \
+#define DEFINE_TRANSPOSE(name, type)                                                           \
+    static void name(void *user, int64_t begin, int64_t end)                                   \
+    {                                                                                          \
+        const struct transpose *x = user;                                                      \
+        const size_t outputs = x->u->outputs, inputs = x->u->inputs, taps = x->u->taps,        \
+                     columns = x->u->columns;                                                  \
+        for (size_t c0 = (size_t)begin * TILE; c0 < (size_t)end * TILE && c0 < columns;        \
+             c0 += TILE)                                                                       \
+            for (size_t o0 = 0; o0 < outputs; o0 += TILE) {                                    \
+                size_t c1 = c0 + TILE < columns ? c0 + TILE : columns,                         \
+                       n = outputs - o0 < TILE ? outputs - o0 : TILE;                          \
+                for (size_t c = c0; c < c1; c++) {                                             \
+                    const uint8_t *from =                                                      \
+                        (const uint8_t *)x->src + (o0 * columns + c) * sizeof(type);           \
+                    type *to = (type *)x->dst + (c % taps * inputs + c / taps) * outputs + o0; \
+                    for (size_t o = 0; o < n; o++)                                             \
+                        memcpy(to + o, from + o * columns * sizeof(type), sizeof(type));       \
+                }                                                                              \
+            }                                                                                  \
     }
 DEFINE_TRANSPOSE(transpose_16, uint16_t)
 DEFINE_TRANSPOSE(transpose_32, uint32_t)
 
-/* False when this is not for the host. The simd tier, forced on a CPU driver, does as any GPU does. */
+/* False when this is not for the host. The simd tier, forced on a CPU
+ * driver, does as any GPU does. */
 static bool transpose_on_host(const struct upload *u, const void *src)
 {
     burin_device *d = u->var->device;
     uint64_t offset;
     struct gpu_buffer *b = var_memory(u->var, &offset);
-    void *dst = d->target.tier == TIER_CPU && u->dtype == u->var->dtype ? device_host_memory(d, b, offset, u->var->bytes) : NULL;
+    void *dst = d->target.tier == TIER_CPU && u->dtype == u->var->dtype
+                    ? device_host_memory(d, b, offset, u->var->bytes)
+                    : NULL;
     if (!dst) return false;
     struct transpose x = { u, src, dst };
     parallel((u->columns + TILE - 1) / TILE, 1 + (1 << 20) / ((int64_t)u->outputs * TILE),
@@ -104,7 +112,7 @@ static bool transpose_on_host(const struct upload *u, const void *src)
     return true;
 }
 
-/* ---- both ----------------------------------------------------------------------------------------------------------- */
+/* ---- both ------------------------------------------------------------------------------------ */
 
 static bool check(const struct upload *u, int64_t outputs, int64_t inputs, int64_t taps)
 {
@@ -140,9 +148,14 @@ bool burin_var_upload(burin_var *var, burin_var *scale, burin_dtype dtype, const
     if (!var_memory(var, &offset) && !vars_commit(d, var->role)) return false;
     if (scale && !var_memory(scale, &offset) && !vars_commit(d, scale->role)) return false;
     if (!device_computes(d) || transpose_on_host(&u, src)) return true;
-    uint64_t row = (uint64_t)u.columns * burin_dtype_bytes(dtype), all = row * ((u.outputs + 3) / 4 * 4);
+    uint64_t row = (uint64_t)u.columns * burin_dtype_bytes(dtype),
+             all = row * ((u.outputs + 3) / 4 * 4);
     u.scratch_bytes = all < PIECE ? all : row * 4 > PIECE ? row * 4 : PIECE;
-    u.scratch = device_scratch(d, all < 1 << 20 ? all : row * 4 > 1 << 20 ? row * 4 : 1 << 20, &u.scratch_bytes);
+    u.scratch = device_scratch(d,
+                               all < 1 << 20       ? all
+                               : row * 4 > 1 << 20 ? row * 4
+                                                   : 1 << 20,
+                               &u.scratch_bytes);
     if (!u.scratch) return false;
     bool ok = upload_pieces(&u, src);
     device_scratch_finish(d, u.scratch);

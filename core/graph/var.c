@@ -12,7 +12,7 @@
 
 static uint64_t align(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
-/* ---- making ------------------------------------------------------------------------------- */
+/* ---- making ---------------------------------------------------------------------------------- */
 
 static burin_var *var_new(burin_device *device, const char *name, burin_dtype dtype,
                           const burin_shape *shape, burin_role role)
@@ -141,7 +141,7 @@ burin_var *burin_var_pack_like(burin_device *device, const char *name, const bur
     return pack;
 }
 
-/* ---- letting go --------------------------------------------------------------------------- */
+/* ---- letting go ------------------------------------------------------------------------------ */
 
 static void remove_pointer(void *array, int *count, const void *p)
 {
@@ -195,6 +195,14 @@ void burin_var_destroy(burin_var *v)
     mem_free(v);
 }
 
+const burin_var *vars_absent(const struct burin_plan *p)
+{
+    uint64_t offset;
+    for (int i = 0; i < p->n_vars; i++)
+        if (var_root(p->var[i], &offset)->absent) return p->var[i];
+    return NULL;
+}
+
 void vars_orphan(burin_device *d)
 {
     for (int i = 0; i < d->vars; i++) {
@@ -213,7 +221,7 @@ void vars_orphan(burin_device *d)
     d->vars = d->blocks = 0;
 }
 
-/* ---- memory ------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Puts v into the first gap of b that holds it. */
 static bool place_in(struct var_block *b, burin_var *v)
@@ -252,8 +260,8 @@ static bool is_waiting(const burin_var *v, burin_role role)
     return !v->parent && !v->memory && !v->absent && (!role || v->role == role);
 }
 
-/* A new block, large enough for v and, up to the limit, for those of its role that wait right after it: they are placed
- * in this order, so nothing of it stays unused. */
+/* A new block, large enough for v and, up to the limit, for those of its role that wait right after
+ * it: they are placed in this order, so nothing of it stays unused. */
 static bool add_block(burin_device *d, const burin_var *v, int index)
 {
     static const char *const names[BURIN_ROLE_COUNT] = { "variables",       "weights",
@@ -297,41 +305,27 @@ struct gpu_buffer *var_memory(const burin_var *v, uint64_t *offset)
     return b ? b->buffer : NULL;
 }
 
-/* ---- contents ----------------------------------------------------------------------------- */
+/* ---- contents -------------------------------------------------------------------------------- */
 
 static float load(burin_dtype d, const void *p, int64_t i)
 {
     switch (d) {
-    case BURIN_F16:
-        return f16_to_f32(((const uint16_t *)p)[i]);
-    case BURIN_BF16:
-        return bf16_to_f32(((const uint16_t *)p)[i]);
-    case BURIN_I32:
-        return (float)((const int32_t *)p)[i];
-    case BURIN_I8:
-        return (float)((const int8_t *)p)[i] / 127;
-    default:
-        return ((const float *)p)[i];
+    case BURIN_F16: return f16_to_f32(((const uint16_t *)p)[i]);
+    case BURIN_BF16: return bf16_to_f32(((const uint16_t *)p)[i]);
+    case BURIN_I32: return (float)((const int32_t *)p)[i];
+    case BURIN_I8: return (float)((const int8_t *)p)[i] / 127;
+    default: return ((const float *)p)[i];
     }
 }
 
 static void store(burin_dtype d, void *p, int64_t i, float v)
 {
     switch (d) {
-    case BURIN_F16:
-        ((uint16_t *)p)[i] = f32_to_f16(v);
-        break;
-    case BURIN_BF16:
-        ((uint16_t *)p)[i] = f32_to_bf16(v);
-        break;
-    case BURIN_I32:
-        ((int32_t *)p)[i] = (int32_t)v;
-        break;
-    case BURIN_I8:
-        ((int8_t *)p)[i] = (int8_t)lrintf(127 * (v > 1 ? 1 : v < -1 ? -1 : v));
-        break;
-    default:
-        ((float *)p)[i] = v;
+    case BURIN_F16: ((uint16_t *)p)[i] = f32_to_f16(v); break;
+    case BURIN_BF16: ((uint16_t *)p)[i] = f32_to_bf16(v); break;
+    case BURIN_I32: ((int32_t *)p)[i] = (int32_t)v; break;
+    case BURIN_I8: ((int8_t *)p)[i] = (int8_t)lrintf(127 * (v > 1 ? 1 : v < -1 ? -1 : v)); break;
+    default: ((float *)p)[i] = v;
     }
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * data.c - images, tokens, dataset sources and plugins for Lua. An image is a tensor u8 (height, width, 3). */
+ * data.c - images, tokens, dataset sources and plugins for Lua. An image is a
+ * tensor u8 (height, width, 3). */
 #include <string.h>
 
 #include "data/data.h"
@@ -18,8 +19,10 @@ static int push_image(lua_State *L, struct image *image)
 static struct image check_image(lua_State *L, int index)
 {
     struct tensor *t = tensor_check(L, index);
-    luaL_argcheck(L, t->dtype == BURIN_U8 && t->rank == 3 && t->dim[2] == 3 && t->dim[0] > 0 && t->dim[1] > 0 &&
-                         t->dim[0] < 1 << 16 && t->dim[1] < 1 << 16, index, "an image is a u8 tensor (height, width, 3)");
+    luaL_argcheck(L,
+                  t->dtype == BURIN_U8 && t->rank == 3 && t->dim[2] == 3 && t->dim[0] > 0 &&
+                      t->dim[1] > 0 && t->dim[0] < 1 << 16 && t->dim[1] < 1 << 16,
+                  index, "an image is a u8 tensor (height, width, 3)");
     return (struct image){ (int)t->dim[1], (int)t->dim[0], (uint8_t *)tensor_data(t) };
 }
 
@@ -27,7 +30,8 @@ static struct image check_image(lua_State *L, int index)
 static int core_image_load(lua_State *L)
 {
     struct image image = { 0 };
-    if (!image_load(luaL_checkstring(L, 1), (uint64_t)luaL_optinteger(L, 2, 1 << 28), &image)) return script_raise(L);
+    if (!image_load(luaL_checkstring(L, 1), (uint64_t)luaL_optinteger(L, 2, 1 << 28), &image))
+        return script_raise(L);
     return push_image(L, &image);
 }
 
@@ -44,7 +48,8 @@ static int core_image_size(lua_State *L)
 static int core_image_cover(lua_State *L)
 {
     struct image in = check_image(L, 1), out = { 0 };
-    if (!image_cover(&in, (int)luaL_checkinteger(L, 2), (int)luaL_checkinteger(L, 3), &out)) return script_raise(L);
+    if (!image_cover(&in, (int)luaL_checkinteger(L, 2), (int)luaL_checkinteger(L, 3), &out))
+        return script_raise(L);
     return push_image(L, &out);
 }
 
@@ -54,7 +59,8 @@ static int core_image_save(lua_State *L)
     const char *path = luaL_checkstring(L, 1), *text[33] = { NULL };
     struct image image = check_image(L, 2);
     if (lua_istable(L, 3))
-        for (int i = 0; i < 32 && lua_rawgeti(L, 3, i + 1) == LUA_TSTRING; i++) text[i] = lua_tostring(L, -1);
+        for (int i = 0; i < 32 && lua_rawgeti(L, 3, i + 1) == LUA_TSTRING; i++)
+            text[i] = lua_tostring(L, -1);
     return image_save_png(path, &image, text) ? 0 : script_raise(L);
 }
 
@@ -91,8 +97,9 @@ static int core_merges(lua_State *L)
     return 1;
 }
 
-/* core.token_chunks(text, flavour, max_tokens, pad, weighted?) -> tensor i32 (chunks, 77); weighted: (word:1.2) and the
- * like are read, and a tensor f32 (chunks, 77) of weights is the second result. */
+/* core.token_chunks(text, flavour, max_tokens, pad, weighted?) -> tensor i32 (chunks,
+ * 77); weighted: (word:1.2) and the like are read, and a tensor f32 (chunks, 77) of
+ * weights is the second result. */
 static int core_token_chunks(lua_State *L)
 {
     size_t bytes;
@@ -105,8 +112,9 @@ static int core_token_chunks(lua_State *L)
     int64_t dim[2] = { max / 75, 77 };
     struct tensor *ids = tensor_push(L, BURIN_I32, 2, dim);
     struct tensor *weights = weighted ? tensor_push(L, BURIN_F32, 2, dim) : NULL;
-    bool ok = weighted ? tokenizer_chunks_weighted(text, bytes, flavour, max, pad, ids->own, weights->own)
-                       : tokenizer_chunks(text, bytes, flavour, max, pad, ids->own);
+    bool ok =
+        weighted ? tokenizer_chunks_weighted(text, bytes, flavour, max, pad, ids->own, weights->own)
+                 : tokenizer_chunks(text, bytes, flavour, max, pad, ids->own);
     return ok ? 1 + weighted : script_raise(L);
 }
 
@@ -125,21 +133,27 @@ static void set_string(lua_State *L, const char *key, const char *value)
     lua_setfield(L, -2, key);
 }
 
-static void push_value(lua_State *L, const struct burin_option *o, int index, struct burin_value *out)
+static void push_value(lua_State *L, const struct burin_option *o, int index,
+                       struct burin_value *out)
 {
     out->number = o->fallback;
     out->string = o->fallback_string;
     if (!lua_istable(L, index) || lua_getfield(L, index, o->name) == LUA_TNIL) return;
     if (o->type == BURIN_OPT_STRING) {
-        if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "option %s: a text is expected (%s)", o->name, o->help);
-        out->string = lua_tostring(L, -1);  /* kept alive by the options table */
+        if (lua_type(L, -1) != LUA_TSTRING)
+            luaL_error(L, "option %s: a text is expected (%s)", o->name, o->help);
+        out->string = lua_tostring(L, -1); /* kept alive by the options table */
         return;
     }
     if (o->type == BURIN_OPT_BOOL && lua_isboolean(L, -1)) out->number = lua_toboolean(L, -1);
-    else if (o->type != BURIN_OPT_BOOL && lua_type(L, -1) == LUA_TNUMBER) out->number = lua_tonumber(L, -1);
-    else luaL_error(L, "option %s: a %s is expected (%s)", o->name, o->type == BURIN_OPT_BOOL ? "true or false" : "number", o->help);
+    else if (o->type != BURIN_OPT_BOOL && lua_type(L, -1) == LUA_TNUMBER)
+        out->number = lua_tonumber(L, -1);
+    else
+        luaL_error(L, "option %s: a %s is expected (%s)", o->name,
+                   o->type == BURIN_OPT_BOOL ? "true or false" : "number", o->help);
     if (o->min < o->max && (out->number < o->min || out->number > o->max))
-        luaL_error(L, "option %s: %f is outside %f .. %f (%s)", o->name, out->number, o->min, o->max, o->help);
+        luaL_error(L, "option %s: %f is outside %f .. %f (%s)", o->name, out->number, o->min,
+                   o->max, o->help);
 }
 
 /* Appends to the list of left-out files on top of the stack. */
@@ -151,14 +165,16 @@ static void push_skipped(lua_State *L, const char *path, const char *reason, int
     lua_rawseti(L, -2, n);
 }
 
-/* core.source(location, options?) -> { { path =, caption =, class_tokens =, repeats = } ... }, { { path =, reason = } ... } */
+/* core.source(location, options?) -> { { path =, caption =, class_tokens =, repeats = } ...
+ * }, { { path =, reason = } ... } */
 static int core_source(lua_State *L)
 {
     const char *location = luaL_checkstring(L, 1);
     const struct burin_source *s = plug_source_for(location);
     if (!s) return script_raise(L);
     struct burin_value values[32];
-    for (int i = 0; s->options && i < 32 && s->options[i].name; i++) push_value(L, &s->options[i], 2, &values[i]);
+    for (int i = 0; s->options && i < 32 && s->options[i].name; i++)
+        push_value(L, &s->options[i], 2, &values[i]);
     void *self = NULL;
     if (s->open(location, values, &self)) return script_raise(L);
     struct burin_item item;
@@ -172,7 +188,7 @@ static int core_source(lua_State *L)
         if (!(ok = !s->item(self, i, &item))) break;
         bool captioned = item.caption || item.caption_path;
         char *caption = captioned ? caption_of(&item) : NULL;
-        if (captioned && !caption) {  /* one bad caption costs one picture, not the run */
+        if (captioned && !caption) { /* one bad caption costs one picture, not the run */
             push_skipped(L, item.path, burin_error(), ++left_out);
             continue;
         }
@@ -201,7 +217,8 @@ static void list_kind(lua_State *L, const char *kind, const char *name, const ch
     lua_rawseti(L, -2, ++*n);
 }
 
-/* core.plugins() -> { { name, version, licence, help, path, provides = { { kind, name, help } } } } */
+/* core.plugins() -> { { name, version, licence, help, path, provides
+ * = { { kind, name, help } } } } */
 static int core_plugins(lua_State *L)
 {
     lua_newtable(L);
@@ -216,10 +233,14 @@ static int core_plugins(lua_State *L)
         set_string(L, "help", p->help);
         set_string(L, "path", e->path);
         lua_newtable(L);
-        for (int k = 0; p->loaders && p->loaders[k]; k++) list_kind(L, "loader", p->loaders[k]->name, p->loaders[k]->help, &n);
-        for (int k = 0; p->exporters && p->exporters[k]; k++) list_kind(L, "exporter", p->exporters[k]->name, p->exporters[k]->help, &n);
-        for (int k = 0; p->sources && p->sources[k]; k++) list_kind(L, "source", p->sources[k]->name, p->sources[k]->help, &n);
-        for (int k = 0; p->codecs && p->codecs[k]; k++) list_kind(L, "codec", p->codecs[k]->name, p->codecs[k]->help, &n);
+        for (int k = 0; p->loaders && p->loaders[k]; k++)
+            list_kind(L, "loader", p->loaders[k]->name, p->loaders[k]->help, &n);
+        for (int k = 0; p->exporters && p->exporters[k]; k++)
+            list_kind(L, "exporter", p->exporters[k]->name, p->exporters[k]->help, &n);
+        for (int k = 0; p->sources && p->sources[k]; k++)
+            list_kind(L, "source", p->sources[k]->name, p->sources[k]->help, &n);
+        for (int k = 0; p->codecs && p->codecs[k]; k++)
+            list_kind(L, "codec", p->codecs[k]->name, p->codecs[k]->help, &n);
         lua_setfield(L, -2, "provides");
         lua_rawseti(L, -2, i + 1);
     }
@@ -227,15 +248,26 @@ static int core_plugins(lua_State *L)
 }
 
 /* core.plugin_load(path) */
-static int core_plugin_load(lua_State *L) { return plug_load(luaL_checkstring(L, 1)) ? 0 : script_raise(L); }
+static int core_plugin_load(lua_State *L)
+{
+    return plug_load(luaL_checkstring(L, 1)) ? 0 : script_raise(L);
+}
 
 void script_open_data(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "image_load", core_image_load }, { "image_size", core_image_size }, { "image_cover", core_image_cover },
-        { "image_save", core_image_save }, { "tokenize", core_tokenize }, { "merges", core_merges }, { "token_chunks", core_token_chunks },
-        { "caption_load", core_caption_load }, { "source", core_source }, { "plugins", core_plugins },
-        { "plugin_load", core_plugin_load }, { NULL, NULL },
+        { "image_load", core_image_load },
+        { "image_size", core_image_size },
+        { "image_cover", core_image_cover },
+        { "image_save", core_image_save },
+        { "tokenize", core_tokenize },
+        { "merges", core_merges },
+        { "token_chunks", core_token_chunks },
+        { "caption_load", core_caption_load },
+        { "source", core_source },
+        { "plugins", core_plugins },
+        { "plugin_load", core_plugin_load },
+        { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);
 }

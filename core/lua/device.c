@@ -3,9 +3,9 @@
 #include "graph/device.h"
 #include "gpu/gpu.h"
 #include "lua/script.h"
-#include "run/peak.h"
+#include "host/peak.h"
 
-static burin_device *device;  /* one per process; destroyed after the interpreter */
+static burin_device *device; /* one per process; destroyed after the interpreter */
 
 int script_device_finish(void)
 {
@@ -87,7 +87,8 @@ void script_push_memory(lua_State *L, const burin_memory *m)
     set_bytes(L, "total", m->total);
 }
 
-/* core.planned_memory() -> bytes by role, activations, workspace, arena, total: all that core.commit takes */
+/* core.planned_memory() -> bytes by role, activations, workspace, arena,
+ * total: all that core.commit takes */
 static int core_planned_memory(lua_State *L)
 {
     burin_memory m;
@@ -105,7 +106,8 @@ static int core_allocated_memory(lua_State *L)
     return 2;
 }
 
-/* core.cpu_peak() -> { flops, bandwidth, available, cores, kind } of run/peak.h; takes about half a second */
+/* core.cpu_peak() -> { flops, bandwidth, available, cores, kind } of
+ * host/peak.h; takes about half a second */
 static int core_cpu_peak(lua_State *L)
 {
     struct peak p;
@@ -126,9 +128,14 @@ static int core_cpu_peak(lua_State *L)
 void script_open_device(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "open_device", core_open_device }, { "device", core_device }, { "commit", core_commit },
-        { "wait", core_wait }, { "planned_memory", core_planned_memory }, { "allocated_memory", core_allocated_memory },
-        { "cpu_peak", core_cpu_peak }, { NULL, NULL },
+        { "open_device", core_open_device },
+        { "device", core_device },
+        { "commit", core_commit },
+        { "wait", core_wait },
+        { "planned_memory", core_planned_memory },
+        { "allocated_memory", core_allocated_memory },
+        { "cpu_peak", core_cpu_peak },
+        { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);
 }

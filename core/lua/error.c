@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * error.c - errors that people are meant to see: { kind, message }. Their metatable marks them, and a recipe has no way to
- * it. What kinds there are, and the exit code of each, is scripts/burin/base/errors.lua's. */
+ * error.c - errors that people are meant to see: { kind, message }. Their metatable marks them, and a
+ * recipe has no way to it. What kinds there are, and the exit code of each, is for
+ * scripts/burin/base/errors.lua to say. */
 #include "lua/script.h"
 
 #define ERROR "burin.error"
@@ -45,7 +46,8 @@ static int error_tostring(lua_State *L)
     lua_settop(L, 1);
     lua_pushliteral(L, "message");
     lua_rawget(L, 1);
-    if (!lua_isstring(L, -1)) lua_pushliteral(L, "?");  /* a recipe that caught it took the text away */
+    if (!lua_isstring(L, -1))
+        lua_pushliteral(L, "?"); /* a recipe that caught it took the text away */
     return 1;
 }
 

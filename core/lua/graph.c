@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * graph.c - variables, graphs, nodes and sessions for Lua. Node methods and operators are made by looping
- * over the op table: x:group_norm(gamma, beta, { groups = 32 }), x + y, x:reshape{ 1, 64, 320 }. */
+ * graph.c - variables, graphs, nodes and sessions for Lua. Node methods and operators
+ * are made by looping over the op table: x:group_norm(gamma, beta, { groups = 32 }), x
+ * + y, x:reshape{ 1, 64, 320 }. */
 #include <string.h>
 
 #include "graph/graph.h"
@@ -11,9 +12,12 @@
 #define NODE "burin.node"
 #define SESSION "burin.session"
 
-/* ---- variables -------------------------------------------------------------------------------- */
+/* ---- variables ------------------------------------------------------------------------------- */
 
-static burin_var *var_check(lua_State *L, int index) { return *(burin_var **)luaL_checkudata(L, index, VAR); }
+static burin_var *var_check(lua_State *L, int index)
+{
+    return *(burin_var **)luaL_checkudata(L, index, VAR);
+}
 
 static burin_var **var_push(lua_State *L)
 {
@@ -42,7 +46,8 @@ static int core_var(lua_State *L)
     return *box ? 1 : script_raise(L);
 }
 
-/* core.pack(name, { vars }, role) -> packed variable, which keeps its members alive and is kept by them. */
+/* core.pack(name, { vars }, role) -> packed variable, which keeps its
+ * members alive and is kept by them. */
 static int core_pack(lua_State *L)
 {
     const char *name = luaL_checkstring(L, 1);
@@ -75,7 +80,8 @@ static int core_pack_like(lua_State *L)
     const char *name = luaL_checkstring(L, 1);
     burin_var *like = var_check(L, 2);
     burin_role role = check_role(L, 3);
-    burin_var **views = lua_newuserdatauv(L, sizeof *views * (size_t)(like->members ? like->members : 1), 0);
+    burin_var **views =
+        lua_newuserdatauv(L, sizeof *views * (size_t)(like->members ? like->members : 1), 0);
     burin_var **box = var_push(L);
     *box = burin_var_pack_like(script_device(L), name, like, role, views);
     if (!*box) return script_raise(L);
@@ -83,7 +89,7 @@ static int core_pack_like(lua_State *L)
     for (int i = 0; i < like->members; i++) {
         *var_push(L) = views[i];
         lua_pushvalue(L, -3);
-        lua_setiuservalue(L, -2, 1);  /* a view keeps the packed variable alive */
+        lua_setiuservalue(L, -2, 1); /* a view keeps the packed variable alive */
         lua_rawseti(L, -2, i + 1);
     }
     lua_pushvalue(L, -1);
@@ -126,15 +132,19 @@ static int var_write(lua_State *L)
     return 1;
 }
 
-/* v:upload(tensor, outputs, inputs, taps, scale?): a weight in file layout; see burin_var_upload. */
+/* v:upload(tensor, outputs, inputs, taps, scale?): a weight in file
+ * layout; see burin_var_upload. */
 static int var_upload(lua_State *L)
 {
     burin_var *v = var_check(L, 1), *scale = lua_isnoneornil(L, 6) ? NULL : var_check(L, 6);
     struct tensor *t = tensor_check(L, 2);
-    int64_t outputs = luaL_checkinteger(L, 3), inputs = luaL_checkinteger(L, 4), taps = luaL_checkinteger(L, 5);
+    int64_t outputs = luaL_checkinteger(L, 3), inputs = luaL_checkinteger(L, 4),
+            taps = luaL_checkinteger(L, 5);
     luaL_argcheck(L, t->count == burin_shape_count(&v->shape), 2, "another number of elements");
     if (t->dtype < BURIN_F32 || t->dtype > BURIN_BF16) t = tensor_to_f32(L, 2);
-    return burin_var_upload(v, scale, t->dtype, tensor_data(t), outputs, inputs, taps) ? 0 : script_raise(L);
+    return burin_var_upload(v, scale, t->dtype, tensor_data(t), outputs, inputs, taps)
+               ? 0
+               : script_raise(L);
 }
 
 /* v:absent(flag): see burin_var_set_absent */
@@ -158,18 +168,36 @@ static int var_index(lua_State *L)
 {
     burin_var *v = var_check(L, 1);
     const char *key = luaL_checkstring(L, 2);
-    if (!strcmp(key, "shape")) { script_push_shape(L, v->shape.dim, v->shape.rank); return 1; }
-    if (!strcmp(key, "name")) { lua_pushstring(L, v->name); return 1; }
-    if (!strcmp(key, "dtype")) { lua_pushstring(L, burin_dtype_name(v->dtype)); return 1; }
-    if (!strcmp(key, "bytes")) { lua_pushinteger(L, (lua_Integer)v->bytes); return 1; }
-    if (!strcmp(key, "count")) { lua_pushinteger(L, burin_shape_count(&v->shape)); return 1; }
-    if (!strcmp(key, "members")) { lua_getiuservalue(L, 1, 1); return 1; }
+    if (!strcmp(key, "shape")) {
+        script_push_shape(L, v->shape.dim, v->shape.rank);
+        return 1;
+    }
+    if (!strcmp(key, "name")) {
+        lua_pushstring(L, v->name);
+        return 1;
+    }
+    if (!strcmp(key, "dtype")) {
+        lua_pushstring(L, burin_dtype_name(v->dtype));
+        return 1;
+    }
+    if (!strcmp(key, "bytes")) {
+        lua_pushinteger(L, (lua_Integer)v->bytes);
+        return 1;
+    }
+    if (!strcmp(key, "count")) {
+        lua_pushinteger(L, burin_shape_count(&v->shape));
+        return 1;
+    }
+    if (!strcmp(key, "members")) {
+        lua_getiuservalue(L, 1, 1);
+        return 1;
+    }
     lua_getmetatable(L, 1);
     lua_getfield(L, -1, key);
     return 1;
 }
 
-/* ---- graphs and nodes --------------------------------------------------------------------------- */
+/* ---- graphs and nodes ------------------------------------------------------------------------ */
 
 static burin_graph *graph_check(lua_State *L, int index)
 {
@@ -184,7 +212,8 @@ static burin_node *node_check(lua_State *L, int index)
     return n;
 }
 
-/* Pushes a node; graph_index: its graph's userdata, kept alive by the node. Raises the graph's error on NULL. */
+/* Pushes a node; graph_index: its graph's userdata, kept alive by the node.
+ * Raises the graph's error on NULL. */
 static int node_push(lua_State *L, int graph_index, burin_node *n)
 {
     graph_index = lua_absindex(L, graph_index);
@@ -213,7 +242,7 @@ static int core_graph(lua_State *L)
     *box = NULL;
     luaL_setmetatable(L, GRAPH);
     *box = burin_graph_create();
-    lua_newtable(L);  /* the variables that the graph uses, kept alive by it and by its sessions */
+    lua_newtable(L); /* the variables that the graph uses, kept alive by it and by its sessions */
     lua_setiuservalue(L, -2, 1);
     return 1;
 }
@@ -306,18 +335,24 @@ static burin_dtype read_attrs(lua_State *L, int index, const struct op_row *row,
     if (lua_isnoneornil(L, index)) return dtype;
     luaL_checktype(L, index, LUA_TTABLE);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-        if (lua_type(L, -2) != LUA_TSTRING) luaL_error(L, "%s: options are named, as in { name = value }", row->name);
+        if (lua_type(L, -2) != LUA_TSTRING)
+            luaL_error(L, "%s: options are named, as in { name = value }", row->name);
         const char *key = lua_tostring(L, -2);
         int i = 0;
-        if (!strcmp(key, "dtype")) { dtype = script_dtype(L, lua_gettop(L), 0); continue; }
+        if (!strcmp(key, "dtype")) {
+            dtype = script_dtype(L, lua_gettop(L), 0);
+            continue;
+        }
         while (i < row->n_attrs && strcmp(key, row->attr[i].name)) i++;
-        if (i == row->n_attrs) luaL_error(L, "%s has no option '%s' (it takes: %s)", row->name, key, row->attrs);
+        if (i == row->n_attrs)
+            luaL_error(L, "%s has no option '%s' (it takes: %s)", row->name, key, row->attrs);
         attrs[i] = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : luaL_checknumber(L, -1);
     }
     return dtype;
 }
 
-/* A method of every row: x:op(further inputs ..., target shape?, options?). The row's number is upvalue 1. */
+/* A method of every row: x:op(further inputs ..., target shape?, options?).
+ * The row's number is upvalue 1. */
 static int node_call(lua_State *L)
 {
     const struct op_row *row = op_at((enum op_code)lua_tointeger(L, lua_upvalueindex(1)));
@@ -327,7 +362,8 @@ static int node_call(lua_State *L)
     int at = 1;
     for (; at <= row->inputs; at++) in[at - 1] = node_check(L, at);
     if (row->takes_shape) to.rank = script_shape(L, at++, to.dim, BURIN_MAX_RANK);
-    if (lua_isnumber(L, at) && row->n_attrs) {  /* x:scale(2), x:clamp(0, 1): attributes by position */
+    /* x:scale(2), x:clamp(0, 1): attributes by position */
+    if (lua_isnumber(L, at) && row->n_attrs) {
         lua_newtable(L);
         int table = lua_gettop(L);
         for (int i = 0; i < row->n_attrs && at + i < table; i++) {
@@ -335,7 +371,7 @@ static int node_call(lua_State *L)
             lua_setfield(L, table, row->attr[i].name);
         }
         at = table;
-    } else if (lua_type(L, at) == LUA_TSTRING) {  /* x:cast "f16" */
+    } else if (lua_type(L, at) == LUA_TSTRING) { /* x:cast "f16" */
         lua_newtable(L);
         lua_pushvalue(L, at);
         lua_setfield(L, -2, "dtype");
@@ -345,8 +381,9 @@ static int node_call(lua_State *L)
     burin_graph *g = in[0]->graph;
     set_where(L, g);
     lua_getiuservalue(L, 1, 1);
-    return node_push(L, -1, burin_call(g, row->name, in, row->inputs, attrs, row->n_attrs,
-                                       row->takes_shape ? &to : NULL, dtype));
+    return node_push(L, -1,
+                     burin_call(g, row->name, in, row->inputs, attrs, row->n_attrs,
+                                row->takes_shape ? &to : NULL, dtype));
 }
 
 static int call_unary(lua_State *L, const char *op, int x, double by)
@@ -393,16 +430,26 @@ static int node_index(lua_State *L)
 {
     burin_node *n = node_check(L, 1);
     const char *key = luaL_checkstring(L, 2);
-    if (!strcmp(key, "shape")) { script_push_shape(L, n->shape.dim, n->shape.rank); return 1; }
-    if (!strcmp(key, "dtype")) { lua_pushstring(L, burin_dtype_name(n->dtype)); return 1; }
-    if (!strcmp(key, "graph")) { lua_getiuservalue(L, 1, 1); return 1; }
+    if (!strcmp(key, "shape")) {
+        script_push_shape(L, n->shape.dim, n->shape.rank);
+        return 1;
+    }
+    if (!strcmp(key, "dtype")) {
+        lua_pushstring(L, burin_dtype_name(n->dtype));
+        return 1;
+    }
+    if (!strcmp(key, "graph")) {
+        lua_getiuservalue(L, 1, 1);
+        return 1;
+    }
     lua_getmetatable(L, 1);
     lua_getfield(L, -1, key);
     if (lua_isnil(L, -1)) {
         const char *names[OP_COUNT];
         for (int i = 0; i < OP_COUNT; i++) names[i] = op_at((enum op_code)i)->name;
         const char *near = str_nearest(key, names, OP_COUNT);
-        return luaL_error(L, "there is no op '%s'%s%s%s", key, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+        return luaL_error(L, "there is no op '%s'%s%s%s", key, near ? "; did you mean '" : "",
+                          near ? near : "", near ? "'?" : "");
     }
     return 1;
 }
@@ -411,7 +458,8 @@ static int node_tostring(lua_State *L)
 {
     burin_node *n = node_check(L, 1);
     char text[64];
-    lua_pushfstring(L, "node %s %s %s", op_at((enum op_code)n->op)->name, burin_dtype_name(n->dtype), shape_text(&n->shape, text));
+    lua_pushfstring(L, "node %s %s %s", op_at((enum op_code)n->op)->name,
+                    burin_dtype_name(n->dtype), shape_text(&n->shape, text));
     return 1;
 }
 
@@ -444,7 +492,7 @@ static int core_ops(lua_State *L)
     return 1;
 }
 
-/* ---- sessions ------------------------------------------------------------------------------------- */
+/* ---- sessions -------------------------------------------------------------------------------- */
 
 static burin_session *session_check(lua_State *L, int index)
 {
@@ -500,7 +548,8 @@ static int session_info(lua_State *L)
     return 1;
 }
 
-/* s:profile() -> { { label, seconds, flops, bytes } per dispatch }; runs the session once, kernel by kernel */
+/* s:profile() -> { { label, seconds, flops, bytes } per dispatch }; runs the
+ * session once, kernel by kernel */
 static int session_profile(lua_State *L)
 {
     burin_session *s = session_check(L, 1);
@@ -536,12 +585,14 @@ static void new_class(lua_State *L, const char *name, const luaL_Reg *methods, b
 static void open_node_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "__index", node_index }, { "__tostring", node_tostring }, { "__unm", node_unm }, { "part", node_part },
-        { "count", node_count },
-        { NULL, NULL },
+        { "__index", node_index }, { "__tostring", node_tostring }, { "__unm", node_unm },
+        { "part", node_part },     { "count", node_count },         { NULL, NULL },
     };
     static const char *const operators[][2] = {
-        { "__add", "add" }, { "__sub", "sub" }, { "__mul", "mul" }, { "__div", "div" },
+        { "__add", "add" },
+        { "__sub", "sub" },
+        { "__mul", "mul" },
+        { "__div", "div" },
     };
     new_class(L, NODE, methods, false);
     for (int i = 0; i < OP_COUNT; i++) {
@@ -561,19 +612,27 @@ static void open_node_class(lua_State *L)
 void script_open_graph(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "var", core_var }, { "pack", core_pack }, { "pack_like", core_pack_like },
-        { "graph", core_graph }, { "session", core_session }, { "ops", core_ops }, { NULL, NULL },
+        { "var", core_var },     { "pack", core_pack },       { "pack_like", core_pack_like },
+        { "graph", core_graph }, { "session", core_session }, { "ops", core_ops },
+        { NULL, NULL },
     };
     static const luaL_Reg var[] = {
-        { "__gc", var_gc }, { "__index", var_index }, { "write", var_write }, { "upload", var_upload }, { "absent", var_absent }, { "read", var_read }, { NULL, NULL },
+        { "__gc", var_gc },       { "__index", var_index }, { "write", var_write },
+        { "upload", var_upload }, { "absent", var_absent }, { "read", var_read },
+        { NULL, NULL },
     };
     static const luaL_Reg graph[] = {
-        { "__gc", graph_gc }, { "leaf", graph_leaf }, { "assign", graph_assign }, { "backward", graph_backward },
-        { "checkpoint", graph_checkpoint }, { "count", graph_count }, { NULL, NULL },
+        { "__gc", graph_gc },
+        { "leaf", graph_leaf },
+        { "assign", graph_assign },
+        { "backward", graph_backward },
+        { "checkpoint", graph_checkpoint },
+        { "count", graph_count },
+        { NULL, NULL },
     };
     static const luaL_Reg session[] = {
-        { "__gc", session_gc }, { "__close", session_gc }, { "run", session_run }, { "info", session_info },
-        { "profile", session_profile }, { NULL, NULL },
+        { "__gc", session_gc },   { "__close", session_gc },      { "run", session_run },
+        { "info", session_info }, { "profile", session_profile }, { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);
     new_class(L, VAR, var, false);

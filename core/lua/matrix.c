@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * matrix.c - arithmetic on host tensors for Lua: what LoRA files are merged, split and resized with. Operands have any
- * float type; results are f32, sums float64. */
+ * matrix.c - arithmetic on host tensors for Lua: what LoRA files are merged, split and resized
+ * with. Operands have any float type; results are f32, sums float64. */
 #include <math.h>
 #include <string.h>
 
 #include "lua/script.h"
-#include "run/matrix.h"
+#include "host/matrix.h"
 
 static double *doubles(const struct tensor *t)
 {
@@ -31,7 +31,8 @@ static int core_matmul(lua_State *L)
     const struct tensor *a = tensor_check(L, 1), *b = tensor_check(L, 2);
     check_matrix(L, a, 1);
     check_matrix(L, b, 2);
-    luaL_argcheck(L, b->dim[0] == a->dim[1], 2, "as many rows as the first matrix has columns are expected");
+    luaL_argcheck(L, b->dim[0] == a->dim[1], 2,
+                  "as many rows as the first matrix has columns are expected");
     int64_t dim[2] = { a->dim[0], b->dim[1] };
     double scale = luaL_optnumber(L, 3, 1);
     struct tensor *c = tensor_push(L, BURIN_F32, 2, dim);
@@ -51,8 +52,8 @@ static void push_factors(lua_State *L, int64_t m, int64_t n, int64_t r, struct t
     out[2] = tensor_push(L, BURIN_F32, 2, v);
 }
 
-/* core.svd(a, rank) -> u (m, rank), s (rank), v (n, rank), of the greatest singular values; see matrix.h.
- * core.svd_product(x, y) -> all of x (m, k) y (k, n), of which there are min(m, k, n). */
+/* core.svd(a, rank) -> u (m, rank), s (rank), v (n, rank), of the greatest singular values; see
+ * matrix.h. core.svd_product(x, y) -> all of x (m, k) y (k, n), of which there are min(m, k, n). */
 static int core_svd(lua_State *L)
 {
     const struct tensor *a = tensor_check(L, 1);
@@ -75,11 +76,13 @@ static int core_svd_product(lua_State *L)
     const struct tensor *a = tensor_check(L, 1), *b = tensor_check(L, 2);
     check_matrix(L, a, 1);
     check_matrix(L, b, 2);
-    luaL_argcheck(L, b->dim[0] == a->dim[1], 2, "as many rows as the first matrix has columns are expected");
+    luaL_argcheck(L, b->dim[0] == a->dim[1], 2,
+                  "as many rows as the first matrix has columns are expected");
     int64_t m = a->dim[0], k = a->dim[1], n = b->dim[1], r = m < n ? m : n;
     struct tensor *out[3];
     push_factors(L, m, n, k < r ? k : r, out);
-    double *x = doubles(a), *y = doubles(b), *u = doubles(out[0]), *s = doubles(out[1]), *v = doubles(out[2]);
+    double *x = doubles(a), *y = doubles(b), *u = doubles(out[0]), *s = doubles(out[1]),
+           *v = doubles(out[2]);
     matrix_svd_product(x, y, m, k, n, u, s, v);
     mem_free(x);
     mem_free(y);
@@ -89,9 +92,11 @@ static int core_svd_product(lua_State *L)
     return 3;
 }
 
-static struct tensor *same_count(lua_State *L, const struct tensor *a, const struct tensor *b, int arg)
+static struct tensor *same_count(lua_State *L, const struct tensor *a, const struct tensor *b,
+                                 int arg)
 {
-    luaL_argcheck(L, a->count == b->count, arg, "as many elements as the other tensor has are expected");
+    luaL_argcheck(L, a->count == b->count, arg,
+                  "as many elements as the other tensor has are expected");
     return tensor_push(L, BURIN_F32, a->rank, a->dim);
 }
 
@@ -101,7 +106,8 @@ static int core_add(lua_State *L)
     const struct tensor *a = tensor_check(L, 1), *b = tensor_check(L, 2);
     double f = luaL_optnumber(L, 3, 1);
     struct tensor *c = same_count(L, a, b, 2);
-    for (int64_t i = 0; i < c->count; i++) ((float *)c->own)[i] = (float)(tensor_get(a, i) + f * tensor_get(b, i));
+    for (int64_t i = 0; i < c->count; i++)
+        ((float *)c->own)[i] = (float)(tensor_get(a, i) + f * tensor_get(b, i));
     return 1;
 }
 
@@ -111,19 +117,23 @@ static int core_multiply(lua_State *L)
     const struct tensor *a = tensor_check(L, 1), *b = tensor_check(L, 2);
     double f = luaL_optnumber(L, 3, 1);
     struct tensor *c = same_count(L, a, b, 2);
-    for (int64_t i = 0; i < c->count; i++) ((float *)c->own)[i] = (float)(f * tensor_get(a, i) * tensor_get(b, i));
+    for (int64_t i = 0; i < c->count; i++)
+        ((float *)c->own)[i] = (float)(f * tensor_get(a, i) * tensor_get(b, i));
     return 1;
 }
 
-/* core.kron(a, b, f?) -> f times the Kronecker product of a (p, q) and b (r, s, ...): (p r, q s, ...) */
+/* core.kron(a, b, f?) -> f times the Kronecker product of a (p, q) and
+ * b (r, s, ...): (p r, q s, ...) */
 static int core_kron(lua_State *L)
 {
     const struct tensor *a = tensor_check(L, 1), *b = tensor_check(L, 2);
     double f = luaL_optnumber(L, 3, 1);
     check_matrix(L, a, 1);
     luaL_argcheck(L, b->rank >= 2 && b->count > 0, 2, "at least two dims are expected");
-    int64_t dim[BURIN_FILE_RANK], p = a->dim[0], q = a->dim[1], r = b->dim[0], s = b->dim[1], inner = b->count / (r * s);
-    luaL_argcheck(L, a->count <= ((int64_t)1 << 32) / b->count, 2, "the product is larger than any weight");
+    int64_t dim[BURIN_FILE_RANK], p = a->dim[0], q = a->dim[1], r = b->dim[0], s = b->dim[1],
+                                  inner = b->count / (r * s);
+    luaL_argcheck(L, a->count <= ((int64_t)1 << 32) / b->count, 2,
+                  "the product is larger than any weight");
     memcpy(dim, b->dim, sizeof dim);
     dim[0] = p * r;
     dim[1] = q * s;
@@ -132,7 +142,8 @@ static int core_kron(lua_State *L)
     for (int64_t i = 0; i < p * r; i++)
         for (int64_t j = 0; j < q * s; j++) {
             double x = f * tensor_get(a, i / r * q + j / s);
-            for (int64_t k = 0; k < inner; k++) *out++ = (float)(x * tensor_get(b, (i % r * s + j % s) * inner + k));
+            for (int64_t k = 0; k < inner; k++)
+                *out++ = (float)(x * tensor_get(b, (i % r * s + j % s) * inner + k));
         }
     return 1;
 }
@@ -146,7 +157,8 @@ static int core_row_norms(lua_State *L)
     int64_t each = a->count / c->count;
     for (int64_t i = 0; i < c->count; i++) {
         double sum = 0;
-        for (int64_t k = 0; k < each; k++) sum += tensor_get(a, i * each + k) * tensor_get(a, i * each + k);
+        for (int64_t k = 0; k < each; k++)
+            sum += tensor_get(a, i * each + k) * tensor_get(a, i * each + k);
         ((float *)c->own)[i] = (float)sqrt(sum);
     }
     return 1;
@@ -157,13 +169,15 @@ static int core_scale_rows(lua_State *L)
 {
     const struct tensor *a = tensor_check(L, 1), *f = tensor_check(L, 2);
     const struct tensor *g = lua_isnoneornil(L, 3) ? NULL : tensor_check(L, 3);
-    luaL_argcheck(L, a->rank >= 1 && f->count == a->dim[0] && f->count > 0, 2, "one factor for each row is expected");
+    luaL_argcheck(L, a->rank >= 1 && f->count == a->dim[0] && f->count > 0, 2,
+                  "one factor for each row is expected");
     luaL_argcheck(L, !g || g->count == f->count, 3, "one divisor for each row is expected");
     struct tensor *c = tensor_push(L, BURIN_F32, a->rank, a->dim);
     int64_t each = a->count / f->count;
     for (int64_t i = 0; i < a->count; i++) {
         double divisor = g ? tensor_get(g, i / each) : 1;
-        ((float *)c->own)[i] = (float)(divisor != 0 ? tensor_get(a, i) * tensor_get(f, i / each) / divisor : 0);
+        ((float *)c->own)[i] =
+            (float)(divisor != 0 ? tensor_get(a, i) * tensor_get(f, i / each) / divisor : 0);
     }
     return 1;
 }
@@ -171,9 +185,15 @@ static int core_scale_rows(lua_State *L)
 void script_open_matrix(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "matmul", core_matmul }, { "svd", core_svd }, { "svd_product", core_svd_product }, { "add", core_add },
-        { "multiply", core_multiply }, { "kron", core_kron }, { "row_norms", core_row_norms },
-        { "scale_rows", core_scale_rows }, { NULL, NULL },
+        { "matmul", core_matmul },
+        { "svd", core_svd },
+        { "svd_product", core_svd_product },
+        { "add", core_add },
+        { "multiply", core_multiply },
+        { "kron", core_kron },
+        { "row_norms", core_row_norms },
+        { "scale_rows", core_scale_rows },
+        { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);
 }

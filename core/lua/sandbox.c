@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT
- * sandbox.c - running a recipe. It sees copies of the harmless standard libraries, `require` for the library's
- * public modules and for Lua files beside the recipe, and nothing else: no io, os, debug, loadlib, bytecode.
- * An unknown global is an error. With trust a recipe gets the full language. */
+ * sandbox.c - running a recipe. It sees copies of the harmless standard libraries,
+ * `require` for the library's public modules and for Lua files beside the recipe, and
+ * nothing else: no io, os, debug, loadlib, bytecode. An unknown global is an error. With
+ * trust a recipe gets the full language. */
 #include <string.h>
 
 #include "lua/script.h"
 
 static const char *const base_names[] = {
-    "assert", "error", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawlen", "rawset", "select",
-    "setmetatable", "tonumber", "tostring", "type", "xpcall",
+    "assert", "error",  "ipairs", "next",         "pairs",    "pcall",    "rawequal", "rawget",
+    "rawlen", "rawset", "select", "setmetatable", "tonumber", "tostring", "type",     "xpcall",
 };
 static const char *const library_names[] = { "coroutine", "math", "string", "table", "utf8" };
 
@@ -36,14 +37,15 @@ static int unknown_global(lua_State *L)
     for (lua_pushnil(L); n < 64 && lua_next(L, 1); lua_pop(L, 1))
         if (lua_type(L, -2) == LUA_TSTRING) names[n++] = lua_tostring(L, -2);
     const char *near = str_nearest(name, names, n);
-    return luaL_error(L, "unknown name '%s'%s%s%s", name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return luaL_error(L, "unknown name '%s'%s%s%s", name, near ? "; did you mean '" : "",
+                      near ? near : "", near ? "'?" : "");
 }
 
 /* getmetatable for tables only: a string's metatable is shared with the library. */
 static int safe_getmetatable(lua_State *L)
 {
     if (lua_type(L, 1) != LUA_TTABLE || !lua_getmetatable(L, 1)) lua_pushnil(L);
-    else luaL_getmetafield(L, 1, "__metatable");  /* as the original does */
+    else luaL_getmetafield(L, 1, "__metatable"); /* as the original does */
     return 1;
 }
 
@@ -64,12 +66,15 @@ static int recipe_print(lua_State *L)
 
 static void load_beside(lua_State *L, const char *folder, const char *name, int env);
 
-/* require for recipes: "burin" and "burin.*" (not the core), or a file beside the recipe. Upvalues: folder, env. */
+/* require for recipes: "burin" and "burin.*" (not the core), or a file beside the
+ * recipe. Upvalues: folder, env. */
 static int recipe_require(lua_State *L)
 {
     const char *name = luaL_checkstring(L, 1);
-    if (strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") != strlen(name) ||
-        strstr(name, "..") || name[0] == '.' || !strcmp(name, "burin.core") || !strncmp(name, "burin.cli", 9))
+    if (strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") !=
+            strlen(name) ||
+        strstr(name, "..") || name[0] == '.' || !strcmp(name, "burin.core") ||
+        !strncmp(name, "burin.cli", 9))
         return luaL_error(L, "a recipe cannot require '%s'", name);
     if (!strcmp(name, "burin") || !strncmp(name, "burin.", 6)) {
         lua_getglobal(L, "require");
@@ -82,8 +87,8 @@ static int recipe_require(lua_State *L)
     return 1;
 }
 
-/* Before the first line of a recipe. A variable to be closed makes `return burin.train { ... }` an ordinary call: a tail
- * call would forget the recipe's line, which errors name. */
+/* Before the first line of a recipe. A variable to be closed makes `return burin.train { ... }` an
+ * ordinary call: a tail call would forget the recipe's line, which errors name. */
 #define PROLOGUE "local recipe_ <close> = nil "
 
 static void load_file(lua_State *L, const char *path, int env)
@@ -151,8 +156,9 @@ static void push_environment(lua_State *L, const char *folder)
     lua_setmetatable(L, env);
 }
 
-/* A loop without end in a recipe's function (a schedule, a loss) would keep Ctrl-C waiting for the end of the step.
- * Only recipe code is interrupted, and only when it goes on: the step that a signal meets is finished and saved. */
+/* A loop without end in a recipe's function (a schedule, a loss) would keep Ctrl-C waiting for the
+ * end of the step. Only recipe code is interrupted, and only when it goes on: the step that a
+ * signal meets is finished and saved. */
 #define HOOK_COUNT 1000000
 #define PATIENCE 3
 
@@ -161,7 +167,8 @@ static void stop_hook(lua_State *L, lua_Debug *d)
     static int strikes;
     if (!script_stop_requested()) return;
     if (!lua_getinfo(L, "Sl", d) || d->source[0] != '@' || ++strikes < PATIENCE) return;
-    lua_pushfstring(L, "%s:%d: stopped here, inside the recipe; nothing was saved for this step", d->short_src, d->currentline);
+    lua_pushfstring(L, "%s:%d: stopped here, inside the recipe; nothing was saved for this step",
+                    d->short_src, d->currentline);
     script_push_error(L, "stopped");
     lua_error(L);
 }

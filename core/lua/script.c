@@ -8,12 +8,10 @@
 #include "lua/script.h"
 #include "plug/plug.h"
 
-static bool is_recipe(const lua_Debug *d)
-{
-    return d->source[0] == '@';
-}
+static bool is_recipe(const lua_Debug *d) { return d->source[0] == '@'; }
 
-/* The whole path of a recipe, not Lua's shortened one: people click on it, and options.lua opens it. */
+/* The whole path of a recipe, not Lua's shortened one: people click on
+ * it, and options.lua opens it. */
 static void push_position(lua_State *L, const lua_Debug *d)
 {
     lua_pushfstring(L, "%s:%d", is_recipe(d) ? d->source + 1 : d->short_src, d->currentline);
@@ -23,7 +21,8 @@ static void push_position(lua_State *L, const lua_Debug *d)
 static void push_recipe_position(lua_State *L)
 {
     lua_Debug d;
-    if (!lua_getstack(L, 1, &d) || !lua_getinfo(L, "Sl", &d) || !is_recipe(&d) || d.currentline <= 0) {
+    if (!lua_getstack(L, 1, &d) || !lua_getinfo(L, "Sl", &d) || !is_recipe(&d) ||
+        d.currentline <= 0) {
         lua_pushliteral(L, "");
         return;
     }
@@ -63,7 +62,8 @@ static const struct embed_file *find_module(const char *name, const char *suffix
     return NULL;
 }
 
-/* package.searchers entry: the library out of the binary. "burin.nn" is burin/nn.lua, "burin" burin/init.lua. */
+/* package.searchers entry: the library out of the binary. "burin.nn" is
+ * burin/nn.lua, "burin" burin/init.lua. */
 static int library_searcher(lua_State *L)
 {
     const char *name = luaL_checkstring(L, 1);
@@ -74,7 +74,9 @@ static int library_searcher(lua_State *L)
         return 1;
     }
     lua_pushfstring(L, "=%s", f->name);
-    if (luaL_loadbufferx(L, (const char *)f->data, (size_t)(f->end - f->data), lua_tostring(L, -1), "t")) return lua_error(L);
+    if (luaL_loadbufferx(L, (const char *)f->data, (size_t)(f->end - f->data), lua_tostring(L, -1),
+                         "t"))
+        return lua_error(L);
     lua_pushstring(L, f->name);
     return 2;
 }
@@ -87,7 +89,9 @@ static int open_core(lua_State *L)
     script_open_matrix(L);
     script_open_device(L);
     script_open_graph(L);
-    script_open_file(L);
+    script_open_model(L);
+    script_open_json(L);
+    script_open_disk(L);
     script_open_data(L);
     script_open_system(L);
     script_open_sandbox(L);
@@ -96,7 +100,8 @@ static int open_core(lua_State *L)
     return 1;
 }
 
-/* The message handler: prints where it happened when that is asked for, so that a bug of ours can be found. */
+/* The message handler: prints where it happened when that is asked for, so that a bug of ours can
+ * be found. */
 static int traceback(lua_State *L)
 {
     if (!getenv("BURIN_TRACEBACK")) return 1;
@@ -114,7 +119,7 @@ void script_open_library(lua_State *L)
     lua_getfield(L, -1, "preload");
     lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     lua_getfield(L, -3, "searchers");
-    lua_newtable(L);  /* only the library, and what lies beside a trusted file: LUA_PATH is not searched */
+    lua_newtable(L); /* only the library, and what lies beside a trusted file: not LUA_PATH */
     lua_rawgeti(L, -2, 1);
     lua_rawseti(L, -2, 1);
     lua_pushcfunction(L, library_searcher);
@@ -152,7 +157,8 @@ int script_main(int argc, char **argv)
         lua_rawseti(L, -2, i);
     }
     int code = 1;
-    if (lua_pcall(L, 1, 1, 0)) log_line(LOG_ERROR, "%s", lua_isstring(L, -1) ? lua_tostring(L, -1) : "out of memory");
+    if (lua_pcall(L, 1, 1, 0))
+        log_line(LOG_ERROR, "%s", lua_isstring(L, -1) ? lua_tostring(L, -1) : "out of memory");
     else code = (int)lua_tointeger(L, -1);
     lua_close(L);
     int messages = script_device_finish();

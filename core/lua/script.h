@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * script.h - the embedded Lua 5.4. The only folder that includes lua.h.
  *
- * Two worlds share one interpreter: the library (embedded scripts/, which may use `burin.core`, the module made
- * here) and recipes, which see the library's public face through a sandbox (sandbox.c). */
+ * Two worlds share one interpreter: the library (embedded scripts/, which may use
+ * `burin.core`, the module made here) and recipes, which see the library's public face
+ * through a sandbox (sandbox.c). */
 #ifndef BURIN_SCRIPT_H
 #define BURIN_SCRIPT_H
 
@@ -12,10 +13,12 @@
 #include "base/base.h"
 #include "burin.h"
 
-/* Runs the command line: `burin <argv[1]> ...` is scripts/burin/cli/<argv[1]>.lua. Returns the exit code. */
+/* Runs the command line: `burin <argv[1]> ...` is
+ * scripts/burin/cli/<argv[1]>.lua. Returns the exit code. */
 int script_main(int argc, char **argv);
 
-/* Lua's own libraries, burin.core and the embedded library; `require` finds nothing else. May raise. */
+/* Lua's own libraries, burin.core and the embedded library; `require`
+ * finds nothing else. May raise. */
 void script_open_library(lua_State *L);
 
 /* Each adds its functions to the table burin.core on top of the stack. */
@@ -24,26 +27,31 @@ void script_open_tensor(lua_State *L);
 void script_open_matrix(lua_State *L);
 void script_open_device(lua_State *L);
 void script_open_graph(lua_State *L);
-void script_open_file(lua_State *L);
+void script_open_model(lua_State *L);
+void script_open_json(lua_State *L);
+void script_open_disk(lua_State *L);
 void script_open_data(lua_State *L);
 void script_open_system(lua_State *L);
 void script_open_sandbox(lua_State *L);
 
 /* Whether SIGINT or SIGTERM has come since core.catch_stop(). */
 bool script_stop_requested(void);
-/* Raises burin_error() as an error of kind "failure" (or what fail_kind() says) with the calling recipe line. */
+/* Raises burin_error() as an error (error.c) with the position of the calling recipe line; its kind
+ * is "failure", or what fail_kind() says. */
 int script_raise(lua_State *L);
 /* Replaces the message on top of the stack by an error of this kind (error.c). */
 void script_push_error(lua_State *L, const char *kind);
-/* Pushes "recipe.lua:17" of the innermost Lua function outside the library, or of the library when there is none. */
+/* Pushes "recipe.lua:17" of the innermost Lua function outside the library, or of
+ * the library when there is none. */
 void script_push_where(lua_State *L);
 
-burin_device *script_device(lua_State *L);  /* the open device; raises when there is none */
-/* After the interpreter: variables refer to it. Returns how many messages the validation layers had. */
+burin_device *script_device(lua_State *L); /* the open device; raises when there is none */
+/* After the interpreter: variables refer to it. Returns how many
+ * messages the validation layers had. */
 int script_device_finish(void);
-void script_push_memory(lua_State *L, const burin_memory *m);  /* a table of bytes */
+void script_push_memory(lua_State *L, const burin_memory *m); /* a table of bytes */
 
-/* ---- host tensors (tensor.c): {dtype, shape, bytes} on the Lua side --------------------------------- */
+/* ---- host tensors (tensor.c): {dtype, shape, bytes} on the Lua side -------------------------- */
 
 struct tensor {
     burin_dtype dtype;
@@ -51,8 +59,8 @@ struct tensor {
     int64_t dim[BURIN_FILE_RANK];
     int64_t count;
     uint64_t bytes;
-    const void *view;   /* memory of somebody else (a mapped file, held by user value 1), or NULL */
-    void *own;          /* or our own */
+    const void *view; /* memory of somebody else (a mapped file, held by user value 1), or NULL */
+    void *own;        /* or our own */
 };
 struct tensor *tensor_check(lua_State *L, int index);
 /* Pushes a new zeroed tensor (own memory). */
@@ -60,7 +68,7 @@ struct tensor *tensor_push(lua_State *L, burin_dtype dtype, int rank, const int6
 const void *tensor_data(const struct tensor *t);
 double tensor_get(const struct tensor *t, int64_t i);
 void tensor_set(struct tensor *t, int64_t i, double v);
-burin_dtype script_dtype(lua_State *L, int index, burin_dtype fallback);  /* "f32" ...; raises */
+burin_dtype script_dtype(lua_State *L, int index, burin_dtype fallback); /* "f32" ...; raises */
 /* Reads {64, 64, 3} at index into dim; returns the rank. Raises when it is not a shape. */
 int script_shape(lua_State *L, int index, int64_t *dim, int max_rank);
 void script_push_shape(lua_State *L, const int64_t *dim, int rank);

@@ -17,7 +17,7 @@ static volatile sig_atomic_t stop_signals;
 
 static void on_signal(int number)
 {
-    if (++stop_signals > 1) _exit(128 + number);  /* the second one does not wait for a step's end */
+    if (++stop_signals > 1) _exit(128 + number); /* the second one does not wait for a step's end */
 }
 
 /* core.catch_stop(): from now on SIGINT and SIGTERM are reported by core.stop_requested(). */
@@ -88,7 +88,8 @@ static int core_write_stdout(lua_State *L)
 static int core_log(lua_State *L)
 {
     static const char *const names[] = { "error", "warn", "info", "debug", NULL };
-    log_line((enum log_level)(luaL_checkoption(L, 1, "info", names) + LOG_ERROR), "%s", luaL_checkstring(L, 2));
+    log_line((enum log_level)(luaL_checkoption(L, 1, "info", names) + LOG_ERROR), "%s",
+             luaL_checkstring(L, 2));
     return 0;
 }
 
@@ -120,7 +121,10 @@ static int core_lock(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0) { fail("%s: cannot create the lock file", path); return script_raise(L); }
+    if (fd < 0) {
+        fail("%s: cannot create the lock file", path);
+        return script_raise(L);
+    }
     bool held = flock(fd, LOCK_EX | LOCK_NB) == 0;
     if (!held) close(fd);
     lua_pushboolean(L, held);
@@ -173,12 +177,19 @@ static int core_devices(lua_State *L)
     lua_newtable(L);
     for (int i = 0; i < n && i < 16; i++) {
         const struct gpu_caps *c = &caps[i];
-        const struct { const char *key, *value; } texts[] = {
-            { "name", c->name }, { "driver", c->driver }, { "uuid", c->uuid }, { "api", c->api }, { "type", types[c->type] },
+        const struct {
+            const char *key, *value;
+        } texts[] = {
+            { "name", c->name }, { "driver", c->driver },    { "uuid", c->uuid },
+            { "api", c->api },   { "type", types[c->type] },
         };
-        const struct { const char *key; bool value; } flags[] = {
-            { "host_visible", c->host_visible }, { "storage16", c->storage16 }, { "float16", c->float16 },
-            { "coopmat", c->coopmat }, { "timestamps", c->timestamps },
+        const struct {
+            const char *key;
+            bool value;
+        } flags[] = {
+            { "host_visible", c->host_visible }, { "storage16", c->storage16 },
+            { "float16", c->float16 },           { "coopmat", c->coopmat },
+            { "timestamps", c->timestamps },
         };
         lua_newtable(L);
         for (int k = 0; k < COUNT_OF(texts); k++) {
@@ -202,11 +213,22 @@ static int core_devices(lua_State *L)
 void script_open_system(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "catch_stop", core_catch_stop }, { "stop_requested", core_stop_requested }, { "clock", core_clock },
-        { "date", core_date }, { "terminal", core_terminal }, { "write_stderr", core_write_stderr },
-        { "write_stdout", core_write_stdout }, { "log", core_log }, { "log_threshold", core_log_threshold },
-        { "env", core_env }, { "peak_memory", core_peak_memory }, { "lock", core_lock }, { "devices", core_devices },
-        { "where", core_where }, { "nearest", core_nearest }, { "cwd", core_cwd },
+        { "catch_stop", core_catch_stop },
+        { "stop_requested", core_stop_requested },
+        { "clock", core_clock },
+        { "date", core_date },
+        { "terminal", core_terminal },
+        { "write_stderr", core_write_stderr },
+        { "write_stdout", core_write_stdout },
+        { "log", core_log },
+        { "log_threshold", core_log_threshold },
+        { "env", core_env },
+        { "peak_memory", core_peak_memory },
+        { "lock", core_lock },
+        { "devices", core_devices },
+        { "where", core_where },
+        { "nearest", core_nearest },
+        { "cwd", core_cwd },
         { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);

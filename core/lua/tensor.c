@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * tensor.c - host tensors for Lua: what files hold, what batches are made of, what tests compare. */
+ * tensor.c - host tensors for Lua: what files hold, what batches
+ * are made of, what tests compare. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,28 +9,21 @@
 
 #define TENSOR "burin.tensor"
 
-static const struct { const char *name; burin_dtype dtype; } dtype_names[] = {
-    { "f32", BURIN_F32 },   { "f16", BURIN_F16 },   { "bf16", BURIN_BF16 }, { "i32", BURIN_I32 },
-    { "f64", BURIN_F64 },   { "i64", BURIN_I64 },   { "i16", BURIN_I16 },   { "i8", BURIN_I8 },
-    { "u8", BURIN_U8 },     { "bool", BURIN_BOOL }, { "f8_e4m3", BURIN_F8_E4M3 },
-    { "f8_e5m2", BURIN_F8_E5M2 }, { "u16", BURIN_U16 }, { "u32", BURIN_U32 }, { "u64", BURIN_U64 },
-};
-
 burin_dtype script_dtype(lua_State *L, int index, burin_dtype fallback)
 {
     if (lua_isnoneornil(L, index) && fallback) return fallback;
     const char *name = luaL_checkstring(L, index);
-    for (int i = 0; i < COUNT_OF(dtype_names); i++)
-        if (!strcmp(name, dtype_names[i].name)) return dtype_names[i].dtype;
-    luaL_error(L, "unknown element type '%s' (f32, f16, bf16, i32 ...)", name);
-    return 0;
+    burin_dtype d = burin_dtype_find(name);
+    if (!d) luaL_error(L, "unknown element type '%s' (f32, f16, bf16, i32 ...)", name);
+    return d;
 }
 
 int script_shape(lua_State *L, int index, int64_t *dim, int max_rank)
 {
     luaL_checktype(L, index, LUA_TTABLE);
     int rank = (int)lua_rawlen(L, index);
-    if (rank > max_rank) luaL_error(L, "a shape of %d dims; at most %d are possible", rank, max_rank);
+    if (rank > max_rank)
+        luaL_error(L, "a shape of %d dims; at most %d are possible", rank, max_rank);
     for (int i = 0; i < rank; i++) {
         lua_rawgeti(L, index, i + 1);
         int whole;
@@ -79,11 +73,12 @@ double tensor_get(const struct tensor *t, int64_t i)
     case BURIN_I32: return ((const int32_t *)p)[i];
     case BURIN_I16: return ((const int16_t *)p)[i];
     case BURIN_I8: return ((const int8_t *)p)[i];
-    case BURIN_U8: case BURIN_BOOL: return ((const uint8_t *)p)[i];
+    case BURIN_U8:
+    case BURIN_BOOL: return ((const uint8_t *)p)[i];
     case BURIN_U16: return ((const uint16_t *)p)[i];
     case BURIN_U32: return ((const uint32_t *)p)[i];
     case BURIN_U64: return (double)((const uint64_t *)p)[i];
-    default: return NAN;  /* 8-bit floats are carried, not computed with */
+    default: return NAN; /* 8-bit floats are carried, not computed with */
     }
 }
 
@@ -99,7 +94,8 @@ void tensor_set(struct tensor *t, int64_t i, double v)
     case BURIN_I32: ((int32_t *)p)[i] = (int32_t)v; break;
     case BURIN_I16: ((int16_t *)p)[i] = (int16_t)v; break;
     case BURIN_I8: ((int8_t *)p)[i] = (int8_t)v; break;
-    case BURIN_U8: case BURIN_BOOL: ((uint8_t *)p)[i] = (uint8_t)v; break;
+    case BURIN_U8:
+    case BURIN_BOOL: ((uint8_t *)p)[i] = (uint8_t)v; break;
     case BURIN_U16: ((uint16_t *)p)[i] = (uint16_t)v; break;
     case BURIN_U32: ((uint32_t *)p)[i] = (uint32_t)v; break;
     case BURIN_U64: ((uint64_t *)p)[i] = (uint64_t)v; break;
@@ -114,14 +110,16 @@ static void fill_table(lua_State *L, int index, struct tensor *t, int64_t *at)
         if (lua_rawgeti(L, index, i) == LUA_TTABLE) {
             fill_table(L, lua_gettop(L), t, at);
         } else {
-            if (*at >= t->count) luaL_error(L, "more values than the shape holds (%I)", (LUAI_UACINT)t->count);
+            if (*at >= t->count)
+                luaL_error(L, "more values than the shape holds (%I)", (LUAI_UACINT)t->count);
             tensor_set(t, (*at)++, luaL_checknumber(L, -1));
         }
         lua_pop(L, 1);
     }
 }
 
-/* core.tensor(shape, dtype, values?) -> tensor; values: a (nested) table, a string of raw bytes, or a number. */
+/* core.tensor(shape, dtype, values?) -> tensor; values: a (nested) table, a
+ * string of raw bytes, or a number. */
 static int tensor_new(lua_State *L)
 {
     int64_t dim[BURIN_FILE_RANK];
@@ -132,12 +130,15 @@ static int tensor_new(lua_State *L)
     case LUA_TTABLE:
         fill_table(L, 3, t, &at);
         if (at != t->count)
-            return luaL_error(L, "%I values for a shape of %I", (LUAI_UACINT)at, (LUAI_UACINT)t->count);
+            return luaL_error(L, "%I values for a shape of %I", (LUAI_UACINT)at,
+                              (LUAI_UACINT)t->count);
         break;
     case LUA_TSTRING: {
         size_t n;
         const char *s = lua_tolstring(L, 3, &n);
-        if (n != t->bytes) return luaL_error(L, "%I bytes for a tensor of %I", (LUAI_UACINT)n, (LUAI_UACINT)t->bytes);
+        if (n != t->bytes)
+            return luaL_error(L, "%I bytes for a tensor of %I", (LUAI_UACINT)n,
+                              (LUAI_UACINT)t->bytes);
         memcpy(t->own, s, n);
         break;
     }
@@ -189,11 +190,13 @@ static int method_cast(lua_State *L)
     burin_dtype dtype = script_dtype(L, 2, t->dtype);
     struct tensor *r = tensor_push(L, dtype, t->rank, t->dim);
     if (dtype == t->dtype) memcpy(r->own, tensor_data(t), t->bytes);
-    else for (int64_t i = 0; i < t->count; i++) tensor_set(r, i, tensor_get(t, i));
+    else
+        for (int64_t i = 0; i < t->count; i++) tensor_set(r, i, tensor_get(t, i));
     return 1;
 }
 
-/* A tensor over `t`'s own bytes from `at` on: t (at this index) is kept alive when it is a view of a file, else copied. */
+/* A tensor over `t`'s own bytes from `at` on: t (at this index) is kept alive when it is
+ * a view of a file, else copied. */
 static struct tensor *push_part(lua_State *L, int index, int rank, const int64_t *dim, uint64_t at)
 {
     struct tensor *t = tensor_check(L, index);
@@ -219,7 +222,9 @@ static int method_reshape(lua_State *L)
     int64_t dim[BURIN_FILE_RANK], count = 1;
     int rank = script_shape(L, 2, dim, BURIN_FILE_RANK);
     for (int i = 0; i < rank; i++) count *= dim[i];
-    if (count != t->count) return luaL_error(L, "reshape: %I elements into %I", (LUAI_UACINT)t->count, (LUAI_UACINT)count);
+    if (count != t->count)
+        return luaL_error(L, "reshape: %I elements into %I", (LUAI_UACINT)t->count,
+                          (LUAI_UACINT)count);
     push_part(L, 1, rank, dim, 0);
     return 1;
 }
@@ -228,14 +233,19 @@ static int method_reshape(lua_State *L)
 static int method_permute(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
-    int64_t order[BURIN_FILE_RANK], dim[BURIN_FILE_RANK], stride[BURIN_FILE_RANK], step[BURIN_FILE_RANK];
+    int64_t order[BURIN_FILE_RANK], dim[BURIN_FILE_RANK], stride[BURIN_FILE_RANK],
+        step[BURIN_FILE_RANK];
     int rank = script_shape(L, 2, order, BURIN_FILE_RANK);
     unsigned seen = 0;
     luaL_argcheck(L, rank == t->rank, 2, "one entry per dim is needed");
     int64_t elements = 1;
-    for (int i = rank - 1; i >= 0; i--) { stride[i] = elements; elements *= t->dim[i]; }
+    for (int i = rank - 1; i >= 0; i--) {
+        stride[i] = elements;
+        elements *= t->dim[i];
+    }
     for (int i = 0; i < rank; i++) {
-        luaL_argcheck(L, order[i] >= 1 && order[i] <= rank && !(seen >> order[i] & 1), 2, "not a permutation");
+        luaL_argcheck(L, order[i] >= 1 && order[i] <= rank && !(seen >> order[i] & 1), 2,
+                      "not a permutation");
         seen |= 1u << order[i];
         dim[i] = t->dim[order[i] - 1];
         step[i] = stride[order[i] - 1];
@@ -244,7 +254,8 @@ static int method_permute(lua_State *L)
     size_t size = burin_dtype_bytes(t->dtype);
     int64_t at[BURIN_FILE_RANK] = { 0 }, from = 0;
     for (int64_t i = 0; i < r->count; i++) {
-        memcpy((char *)r->own + (size_t)i * size, (const char *)tensor_data(t) + (size_t)from * size, size);
+        memcpy((char *)r->own + (size_t)i * size,
+               (const char *)tensor_data(t) + (size_t)from * size, size);
         for (int d = rank - 1; d >= 0; d--) {
             from += step[d];
             if (++at[d] < dim[d]) break;
@@ -255,12 +266,14 @@ static int method_permute(lua_State *L)
     return 1;
 }
 
-/* t:rows(first, last) -> rows first..last of the first dim, 1-based: a copy, or a view of a mapped file's tensor. */
+/* t:rows(first, last) -> rows first..last of the first dim, 1-based: a copy, or a
+ * view of a mapped file's tensor. */
 static int method_rows(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
     luaL_argcheck(L, t->rank >= 1, 1, "has no rows");
-    int64_t first = luaL_checkinteger(L, 2), last = luaL_optinteger(L, 3, first), dim[BURIN_FILE_RANK];
+    int64_t first = luaL_checkinteger(L, 2), last = luaL_optinteger(L, 3, first),
+            dim[BURIN_FILE_RANK];
     luaL_argcheck(L, first >= 1 && last >= first && last <= t->dim[0], 2, "outside the tensor");
     memcpy(dim, t->dim, sizeof dim);
     dim[0] = last - first + 1;
@@ -268,16 +281,20 @@ static int method_rows(lua_State *L)
     return 1;
 }
 
-/* t:copy_into(first, source): puts source's elements at element `first` (1-based) of t, converting. */
+/* t:copy_into(first, source): puts source's elements at element
+ * `first` (1-based) of t, converting. */
 static int method_copy_into(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1), *s = tensor_check(L, 3);
     int64_t first = luaL_checkinteger(L, 2) - 1;
     luaL_argcheck(L, t->own != NULL, 1, "a tensor of a file is read-only");
-    luaL_argcheck(L, first >= 0 && first <= t->count && s->count <= t->count - first, 3, "does not fit");
+    luaL_argcheck(L, first >= 0 && first <= t->count && s->count <= t->count - first, 3,
+                  "does not fit");
     size_t size = burin_dtype_bytes(t->dtype);
-    if (s->dtype == t->dtype) memcpy((char *)t->own + (size_t)first * size, tensor_data(s), s->bytes);
-    else for (int64_t i = 0; i < s->count; i++) tensor_set(t, first + i, tensor_get(s, i));
+    if (s->dtype == t->dtype)
+        memcpy((char *)t->own + (size_t)first * size, tensor_data(s), s->bytes);
+    else
+        for (int64_t i = 0; i < s->count; i++) tensor_set(t, first + i, tensor_get(s, i));
     lua_settop(L, 1);
     return 1;
 }
@@ -300,7 +317,8 @@ static int method_bytes(lua_State *L)
     return 1;
 }
 
-/* t:affine(a, b, dtype?) -> a * t + b; the way between 8-bit pixels and [-1, 1]. Whole types are rounded, clamped. */
+/* t:affine(a, b, dtype?) -> a * t + b; the way between 8-bit pixels and [-1, 1].
+ * Whole types are rounded, clamped. */
 static int method_affine(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
@@ -351,8 +369,14 @@ static int method_stats(lua_State *L)
         if (v > high) high = v;
     }
     double n = t->count ? (double)t->count : 1, mean = sum / n;
-    const struct { const char *name; double value; } row[] = {
-        { "mean", mean }, { "std", sqrt(fmax(0, squares / n - mean * mean)) }, { "min", low }, { "max", high },
+    const struct {
+        const char *name;
+        double value;
+    } row[] = {
+        { "mean", mean },
+        { "std", sqrt(fmax(0, squares / n - mean * mean)) },
+        { "min", low },
+        { "max", high },
         { "norm", sqrt(squares) },
     };
     lua_newtable(L);
@@ -365,12 +389,14 @@ static int method_stats(lua_State *L)
     return 1;
 }
 
-/* t:distance(reference) -> |t - reference|, |reference| (Euclidean norms in float64; NaN spreads). */
+/* t:distance(reference) -> |t - reference|, |reference| (Euclidean
+ * norms in float64; NaN spreads). */
 static int method_distance(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1), *r = tensor_check(L, 2);
     if (t->count != r->count)
-        return luaL_error(L, "distance: %I elements against %I", (LUAI_UACINT)t->count, (LUAI_UACINT)r->count);
+        return luaL_error(L, "distance: %I elements against %I", (LUAI_UACINT)t->count,
+                          (LUAI_UACINT)r->count);
     double d2 = 0, r2 = 0;
     for (int64_t i = 0; i < t->count; i++) {
         double v = tensor_get(t, i), w = tensor_get(r, i);
@@ -387,12 +413,14 @@ static int method_hash(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
     char text[17];
-    snprintf(text, sizeof text, "%016llx", (unsigned long long)hash_bytes(tensor_data(t), t->bytes, t->dtype));
+    snprintf(text, sizeof text, "%016llx",
+             (unsigned long long)hash_bytes(tensor_data(t), t->bytes, t->dtype));
     lua_pushstring(L, text);
     return 1;
 }
 
-/* t:fill_normal(seed, stream, std): seeded normal numbers; t:fill_uniform(seed, stream, low, high). */
+/* t:fill_normal(seed, stream, std): seeded normal numbers;
+ * t:fill_uniform(seed, stream, low, high). */
 static int method_fill(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
@@ -403,13 +431,15 @@ static int method_fill(lua_State *L)
     uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, w[4];
     for (int64_t i = 0; i < t->count; i++) {
         if (i % 4 == 0) {
-            uint32_t counter[4] = { (uint32_t)(i / 4), (uint32_t)stream, (uint32_t)(stream >> 32), 0xb51c0deu };
+            uint32_t counter[4] = { (uint32_t)(i / 4), (uint32_t)stream, (uint32_t)(stream >> 32),
+                                    0xb51c0deu };
             philox(counter, key, w);
         }
         double v = (w[i % 4] >> 8) * 0x1p-24;
         if (normal) {
             const uint32_t *pair = w + (i % 4 & 2);
-            double r = sqrt(-2 * log(((pair[0] >> 8) + 1) * 0x1p-24)), angle = 2 * 3.14159265358979323846 * ((pair[1] >> 8) * 0x1p-24);
+            double r = sqrt(-2 * log(((pair[0] >> 8) + 1) * 0x1p-24)),
+                   angle = 2 * 3.14159265358979323846 * ((pair[1] >> 8) * 0x1p-24);
             v = a * r * (i % 2 ? sin(angle) : cos(angle));
         } else {
             v = a + (b - a) * v;
@@ -424,9 +454,18 @@ static int tensor_index(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
     const char *key = luaL_checkstring(L, 2);
-    if (!strcmp(key, "shape")) { script_push_shape(L, t->dim, t->rank); return 1; }
-    if (!strcmp(key, "dtype")) { lua_pushstring(L, burin_dtype_name(t->dtype)); return 1; }
-    if (!strcmp(key, "count")) { lua_pushinteger(L, t->count); return 1; }
+    if (!strcmp(key, "shape")) {
+        script_push_shape(L, t->dim, t->rank);
+        return 1;
+    }
+    if (!strcmp(key, "dtype")) {
+        lua_pushstring(L, burin_dtype_name(t->dtype));
+        return 1;
+    }
+    if (!strcmp(key, "count")) {
+        lua_pushinteger(L, t->count);
+        return 1;
+    }
     lua_getmetatable(L, 1);
     lua_getfield(L, -1, key);
     if (lua_isnil(L, -1)) return luaL_error(L, "a tensor has no field '%s'", key);
@@ -448,11 +487,23 @@ static int tensor_tostring(lua_State *L)
 void script_open_tensor(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "__gc", tensor_gc }, { "__index", tensor_index }, { "__tostring", tensor_tostring },
-        { "get", method_get }, { "set", method_set }, { "cast", method_cast }, { "reshape", method_reshape },
-        { "permute", method_permute }, { "rows", method_rows }, { "copy_into", method_copy_into },
-        { "table", method_table }, { "bytes", method_bytes }, { "affine", method_affine },
-        { "hash", method_hash }, { "stats", method_stats }, { "distance", method_distance }, { NULL, NULL },
+        { "__gc", tensor_gc },
+        { "__index", tensor_index },
+        { "__tostring", tensor_tostring },
+        { "get", method_get },
+        { "set", method_set },
+        { "cast", method_cast },
+        { "reshape", method_reshape },
+        { "permute", method_permute },
+        { "rows", method_rows },
+        { "copy_into", method_copy_into },
+        { "table", method_table },
+        { "bytes", method_bytes },
+        { "affine", method_affine },
+        { "hash", method_hash },
+        { "stats", method_stats },
+        { "distance", method_distance },
+        { NULL, NULL },
     };
     luaL_newmetatable(L, TENSOR);
     luaL_setfuncs(L, methods, 0);

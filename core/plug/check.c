@@ -12,23 +12,36 @@
 /* What the first header had: a struct that claims less was not filled in at all. */
 static const size_t plugin_v1 = UPTO(struct burin_plugin, codecs);
 
-struct callback { const char *name; size_t offset; };
+struct callback {
+    const char *name;
+    size_t offset;
+};
+/* clang-format off */
 #define CALLBACK(kind, member) { #member, offsetof(struct burin_##kind, member) }
+/* clang-format on */
 
 static const struct callback loader_required[] = {
-    CALLBACK(loader, probe), CALLBACK(loader, open), CALLBACK(loader, count),
-    CALLBACK(loader, info), CALLBACK(loader, read), CALLBACK(loader, close), { NULL, 0 },
+    CALLBACK(loader, probe),
+    CALLBACK(loader, open),
+    CALLBACK(loader, count),
+    CALLBACK(loader, info),
+    CALLBACK(loader, read),
+    CALLBACK(loader, close),
+    { NULL, 0 },
 };
 static const struct callback exporter_required[] = {
-    CALLBACK(exporter, begin), CALLBACK(exporter, declare), CALLBACK(exporter, put),
-    CALLBACK(exporter, finish), CALLBACK(exporter, abort), { NULL, 0 },
+    CALLBACK(exporter, begin),  CALLBACK(exporter, declare), CALLBACK(exporter, put),
+    CALLBACK(exporter, finish), CALLBACK(exporter, abort),   { NULL, 0 },
 };
 static const struct callback source_required[] = {
-    CALLBACK(source, probe), CALLBACK(source, open), CALLBACK(source, count),
-    CALLBACK(source, item), CALLBACK(source, close), { NULL, 0 },
+    CALLBACK(source, probe), CALLBACK(source, open),  CALLBACK(source, count),
+    CALLBACK(source, item),  CALLBACK(source, close), { NULL, 0 },
 };
 static const struct callback codec_required[] = {
-    CALLBACK(codec, probe), CALLBACK(codec, size_of), CALLBACK(codec, decode), { NULL, 0 },
+    CALLBACK(codec, probe),
+    CALLBACK(codec, size_of),
+    CALLBACK(codec, decode),
+    { NULL, 0 },
 };
 
 static const struct kind {
@@ -47,7 +60,10 @@ static const struct kind {
 };
 
 /* Every kind begins with its size and its name. */
-struct common { size_t size; const char *name, *help; };
+struct common {
+    size_t size;
+    const char *name, *help;
+};
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -85,7 +101,8 @@ static bool check_options(const char *path, const char *plugin, const struct bur
                         path, plugin, o->name, s->name, o->type);
         if (o->min > o->max)
             return fail("%s: plugin \"%s\": option \"%s\" of source \"%s\" has the empty range "
-                        "%g to %g", path, plugin, o->name, s->name, o->min, o->max);
+                        "%g to %g",
+                        path, plugin, o->name, s->name, o->min, o->max);
     }
     return true;
 }
@@ -94,12 +111,10 @@ static bool check_options(const char *path, const char *plugin, const struct bur
 static bool take_list(struct plug_loaded *p, enum plug_kind k, const void *const *list)
 {
     int n = 0;
-    while (list && list[n])
-        n++;
+    while (list && list[n]) n++;
     const void **copies = arena_alloc(&p->arena, ((size_t)n + 1) * sizeof *copies);
     for (int i = 0; i < n; i++) {
-        if (!take(&p->arena, p->entry.path, p->plugin.name, k, list[i], &copies[i]))
-            return false;
+        if (!take(&p->arena, p->entry.path, p->plugin.name, k, list[i], &copies[i])) return false;
         if (k == PLUG_SOURCE && !check_options(p->entry.path, p->plugin.name, copies[i]))
             return false;
     }
@@ -117,7 +132,8 @@ bool plug_take(struct plug_loaded *p, const struct burin_plugin *theirs)
                     path, theirs->size, plugin_v1);
     if (theirs->abi == 0 || theirs->abi > BURIN_ABI)
         return fail("%s: it was made for plugin ABI %u, but this program knows ABI 1 to %u; use a "
-                    "newer burin or an older plugin", path, theirs->abi, (unsigned)BURIN_ABI);
+                    "newer burin or an older plugin",
+                    path, theirs->abi, (unsigned)BURIN_ABI);
     memcpy(&p->plugin, theirs, smaller(theirs->size, sizeof p->plugin));
     if (!p->plugin.name || !*p->plugin.name)
         return fail("%s: the plugin has no name; set .name in its struct burin_plugin", path);
@@ -126,8 +142,7 @@ bool plug_take(struct plug_loaded *p, const struct burin_plugin *theirs)
               take_list(p, PLUG_EXPORTER, (const void *const *)p->plugin.exporters) &&
               take_list(p, PLUG_SOURCE, (const void *const *)p->plugin.sources) &&
               take_list(p, PLUG_CODEC, (const void *const *)p->plugin.codecs);
-    if (!ok)
-        return false;
+    if (!ok) return false;
     p->plugin.loaders = (const struct burin_loader *const *)p->list[PLUG_LOADER];
     p->plugin.exporters = (const struct burin_exporter *const *)p->list[PLUG_EXPORTER];
     p->plugin.sources = (const struct burin_source *const *)p->list[PLUG_SOURCE];

@@ -19,16 +19,14 @@ static bool holds(const uint8_t *head, size_t n, const char *what)
 {
     size_t k = strlen(what);
     for (size_t i = 0; i + k <= n; i++)
-        if (memcmp(head + i, what, k) == 0)
-            return true;
+        if (memcmp(head + i, what, k) == 0) return true;
     return false;
 }
 
 /* What people really have in their models folder instead of a model. NULL = nothing known. */
 static const char *looks_like(const uint8_t *head, size_t n)
 {
-    if (n == 0)
-        return "is empty; download it again";
+    if (n == 0) return "is empty; download it again";
     if (starts(head, n, "version https://git-lfs"))
         return "is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder";
     if (starts(head, n, "<") && (holds(head, n, "html") || holds(head, n, "HTML")))
@@ -38,20 +36,17 @@ static const char *looks_like(const uint8_t *head, size_t n)
     if (starts(head, n, "PK\003\004"))
         return "is a zip archive, probably a PyTorch checkpoint (.ckpt, .pt, .bin)";
     if (n >= 2 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5)
-        return "is a Python pickle, probably a checkpoint from before PyTorch 1.6, which cannot be read without "
+        return "is a Python pickle, probably a checkpoint from before PyTorch 1.6, which cannot be "
+               "read without "
                "running it; load it once with PyTorch and save it again, best as .safetensors";
-    if (starts(head, n, "GGUF"))
-        return "is a GGUF file";
-    if (starts(head, n, "{"))
-        return "is a JSON document, not a model";
-    if (starts(head, n, "\037\213"))
-        return "is a gzip archive; unpack it first";
-    if (starts(head, n, "7z\274\257\047\034"))
-        return "is a 7-Zip archive; unpack it first";
-    if (starts(head, n, "Rar!\032\007"))
-        return "is a RAR archive; unpack it first";
+    if (starts(head, n, "GGUF")) return "is a GGUF file";
+    if (starts(head, n, "{")) return "is a JSON document, not a model";
+    if (starts(head, n, "\037\213")) return "is a gzip archive; unpack it first";
+    if (starts(head, n, "7z\274\257\047\034")) return "is a 7-Zip archive; unpack it first";
+    if (starts(head, n, "Rar!\032\007")) return "is a RAR archive; unpack it first";
     if (n > 262 && memcmp(head + 257, "ustar", 5) == 0)
-        return "is a tar archive; unpack it, or, if it is a checkpoint from before PyTorch 1.6, load it once with "
+        return "is a tar archive; unpack it, or, if it is a checkpoint from before PyTorch 1.6, "
+               "load it once with "
                "PyTorch and save it again, best as .safetensors";
     return NULL;
 }
@@ -61,12 +56,11 @@ static void accepted(enum plug_kind k, struct str *out)
     for (int i = 0; i < plug_count(); i++) {
         struct plug_loaded *p = plug_loaded_at(i);
         for (int j = 0; j < p->n[k]; j++) {
-            const struct burin_loader *any = p->list[k][j];  /* size, name, help begin every kind */
+            const struct burin_loader *any = p->list[k][j]; /* size, name, help begin every kind */
             str_addf(out, "%s%s", out->len ? ", " : "", any->name);
         }
     }
-    if (!out->len)
-        str_add(out, "none, because no such plugin is loaded");
+    if (!out->len) str_add(out, "none, because no such plugin is loaded");
 }
 
 const struct burin_loader *plug_loader_for(const char *path)
@@ -106,8 +100,7 @@ const struct burin_loader *plug_loader_for(const char *path)
             }
         }
     }
-    if (best)
-        return best;
+    if (best) return best;
     const char *what = folder ? "is a folder" : looks_like(head, n);
     struct str names = { 0 };
     accepted(PLUG_LOADER, &names);
@@ -125,10 +118,8 @@ const struct burin_exporter *plug_exporter(const char *name)
         struct plug_loaded *p = plug_loaded_at(i);
         for (int j = 0; j < p->n[PLUG_EXPORTER]; j++) {
             const struct burin_exporter *e = p->list[PLUG_EXPORTER][j];
-            if (strcmp(e->name, name) == 0)
-                return e;
-            if (n_names < COUNT_OF(names))
-                names[n_names++] = e->name;
+            if (strcmp(e->name, name) == 0) return e;
+            if (n_names < COUNT_OF(names)) names[n_names++] = e->name;
         }
     }
     struct str known = { 0 };
@@ -155,13 +146,13 @@ const struct burin_source *plug_source_for(const char *location)
             }
         }
     }
-    if (best)
-        return best;
+    if (best) return best;
     struct stat st;
     struct str names = { 0 };
     accepted(PLUG_SOURCE, &names);
-    const char *why = stat(location, &st) != 0 ? strerror(errno) :
-                      S_ISDIR(st.st_mode) ? "no plugin takes this folder" : "it is not a folder";
+    const char *why = stat(location, &st) != 0 ? strerror(errno)
+                      : S_ISDIR(st.st_mode)    ? "no plugin takes this folder"
+                                               : "it is not a folder";
     fail("cannot use \"%s\" as a dataset: %s; dataset sources: %s", location, why, names.data);
     str_finish(&names);
     return NULL;
@@ -170,22 +161,17 @@ const struct burin_source *plug_source_for(const char *location)
 /* Image formats that no plugin here reads, so that the sentence can name them. */
 static const char *image_looks_like(const uint8_t *head, size_t n)
 {
-    if (n == 0)
-        return "an empty file";
-    if (starts(head, n, "GIF8"))
-        return "a GIF image";
+    if (n == 0) return "an empty file";
+    if (starts(head, n, "GIF8")) return "a GIF image";
     if (n >= 12 && memcmp(head, "RIFF", 4) == 0 && memcmp(head + 8, "WEBP", 4) == 0)
         return "a WebP image";
     if (n >= 12 && memcmp(head + 4, "ftyp", 4) == 0)
         return holds(head, n < 64 ? n : 64, "avif") ? "an AVIF image" : "a HEIC image or a video";
-    if (starts(head, n, "II*") || starts(head, n, "MM"))
-        return "a TIFF image";
-    if (starts(head, n, "8BPS"))
-        return "a Photoshop file";
+    if (starts(head, n, "II*") || starts(head, n, "MM")) return "a TIFF image";
+    if (starts(head, n, "8BPS")) return "a Photoshop file";
     if (starts(head, n, "\xff\x0a") || (n >= 8 && memcmp(head + 4, "JXL ", 4) == 0))
         return "a JPEG XL image";
-    if (starts(head, n, "<"))
-        return "an HTML or SVG document";
+    if (starts(head, n, "<")) return "an HTML or SVG document";
     return "no known image format";
 }
 
@@ -204,8 +190,7 @@ const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n)
             }
         }
     }
-    if (best)
-        return best;
+    if (best) return best;
     struct str names = { 0 };
     accepted(PLUG_CODEC, &names);
     fail("its content is %s; image decoders: %s", image_looks_like(head, n), names.data);

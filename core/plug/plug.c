@@ -17,7 +17,7 @@
 static struct plug_loaded **loaded;
 static int n_loaded, loaded_capacity;
 
-/* ---- what the host lends ------------------------------------------------------------------- */
+/* ---- what the host lends --------------------------------------------------------------------- */
 
 /* Plugins hand over text of any origin: formatted here, so that it never acts as a format. */
 static int host_fail(const char *fmt, ...)
@@ -51,15 +51,14 @@ static const struct burin_host host = {
     .fail = host_fail,
 };
 
-/* ---- loading ------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 /* dlopen runs a library's constructors before we can look at it, so what is plainly no library, or
  * cannot be a plugin at all, is told apart first, with a better sentence. */
 static bool looks_like_elf(const char *path)
 {
     FILE *f = fopen(path, "rb");
-    if (!f)
-        return fail("cannot open the plugin %s: %s", path, strerror(errno));
+    if (!f) return fail("cannot open the plugin %s: %s", path, strerror(errno));
     unsigned char head[4] = { 0 };
     size_t n = fread(head, 1, sizeof head, f);
     fclose(f);
@@ -99,16 +98,14 @@ static bool load_into(struct plug_loaded *p, const char *path)
     memcpy(&main_fn, &symbol, sizeof main_fn);
     fail("it gave no reason");
     const struct burin_plugin *theirs = main_fn(&host);
-    if (!theirs)
-        return fail_prefix("%s: the plugin refused to start", path);
+    if (!theirs) return fail_prefix("%s: the plugin refused to start", path);
     return plug_take(p, theirs) && check_unique(p);
 }
 
 bool plug_load(const char *path)
 {
     for (int i = 0; i < n_loaded; i++)
-        if (same_file(loaded[i]->entry.path, path))
-            return true;
+        if (same_file(loaded[i]->entry.path, path)) return true;
     /* dlopen searches the system's folders for a name without a slash; a path was meant. */
     struct str full = { 0 };
     str_addf(&full, "%s%s", strchr(path, '/') ? "" : "./", path);
@@ -146,31 +143,25 @@ int plug_load_dir(const char *folder)
     for (int i = 0; i < n; i++) {
         struct str path = { 0 };
         str_addf(&path, "%s/%s", folder, names[i]->d_name);
-        if (plug_load(path.data))
-            good++;
-        else
-            log_line(LOG_WARN, "%s; this plugin is left out", burin_error());
+        if (plug_load(path.data)) good++;
+        else log_line(LOG_WARN, "%s; this plugin is left out", burin_error());
         str_finish(&path);
         free(names[i]);
     }
-    if (n >= 0)
-        free(names);
+    if (n >= 0) free(names);
     return good;
 }
 
 void plug_load_default(void)
 {
     const char *own = getenv("BURIN_PLUGINS");
-    if (own && *own)
-        plug_load_dir(own);
+    if (own && *own) plug_load_dir(own);
     char exe[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    if (n <= 0)
-        return;
+    if (n <= 0) return;
     exe[n] = 0;
     char *slash = strrchr(exe, '/');
-    if (!slash)
-        return;
+    if (!slash) return;
     *slash = 0;
     struct str folder = { 0 };
     str_addf(&folder, "%s/plugins", exe);

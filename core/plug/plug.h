@@ -6,21 +6,23 @@
 #include "base/base.h"
 #include "burin_plugin.h"
 
-/* Loads every *.so of the folder; a bad one is logged as a warning and left out. Returns how many loaded. */
+/* Loads every *.so of the folder; a bad one is logged as a warning and left
+ * out. Returns how many loaded. */
 int plug_load_dir(const char *folder);
-bool plug_load(const char *path);                  /* one file; false with a sentence that names it */
+bool plug_load(const char *path); /* one file; false with a sentence that names it */
 /* Default folders: $BURIN_PLUGINS, <folder of the binary>/plugins, <prefix>/lib/burin/plugins. */
 void plug_load_default(void);
 
-struct plug_entry {                                /* for `burin plugins` */
+struct plug_entry { /* for `burin plugins` */
     const struct burin_plugin *plugin;
     const char *path;
 };
 int plug_count(void);
 const struct plug_entry *plug_at(int i);
 
-/* Chosen by content (highest probe), never by the file's name alone. NULL with a sentence that says what the
- * file looks like (an HTML page, a git-lfs pointer, a pickle, an empty file) and what would have been accepted. */
+/* Chosen by content (highest probe), never by the file's name alone. NULL with a sentence that
+ * says what the file looks like (an HTML page, a git-lfs pointer, a pickle, an empty file) and
+ * what would have been accepted. */
 const struct burin_loader *plug_loader_for(const char *path);
 const struct burin_exporter *plug_exporter(const char *name);
 const struct burin_source *plug_source_for(const char *location);

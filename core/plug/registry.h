@@ -9,8 +9,8 @@ enum plug_kind { PLUG_LOADER, PLUG_EXPORTER, PLUG_SOURCE, PLUG_CODEC, PLUG_KINDS
 
 struct plug_loaded {
     struct plug_entry entry;
-    struct burin_plugin plugin;         /* our copy, of our size */
-    const void **list[PLUG_KINDS];      /* our copies of its tables, NULL-terminated */
+    struct burin_plugin plugin;    /* our copy, of our size */
+    const void **list[PLUG_KINDS]; /* our copies of its tables, NULL-terminated */
     int n[PLUG_KINDS];
     struct arena arena;
 };

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DEPTH_MAX 16      /* of recursion: a symbolic link may point upwards */
+#define DEPTH_MAX 16 /* of recursion: a symbolic link may point upwards */
 #define REPEATS_MAX 100000
 #define ITEMS_MAX 50000000
 
@@ -33,17 +33,26 @@ static const struct burin_option options[] = {
 
 static const struct burin_host *host;
 
-struct item { char *path, *caption_path, *class_tokens; int repeats; };
-struct skip { char *path; const char *reason; };
-struct list { void *rows; int64_t n, capacity; };
+struct item {
+    char *path, *caption_path, *class_tokens;
+    int repeats;
+};
+struct skip {
+    char *path;
+    const char *reason;
+};
+struct list {
+    void *rows;
+    int64_t n, capacity;
+};
 struct source {
-    struct list items, skipped;    /* of struct item, struct skip */
-    const char *caption_ext;       /* NULL = the default ones */
-    int repeats;                   /* 0 = from names */
+    struct list items, skipped; /* of struct item, struct skip */
+    const char *caption_ext;    /* NULL = the default ones */
+    int repeats;                /* 0 = from names */
     bool recursive;
 };
 
-/* ---- small helpers ------------------------------------------------------------------------- */
+/* ---- small helpers --------------------------------------------------------------------------- */
 
 static char *copy(const char *s)
 {
@@ -57,8 +66,7 @@ static char *join(const char *folder, const char *name)
     bool slash = n && folder[n - 1] == '/';
     char *path = host->alloc(n + strlen(name) + 2);
     memcpy(path, folder, n);
-    if (!slash)
-        path[n++] = '/';
+    if (!slash) path[n++] = '/';
     strcpy(path + n, name);
     return path;
 }
@@ -69,8 +77,7 @@ static void *append(struct list *l, size_t row_bytes)
     if (l->n == l->capacity) {
         int64_t capacity = l->capacity ? l->capacity * 2 : 64;
         void *rows = host->alloc((size_t)capacity * row_bytes);
-        if (l->n)
-            memcpy(rows, l->rows, (size_t)l->n * row_bytes);
+        if (l->n) memcpy(rows, l->rows, (size_t)l->n * row_bytes);
         host->free(l->rows);
         l->rows = rows;
         l->capacity = capacity;
@@ -95,8 +102,7 @@ static const char *extension(const char *name)
 static bool is_one_of(const char *ext, const char *const *list)
 {
     for (; *list; list++)
-        if (strcasecmp(ext, *list) == 0)
-            return true;
+        if (strcasecmp(ext, *list) == 0) return true;
     return false;
 }
 
@@ -118,10 +124,8 @@ static bool parse_name(const char *name, int *repeats, const char **tokens)
 {
     const char *c = name;
     int64_t n = 0;
-    while (*c >= '0' && *c <= '9' && n <= REPEATS_MAX)
-        n = n * 10 + (*c++ - '0');
-    if (c == name || *c != '_' || n < 1 || n > REPEATS_MAX)
-        return false;
+    while (*c >= '0' && *c <= '9' && n <= REPEATS_MAX) n = n * 10 + (*c++ - '0');
+    if (c == name || *c != '_' || n < 1 || n > REPEATS_MAX) return false;
     *repeats = (int)n;
     *tokens = c + 1;
     return true;
@@ -134,7 +138,7 @@ static int by_bytes(const struct dirent **a, const struct dirent **b)
 
 static int visible(const struct dirent *e) { return e->d_name[0] != '.'; }
 
-/* ---- scanning ------------------------------------------------------------------------------ */
+/* ---- scanning -------------------------------------------------------------------------------- */
 
 static char *find_caption(const struct source *s, const char *image)
 {
@@ -145,14 +149,16 @@ static char *find_caption(const struct source *s, const char *image)
         char *path = host->alloc(stem + strlen(*ext) + 1);
         memcpy(path, image, stem);
         strcpy(path + stem, *ext);
-        if (access(path, F_OK) == 0)
-            return path;
+        if (access(path, F_OK) == 0) return path;
         host->free(path);
     }
     return NULL;
 }
 
-struct folder { int repeats; const char *tokens; };
+struct folder {
+    int repeats;
+    const char *tokens;
+};
 
 static int scan(struct source *s, const char *path, struct folder how, int depth);
 
@@ -170,8 +176,7 @@ static int scan_entry(struct source *s, char *path, const char *name, struct fol
             skip(s, path,
                  "sub-folders are only taken when they are named like \"10_name\", or with "
                  "recursive = true");
-        else if (depth == DEPTH_MAX)
-            skip(s, path, "folders are nested too deeply here");
+        else if (depth == DEPTH_MAX) skip(s, path, "folders are nested too deeply here");
         else {
             rc = scan(s, path, how, depth + 1);
             host->free(path);
@@ -179,20 +184,20 @@ static int scan_entry(struct source *s, char *path, const char *name, struct fol
         return rc;
     }
     if (is_foreign_image(name) || (is_image(name) && !S_ISREG(st.st_mode))) {
-        skip(s, path, is_image(name) ? "it is not a regular file" :
-                      "this image format is not supported; convert it to PNG or JPEG");
+        skip(s, path,
+             is_image(name) ? "it is not a regular file"
+                            : "this image format is not supported; convert it to PNG or JPEG");
     } else if (is_image(name) && st.st_size == 0) {
         skip(s, path, "it is empty");
     } else if (is_image(name)) {
-        if (s->items.n == ITEMS_MAX)
-            return host->fail("%s: more than %d images", path, ITEMS_MAX);
+        if (s->items.n == ITEMS_MAX) return host->fail("%s: more than %d images", path, ITEMS_MAX);
         struct item *i = append(&s->items, sizeof *i);
         i->path = path;
         i->caption_path = find_caption(s, path);
         i->class_tokens = how.tokens && *how.tokens ? copy(how.tokens) : NULL;
         i->repeats = how.repeats;
     } else {
-        host->free(path);  /* captions and other files are no news */
+        host->free(path); /* captions and other files are no news */
     }
     return 0;
 }
@@ -203,15 +208,12 @@ static int scan(struct source *s, const char *path, struct folder how, int depth
     int n = scandir(path, &names, visible, by_bytes), rc = 0;
     if (n < 0 && depth == 0)
         return host->fail("cannot read the folder %s: %s", path, strerror(errno));
-    if (n < 0)
-        skip(s, copy(path), "the folder cannot be read");
+    if (n < 0) skip(s, copy(path), "the folder cannot be read");
     for (int i = 0; i < n; i++) {
-        if (rc == 0)
-            rc = scan_entry(s, join(path, names[i]->d_name), names[i]->d_name, how, depth);
+        if (rc == 0) rc = scan_entry(s, join(path, names[i]->d_name), names[i]->d_name, how, depth);
         free(names[i]);
     }
-    if (n >= 0)
-        free(names);
+    if (n >= 0) free(names);
     return rc;
 }
 
@@ -220,8 +222,7 @@ static int scan_numbered(struct source *s, const char *path, int *found)
 {
     struct dirent **names;
     int n = scandir(path, &names, visible, by_bytes), rc = 0;
-    if (n < 0)
-        return host->fail("cannot read the folder %s: %s", path, strerror(errno));
+    if (n < 0) return host->fail("cannot read the folder %s: %s", path, strerror(errno));
     *found = 0;
     for (int i = 0; i < n; i++) {
         struct folder how;
@@ -235,7 +236,7 @@ static int scan_numbered(struct source *s, const char *path, int *found)
         }
         host->free(sub);
     }
-    for (int i = 0; i < n && *found; i++) {  /* what stands beside them is left out, and said so */
+    for (int i = 0; i < n && *found; i++) { /* what stands beside them is left out, and said so */
         struct folder how;
         struct stat st;
         char *sub = join(path, names[i]->d_name);
@@ -244,11 +245,9 @@ static int scan_numbered(struct source *s, const char *path, int *found)
             skip(s, sub, "its name does not begin with a number of repeats, like \"10_name\"");
         else if (!folder && is_image(names[i]->d_name))
             skip(s, sub, "it lies beside folders named like \"10_name\"; move it into one of them");
-        else
-            host->free(sub);
+        else host->free(sub);
     }
-    for (int i = 0; i < n; i++)
-        free(names[i]);
+    for (int i = 0; i < n; i++) free(names[i]);
     free(names);
     return rc;
 }
@@ -257,17 +256,15 @@ static int scan_numbered(struct source *s, const char *path, int *found)
 static char *base_name(const char *path)
 {
     size_t end = strlen(path);
-    while (end > 1 && path[end - 1] == '/')
-        end--;
+    while (end > 1 && path[end - 1] == '/') end--;
     size_t begin = end;
-    while (begin > 0 && path[begin - 1] != '/')
-        begin--;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
     char *name = host->alloc(end - begin + 1);
     memcpy(name, path + begin, end - begin);
     return name;
 }
 
-/* ---- the source ---------------------------------------------------------------------------- */
+/* ---- the source ------------------------------------------------------------------------------ */
 
 static int probe(const char *location)
 {
@@ -278,8 +275,7 @@ static int probe(const char *location)
 static void source_close(void *self)
 {
     struct source *s = self;
-    if (!s)
-        return;
+    if (!s) return;
     struct item *items = s->items.rows;
     struct skip *skipped = s->skipped.rows;
     for (int64_t i = 0; i < s->items.n; i++) {
@@ -287,8 +283,7 @@ static void source_close(void *self)
         host->free(items[i].caption_path);
         host->free(items[i].class_tokens);
     }
-    for (int64_t i = 0; i < s->skipped.n; i++)
-        host->free(skipped[i].path);
+    for (int64_t i = 0; i < s->skipped.n; i++) host->free(skipped[i].path);
     host->free(items);
     host->free(skipped);
     host->free((void *)(uintptr_t)s->caption_ext);
@@ -301,7 +296,7 @@ static void read_options(struct source *s, const struct burin_value *values)
     s->repeats = values ? (int)values[OPT_REPEATS].number : 0;
     s->recursive = values && values[OPT_RECURSIVE].number != 0;
     if (ext && *ext) {
-        char *own = host->alloc(strlen(ext) + 2);  /* "txt" means ".txt" */
+        char *own = host->alloc(strlen(ext) + 2); /* "txt" means ".txt" */
         strcpy(own + (*ext != '.'), ext);
         own[0] = '.';
         s->caption_ext = own;
@@ -315,12 +310,9 @@ static int source_open(const char *location, const struct burin_value *values, v
     struct folder how = { 1, NULL };
     char *name = base_name(location);
     int found = 0, rc = 0;
-    if (!parse_name(name, &how.repeats, &how.tokens))
-        rc = scan_numbered(s, location, &found);
-    if (s->repeats)
-        how.repeats = s->repeats;
-    if (rc == 0 && !found)
-        rc = scan(s, location, how, 0);
+    if (!parse_name(name, &how.repeats, &how.tokens)) rc = scan_numbered(s, location, &found);
+    if (s->repeats) how.repeats = s->repeats;
+    if (rc == 0 && !found) rc = scan(s, location, how, 0);
     host->free(name);
     if (rc == 0 && s->items.n == 0)
         rc = host->fail(
@@ -344,16 +336,17 @@ static int item(void *self, int64_t i, struct burin_item *out)
     if (i < 0 || i >= s->items.n)
         return host->fail("the folder has no item number %lld", (long long)i);
     const struct item *row = (const struct item *)s->items.rows + i;
-    *out = (struct burin_item){ .path = row->path, .class_tokens = row->class_tokens,
-                                .repeats = row->repeats, .caption_path = row->caption_path };
+    *out = (struct burin_item){ .path = row->path,
+                                .class_tokens = row->class_tokens,
+                                .repeats = row->repeats,
+                                .caption_path = row->caption_path };
     return 0;
 }
 
 static int skipped(void *self, int64_t i, const char **path, const char **reason)
 {
     const struct source *s = self;
-    if (i < 0 || i >= s->skipped.n)
-        return 0;
+    if (i < 0 || i >= s->skipped.n) return 0;
     const struct skip *row = (const struct skip *)s->skipped.rows + i;
     *path = row->path;
     *reason = row->reason;

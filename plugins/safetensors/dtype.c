@@ -19,16 +19,14 @@ static const struct st_dtype dtypes[] = {
 const struct st_dtype *st_dtype_named(const char *name)
 {
     for (int i = 0; i < N_DTYPES; i++)
-        if (strcmp(dtypes[i].name, name) == 0)
-            return &dtypes[i];
+        if (strcmp(dtypes[i].name, name) == 0) return &dtypes[i];
     return NULL;
 }
 
 const struct st_dtype *st_dtype_of(int dtype)
 {
     for (int i = 0; i < N_DTYPES; i++)
-        if (dtypes[i].dtype == dtype)
-            return &dtypes[i];
+        if (dtypes[i].dtype == dtype) return &dtypes[i];
     return NULL;
 }
 
@@ -43,15 +41,9 @@ static bool finite_at(int dtype, const unsigned char *p)
     case BURIN_T_F64:
         memcpy(&d, p, sizeof d);
         return (d & 0x7ff0000000000000u) != 0x7ff0000000000000u;
-    case BURIN_T_F32:
-        memcpy(&w, p, sizeof w);
-        return (w & 0x7f800000u) != 0x7f800000u;
-    case BURIN_T_F16:
-        memcpy(&h, p, sizeof h);
-        return (h & 0x7c00u) != 0x7c00u;
-    case BURIN_T_BF16:
-        memcpy(&h, p, sizeof h);
-        return (h & 0x7f80u) != 0x7f80u;
+    case BURIN_T_F32: memcpy(&w, p, sizeof w); return (w & 0x7f800000u) != 0x7f800000u;
+    case BURIN_T_F16: memcpy(&h, p, sizeof h); return (h & 0x7c00u) != 0x7c00u;
+    case BURIN_T_BF16: memcpy(&h, p, sizeof h); return (h & 0x7f80u) != 0x7f80u;
     case BURIN_T_F8_E4M3: return (*p & 0x7f) != 0x7f;
     case BURIN_T_F8_E5M2: return (*p & 0x7c) != 0x7c;
     default: return true;
@@ -61,11 +53,9 @@ static bool finite_at(int dtype, const unsigned char *p)
 int64_t st_first_non_finite(int dtype, const void *data, uint64_t n)
 {
     const struct st_dtype *d = st_dtype_of(dtype);
-    if (!d || d->name[0] == 'I' || d->name[0] == 'U' || dtype == BURIN_T_BOOL)
-        return -1;
+    if (!d || d->name[0] == 'I' || d->name[0] == 'U' || dtype == BURIN_T_BOOL) return -1;
     const unsigned char *p = data;
     for (uint64_t i = 0; i < n; i++, p += d->bytes)
-        if (!finite_at(dtype, p))
-            return (int64_t)i;
+        if (!finite_at(dtype, p)) return (int64_t)i;
     return -1;
 }

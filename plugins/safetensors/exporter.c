@@ -14,15 +14,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct out_tensor { struct st_tensor t; char *name; bool written; uint64_t sum; };
-struct out_meta { char *key, *value; };
-struct buffer { char *data; size_t n, cap; };
+struct out_tensor {
+    struct st_tensor t;
+    char *name;
+    bool written;
+    uint64_t sum;
+};
+struct out_meta {
+    char *key, *value;
+};
+struct buffer {
+    char *data;
+    size_t n, cap;
+};
 
 struct exporter {
     char *path, *temp;
     int fd;
     bool laid_out, failed;
-    struct out_tensor *tensor;    /* sorted by name once laid out */
+    struct out_tensor *tensor; /* sorted by name once laid out */
     int64_t n, capacity;
     struct out_meta *meta;
     int64_t n_meta, meta_capacity;
@@ -40,8 +50,7 @@ static void add(struct buffer *b, const char *s, size_t n)
     if (b->n + n > b->cap) {
         size_t cap = (b->n + n) * 2 + 256;
         char *bigger = st_host->alloc(cap);
-        if (b->n)
-            memcpy(bigger, b->data, b->n);
+        if (b->n) memcpy(bigger, b->data, b->n);
         st_host->free(b->data);
         b->data = bigger;
         b->cap = cap;
@@ -57,10 +66,8 @@ static void add_string(struct buffer *b, const char *s)
     add_text(b, "\"");
     for (; *s; s++) {
         char escaped[8];
-        if ((unsigned char)*s < 0x20)
-            snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)*s);
-        else
-            snprintf(escaped, sizeof escaped, "%s%c", *s == '"' || *s == '\\' ? "\\" : "", *s);
+        if ((unsigned char)*s < 0x20) snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)*s);
+        else snprintf(escaped, sizeof escaped, "%s%c", *s == '"' || *s == '\\' ? "\\" : "", *s);
         add_text(b, escaped);
     }
     add_text(b, "\"");
@@ -71,8 +78,7 @@ static bool is_utf8(const char *s)
     const char *end = s + strlen(s);
     while (s < end) {
         size_t n = utf8_length(s, end);
-        if (!n)
-            return false;
+        if (!n) return false;
         s += n;
     }
     return true;
@@ -80,10 +86,8 @@ static bool is_utf8(const char *s)
 
 static void release(struct exporter *e)
 {
-    if (e->fd >= 0)
-        close(e->fd);
-    for (int64_t i = 0; i < e->n; i++)
-        st_host->free(e->tensor[i].name);
+    if (e->fd >= 0) close(e->fd);
+    for (int64_t i = 0; i < e->n; i++) st_host->free(e->tensor[i].name);
     for (int64_t i = 0; i < e->n_meta; i++) {
         st_host->free(e->meta[i].key);
         st_host->free(e->meta[i].value);
@@ -98,10 +102,8 @@ static void release(struct exporter *e)
 static void exporter_abort(void *self)
 {
     struct exporter *e = self;
-    if (!e)
-        return;
-    if (e->fd >= 0)
-        unlink(e->temp);
+    if (!e) return;
+    if (e->fd >= 0) unlink(e->temp);
     release(e);
 }
 
@@ -182,13 +184,13 @@ static bool check_declared(struct exporter *e, const struct burin_tensor_info *i
 static int declare(void *self, const struct burin_tensor_info *in)
 {
     struct exporter *e = self;
-    if (!check_declared(e, in))
-        return broken(e);
+    if (!check_declared(e, in)) return broken(e);
     e->tensor = st_grow(e->tensor, e->n, &e->capacity, sizeof *e->tensor);
     struct out_tensor *o = &e->tensor[e->n++];
     o->name = copy(in->name);
-    o->t = (struct st_tensor){ .name = o->name, .dtype = st_dtype_of(in->dtype), .rank = in->rank,
-                               .bytes = in->bytes };
+    o->t = (struct st_tensor){
+        .name = o->name, .dtype = st_dtype_of(in->dtype), .rank = in->rank, .bytes = in->bytes
+    };
     memcpy(o->t.dim, in->dim, sizeof o->t.dim);
     return 0;
 }
@@ -197,8 +199,8 @@ static int by_layout(const void *a, const void *b)
 {
     const struct st_tensor *x = &((const struct out_tensor *)a)->t,
                            *y = &((const struct out_tensor *)b)->t;
-    return x->dtype->bytes != y->dtype->bytes ? y->dtype->bytes - x->dtype->bytes :
-           strcmp(x->name, y->name);
+    return x->dtype->bytes != y->dtype->bytes ? y->dtype->bytes - x->dtype->bytes
+                                              : strcmp(x->name, y->name);
 }
 
 static int by_name(const void *a, const void *b)
@@ -238,7 +240,7 @@ static void header_json(const struct exporter *e, struct buffer *b)
         add_text(b, number);
     }
     add_text(b, "}");
-    while (b->n % 8)  /* the 8 bytes of the length keep the data aligned */
+    while (b->n % 8) /* the 8 bytes of the length keep the data aligned */
         add_text(b, " ");
 }
 
@@ -247,8 +249,7 @@ static bool write_at(struct exporter *e, const void *bytes, uint64_t n, uint64_t
     const char *p = bytes;
     while (n) {
         ssize_t k = pwrite(e->fd, p, n < 1u << 30 ? (size_t)n : 1u << 30, (off_t)offset);
-        if (k < 0 && errno == EINTR)
-            continue;
+        if (k < 0 && errno == EINTR) continue;
         if (k <= 0)
             return st_fail("cannot write %s: %s", e->path,
                            k ? strerror(errno) : "nothing was written");
@@ -284,7 +285,8 @@ static bool same_data(const struct exporter *e, const struct out_tensor *o)
     for (uint64_t at = 0; ok && at < o->t.bytes;) {
         uint64_t want = o->t.bytes - at < PART ? o->t.bytes - at : PART, have = 0;
         while (ok && have < want) {
-            ssize_t k = pread(e->fd, part + have, want - have, (off_t)(e->data + o->t.begin + at + have));
+            ssize_t k =
+                pread(e->fd, part + have, want - have, (off_t)(e->data + o->t.begin + at + have));
             ok = k > 0 || (k < 0 && errno == EINTR);
             have += k > 0 ? (uint64_t)k : 0;
         }
@@ -297,16 +299,13 @@ static bool same_data(const struct exporter *e, const struct out_tensor *o)
 
 static bool lay_out(struct exporter *e)
 {
-    if (e->n)
-        qsort(e->tensor, (size_t)e->n, sizeof *e->tensor, by_name);
+    if (e->n) qsort(e->tensor, (size_t)e->n, sizeof *e->tensor, by_name);
     for (int64_t i = 1; i < e->n; i++)
         if (strcmp(e->tensor[i - 1].name, e->tensor[i].name) == 0)
             return st_fail("%s: the tensor \"%s\" was announced twice", e->path,
                            st_show(e->tensor[i].name));
-    if (e->n)
-        qsort(e->tensor, (size_t)e->n, sizeof *e->tensor, by_layout);
-    if (e->n_meta)
-        qsort(e->meta, (size_t)e->n_meta, sizeof *e->meta, meta_by_key);
+    if (e->n) qsort(e->tensor, (size_t)e->n, sizeof *e->tensor, by_layout);
+    if (e->n_meta) qsort(e->meta, (size_t)e->n_meta, sizeof *e->meta, meta_by_key);
     for (int64_t i = 0; i < e->n; i++) {
         e->tensor[i].t.begin = e->data_bytes;
         if (__builtin_add_overflow(e->data_bytes, e->tensor[i].t.bytes, &e->data_bytes) ||
@@ -316,8 +315,7 @@ static bool lay_out(struct exporter *e)
     struct buffer json = { 0 };
     header_json(e, &json);
     unsigned char length[8];
-    for (int i = 0; i < 8; i++)
-        length[i] = (unsigned char)((uint64_t)json.n >> (8 * i));
+    for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)json.n >> (8 * i));
     e->data = 8 + json.n;
     bool ok =
         json.n <= ST_HEADER_MAX || st_fail("%s: the names and metadata need a header of more than "
@@ -326,14 +324,13 @@ static bool lay_out(struct exporter *e)
     /* Reserved at once, so that a full disk is met now and not after an hour of writing. */
     int error = ok ? posix_fallocate(e->fd, 0, (off_t)(e->data + e->data_bytes)) : 0;
     if (error == EINVAL || error == EOPNOTSUPP || error == ENODEV)
-        error = 0;  /* a file system that cannot reserve */
+        error = 0; /* a file system that cannot reserve */
     if (error)
         ok = st_fail("cannot write %s (%llu bytes): %s", e->path,
                      (unsigned long long)(e->data + e->data_bytes), strerror(error));
     ok = ok && write_at(e, length, 8, 0) && write_at(e, json.data, json.n, 8);
     st_host->free(json.data);
-    if (e->n)
-        qsort(e->tensor, (size_t)e->n, sizeof *e->tensor, by_name);
+    if (e->n) qsort(e->tensor, (size_t)e->n, sizeof *e->tensor, by_name);
     e->laid_out = true;
     return ok;
 }
@@ -341,8 +338,7 @@ static bool lay_out(struct exporter *e)
 static int put(void *self, const char *name, const void *data, uint64_t bytes)
 {
     struct exporter *e = self;
-    if (e->failed || (!e->laid_out && !lay_out(e)))
-        return broken(e);
+    if (e->failed || (!e->laid_out && !lay_out(e))) return broken(e);
     struct out_tensor key = { .name = (char *)(uintptr_t)name };
     struct out_tensor *o =
         e->n ? bsearch(&key, e->tensor, (size_t)e->n, sizeof key, by_name) : NULL;
@@ -361,8 +357,7 @@ static int put(void *self, const char *name, const void *data, uint64_t bytes)
         broken(e);
         return BURIN_NOT_FINITE;
     }
-    if (!write_at(e, data, bytes, e->data + o->t.begin))
-        return broken(e);
+    if (!write_at(e, data, bytes, e->data + o->t.begin)) return broken(e);
     o->sum = checksum(0, data, bytes);
     o->written = true;
     return 0;
@@ -374,8 +369,7 @@ static bool verify(const struct exporter *e)
     struct st_header h;
     int fd;
     uint64_t data, bytes;
-    if (!st_file_open(&h, e->temp, &fd, &data, &bytes))
-        return false;
+    if (!st_file_open(&h, e->temp, &fd, &data, &bytes)) return false;
     close(fd);
     bool ok = h.n_tensors == e->n && h.n_meta == e->n_meta && data == e->data &&
               bytes == e->data + e->data_bytes;
@@ -394,13 +388,11 @@ static bool verify(const struct exporter *e)
 static bool sync_folder(const struct exporter *e)
 {
     char *dir = copy(e->path), *slash = strrchr(dir, '/');
-    if (slash)
-        slash[slash == dir] = 0;
+    if (slash) slash[slash == dir] = 0;
     int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     st_host->free(dir);
-    if (fd < 0)
-        return st_fail("cannot open the folder of %s: %s", e->path, strerror(errno));
-    bool ok = fsync(fd) == 0 || errno == EINVAL || errno == EROFS;  /* some file systems cannot */
+    if (fd < 0) return st_fail("cannot open the folder of %s: %s", e->path, strerror(errno));
+    bool ok = fsync(fd) == 0 || errno == EINVAL || errno == EROFS; /* some file systems cannot */
     int error = errno;
     close(fd);
     return ok || st_fail("cannot sync the folder of %s: %s", e->path, strerror(error));
@@ -422,8 +414,7 @@ static int finish(void *self)
     /* Fails after a failed call keep that call's sentence. */
     if (ok && ftruncate(e->fd, (off_t)(e->data + e->data_bytes)) != 0)
         ok = st_fail("cannot write %s: %s", e->path, strerror(errno));
-    if (ok && fsync(e->fd) != 0)
-        ok = st_fail("cannot write %s: %s", e->path, strerror(errno));
+    if (ok && fsync(e->fd) != 0) ok = st_fail("cannot write %s: %s", e->path, strerror(errno));
     ok = ok && verify(e);
     if (ok && rename(e->temp, e->path) != 0)
         ok = st_fail("cannot write %s: %s", e->path, strerror(errno));

@@ -19,20 +19,17 @@ struct loader {
     char *path;
     int fd;
     struct st_header header;
-    uint64_t data, bytes;      /* where the tensors begin; the file's size */
-    const char *map;           /* NULL when the file could not be mapped */
+    uint64_t data, bytes; /* where the tensors begin; the file's size */
+    const char *map;      /* NULL when the file could not be mapped */
 };
 
 static int probe(const char *path, const uint8_t *head, size_t n)
 {
     (void)path;
-    if (n < 9 || head[8] != '{')
-        return 0;
+    if (n < 9 || head[8] != '{') return 0;
     uint64_t length = 0;
-    for (int i = 7; i >= 0; i--)
-        length = length << 8 | head[i];
-    if (length < 2 || length > ST_HEADER_MAX)
-        return 0;
+    for (int i = 7; i >= 0; i--) length = length << 8 | head[i];
+    if (length < 2 || length > ST_HEADER_MAX) return 0;
     return n == 9 || head[9] == '"' || head[9] == '}' || head[9] == ' ' || head[9] == '\n' ? 95
                                                                                            : 60;
 }
@@ -40,10 +37,8 @@ static int probe(const char *path, const uint8_t *head, size_t n)
 static void loader_close(void *self)
 {
     struct loader *l = self;
-    if (!l)
-        return;
-    if (l->map)
-        munmap((void *)(uintptr_t)l->map, l->bytes);
+    if (!l) return;
+    if (l->map) munmap((void *)(uintptr_t)l->map, l->bytes);
     close(l->fd);
     st_header_finish(&l->header);
     st_host->free(l->path);
@@ -60,7 +55,7 @@ static int loader_open(const char *path, void **self)
     l->path = st_host->alloc(strlen(path) + 1);
     strcpy(l->path, path);
     void *map = mmap(NULL, l->bytes, PROT_READ, MAP_PRIVATE, l->fd, 0);
-    l->map = map == MAP_FAILED ? NULL : map;  /* some file systems cannot: read() still works */
+    l->map = map == MAP_FAILED ? NULL : map; /* some file systems cannot: read() still works */
     *self = l;
     return 0;
 }
@@ -70,16 +65,15 @@ static int64_t count(void *self) { return ((struct loader *)self)->header.n_tens
 static bool unchanged(const struct loader *l)
 {
     struct stat st;
-    if (fstat(l->fd, &st) == 0 && (uint64_t)st.st_size == l->bytes)
-        return true;
+    if (fstat(l->fd, &st) == 0 && (uint64_t)st.st_size == l->bytes) return true;
     return st_fail("%s changed its size while it was in use; do not write to a model that is being "
-                   "read", l->path);
+                   "read",
+                   l->path);
 }
 
 static const struct st_tensor *tensor_at(const struct loader *l, int64_t i)
 {
-    if (i >= 0 && i < l->header.n_tensors)
-        return &l->header.tensor[i];
+    if (i >= 0 && i < l->header.n_tensors) return &l->header.tensor[i];
     st_fail("%s has no tensor number %lld", l->path, (long long)i);
     return NULL;
 }
@@ -88,10 +82,9 @@ static int info(void *self, int64_t i, struct burin_tensor_info *out)
 {
     const struct loader *l = self;
     const struct st_tensor *t = tensor_at(l, i);
-    if (!t || !unchanged(l))
-        return -1;
+    if (!t || !unchanged(l)) return -1;
     memset(out, 0, sizeof *out);
-    strcpy(out->name, t->name);  /* shorter than ST_NAME_MAX: header.c */
+    strcpy(out->name, t->name); /* shorter than ST_NAME_MAX: header.c */
     out->dtype = t->dtype->dtype;
     out->rank = t->rank;
     memcpy(out->dim, t->dim, sizeof out->dim);
@@ -104,14 +97,12 @@ static int read_tensor(void *self, int64_t i, void *dst, uint64_t bytes)
 {
     const struct loader *l = self;
     const struct st_tensor *t = tensor_at(l, i);
-    if (!t)
-        return -1;
+    if (!t) return -1;
     if (bytes != t->bytes)
         return st_host->fail("%s: tensor \"%s\" has %llu bytes, but %llu were asked for", l->path,
                              st_show(t->name), (unsigned long long)t->bytes,
                              (unsigned long long)bytes);
-    if (!unchanged(l))
-        return -1;
+    if (!unchanged(l)) return -1;
     if (!st_read_at(l->fd, dst, bytes, l->data + t->begin))
         return st_host->fail("cannot read %s: %s", l->path,
                              errno ? strerror(errno) : "it was cut off while it was read");
@@ -121,8 +112,7 @@ static int read_tensor(void *self, int64_t i, void *dst, uint64_t bytes)
 static int meta(void *self, int64_t i, const char **key, const char **value)
 {
     const struct loader *l = self;
-    if (i < 0 || i >= l->header.n_meta)
-        return 0;
+    if (i < 0 || i >= l->header.n_meta) return 0;
     *key = l->header.meta[i].key;
     *value = l->header.meta[i].value;
     return 1;

@@ -21,12 +21,10 @@ bool st_fail(const char *fmt, ...)
 
 void *st_grow(void *p, int64_t n, int64_t *capacity, size_t element_bytes)
 {
-    if (n < *capacity)
-        return p;
+    if (n < *capacity) return p;
     int64_t more = *capacity ? *capacity * 2 : 16;
     void *bigger = st_host->alloc((size_t)more * element_bytes);
-    if (p)
-        memcpy(bigger, p, (size_t)*capacity * element_bytes);
+    if (p) memcpy(bigger, p, (size_t)*capacity * element_bytes);
     st_host->free(p);
     *capacity = more;
     return bigger;

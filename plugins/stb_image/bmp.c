@@ -11,17 +11,15 @@ bool is_bmp(const uint8_t *b, size_t n)
 
 bool bmp_examine(const uint8_t *b, size_t n, bool header_only, struct picture *out)
 {
-    if (n < 26)
-        return image_fail("the BMP is cut off");
+    if (n < 26) return image_fail("the BMP is cut off");
     uint32_t pixels = le32(b + 10), header = le32(b + 14);
     bool old = header == 12;
     if (!old && header != 40 && header != 56 && header != 108 && header != 124)
         return image_fail("the BMP has an unknown header of %u bytes", header);
-    if (n < 14u + header)
-        return image_fail("the BMP is cut off");
+    if (n < 14u + header) return image_fail("the BMP is cut off");
     int64_t width = old ? (int64_t)le16(b + 18) : (int32_t)le32(b + 18);
     int64_t height = old ? (int64_t)le16(b + 20) : (int32_t)le32(b + 22);
-    height = height < 0 ? -height : height;  /* stored top to bottom */
+    height = height < 0 ? -height : height; /* stored top to bottom */
     uint32_t planes = le16(b + (old ? 22 : 26)), bits = le16(b + (old ? 24 : 28));
     if (width < 1 || height < 1 || width > SIDE_MAX || height > SIDE_MAX)
         return image_fail("the BMP claims %lld x %lld pixels, but sides of 1 to %d are supported",
@@ -37,8 +35,7 @@ bool bmp_examine(const uint8_t *b, size_t n, bool header_only, struct picture *o
     out->alpha = bits == 32;
     out->bytes = b;
     out->n = n;
-    if (header_only)
-        return true;
+    if (header_only) return true;
     uint64_t row = ((uint64_t)width * bits + 31) / 32 * 4;
     if (pixels < 14u + header || pixels > n || row * (uint64_t)height > n - pixels)
         return image_fail("the BMP is cut off: its %lld x %lld pixels are not all there",

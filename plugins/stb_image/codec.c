@@ -27,17 +27,16 @@ static int probe(const uint8_t *head, size_t n)
 static bool examine(const uint8_t *b, size_t n, bool header_only, struct picture *p)
 {
     *p = (struct picture){ .orientation = 1 };
-    return is_png(b, n) ? png_examine(b, n, header_only, p) :
-           is_jpeg(b, n) ? jpeg_examine(b, n, header_only, p) :
-           is_bmp(b, n) ? bmp_examine(b, n, header_only, p) :
-           image_fail("the file is neither PNG nor JPEG nor BMP");
+    return is_png(b, n)    ? png_examine(b, n, header_only, p)
+           : is_jpeg(b, n) ? jpeg_examine(b, n, header_only, p)
+           : is_bmp(b, n)  ? bmp_examine(b, n, header_only, p)
+                           : image_fail("the file is neither PNG nor JPEG nor BMP");
 }
 
 static int size_of(const uint8_t *bytes, size_t n, int *width, int *height)
 {
     struct picture p;
-    if (!examine(bytes, n, true, &p))
-        return -1;
+    if (!examine(bytes, n, true, &p)) return -1;
     bool turned = p.orientation >= 5;
     *width = turned ? p.height : p.width;
     *height = turned ? p.width : p.height;
@@ -49,13 +48,28 @@ static size_t stored_at(int orientation, int w, int h, int x, int y)
 {
     int sx = x, sy = y;
     switch (orientation) {
-    case 2: sx = w - 1 - x; break;                     /* mirrored */
-    case 3: sx = w - 1 - x; sy = h - 1 - y; break;     /* upside down */
+    case 2: sx = w - 1 - x; break; /* mirrored */
+    case 3:
+        sx = w - 1 - x;
+        sy = h - 1 - y;
+        break; /* upside down */
     case 4: sy = h - 1 - y; break;
-    case 5: sx = y; sy = x; break;                     /* transposed */
-    case 6: sx = y; sy = h - 1 - x; break;             /* needs a quarter turn clockwise */
-    case 7: sx = w - 1 - y; sy = h - 1 - x; break;
-    case 8: sx = w - 1 - y; sy = x; break;             /* needs a quarter turn counter-clockwise */
+    case 5:
+        sx = y;
+        sy = x;
+        break; /* transposed */
+    case 6:
+        sx = y;
+        sy = h - 1 - x;
+        break; /* needs a quarter turn clockwise */
+    case 7:
+        sx = w - 1 - y;
+        sy = h - 1 - x;
+        break;
+    case 8:
+        sx = w - 1 - y;
+        sy = x;
+        break; /* needs a quarter turn counter-clockwise */
     default: break;
     }
     return (size_t)sy * (size_t)w + (size_t)sx;
@@ -82,15 +96,13 @@ static int decode(const uint8_t *bytes, size_t n, uint64_t max_pixels, struct bu
 {
     struct picture p;
     memset(out, 0, sizeof *out);
-    if (!examine(bytes, n, true, &p))
-        return -1;
+    if (!examine(bytes, n, true, &p)) return -1;
     uint64_t pixels = (uint64_t)p.width * (uint64_t)p.height;
     if (pixels > max_pixels)
         return image_host->fail(
             "it has %d x %d pixels, more than the limit of %llu; make it smaller", p.width,
             p.height, (unsigned long long)max_pixels);
-    if (!examine(bytes, n, false, &p))
-        return -1;
+    if (!examine(bytes, n, false, &p)) return -1;
     int channels = p.alpha ? 4 : 3, rc = 0;
     const char *why;
     /* Measured need: at most 26 bytes a pixel (16-bit RGBA PNG, interlaced), plus tables and edges.

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define SCANS_MAX 100           /* of a progressive file; real ones have about ten */
+#define SCANS_MAX 100 /* of a progressive file; real ones have about ten */
 
 bool is_jpeg(const uint8_t *b, size_t n)
 {
@@ -15,24 +15,20 @@ bool is_jpeg(const uint8_t *b, size_t n)
 /* Only the first directory is looked at and no offset is followed twice, so nothing can loop. */
 int exif_orientation(const uint8_t *b, size_t n)
 {
-    if (n < 14 || memcmp(b, "Exif\0\0", 6) != 0)
-        return 1;
+    if (n < 14 || memcmp(b, "Exif\0\0", 6) != 0) return 1;
     b += 6;
     n -= 6;
     bool big = b[0] == 'M' && b[1] == 'M';
-    if (!big && !(b[0] == 'I' && b[1] == 'I'))
-        return 1;
+    if (!big && !(b[0] == 'I' && b[1] == 'I')) return 1;
     uint32_t (*get16)(const uint8_t *) = big ? be16 : le16,
                                     (*get32)(const uint8_t *) = big ? be32 : le32;
     uint32_t at = get32(b + 4);
-    if (get16(b + 2) != 42 || at > n || n - at < 2)
-        return 1;
+    if (get16(b + 2) != 42 || at > n || n - at < 2) return 1;
     uint32_t entries = get16(b + at);
     const uint8_t *entry = b + at + 2;
     size_t room = (n - at - 2) / 12;
     for (uint32_t i = 0; i < entries && i < room; i++, entry += 12) {
-        if (get16(entry) != 0x0112)
-            continue;
+        if (get16(entry) != 0x0112) continue;
         uint32_t value = get16(entry + 8);
         bool good = get16(entry + 2) == 3 && get32(entry + 4) == 1 && value >= 1 && value <= 8;
         return good ? (int)value : 1;
@@ -45,8 +41,7 @@ static bool take_frame(const uint8_t *s, size_t n, int marker, struct picture *o
     if (marker > 0xc2)
         return image_fail("this kind of JPEG (lossless, hierarchical or arithmetic coding) is not "
                           "supported; convert it");
-    if (n < 6)
-        return image_fail("the JPEG is damaged: bad frame header");
+    if (n < 6) return image_fail("the JPEG is damaged: bad frame header");
     if (s[0] != 8)
         return image_fail("a JPEG with %d bits per channel is not supported; convert it to 8 bits",
                           s[0]);
@@ -64,12 +59,10 @@ static size_t skip_pixels(const uint8_t *b, size_t n, size_t at)
 {
     while (at + 1 < n) {
         const uint8_t *ff = memchr(b + at, 0xff, n - at - 1);
-        if (!ff)
-            return n;
+        if (!ff) return n;
         at = (size_t)(ff - b);
         uint8_t m = b[at + 1];
-        if (m != 0 && m != 0xff && (m < 0xd0 || m > 0xd7))
-            return at;
+        if (m != 0 && m != 0xff && (m < 0xd0 || m > 0xd7)) return at;
         at += m == 0xff ? 1 : 2;
     }
     return n;
@@ -89,17 +82,13 @@ bool jpeg_examine(const uint8_t *b, size_t n, bool header_only, struct picture *
     int scans = 0;
     size_t at = 2;
     for (;;) {
-        while (at < n && b[at] != 0xff)  /* some cameras pad between segments */
+        while (at < n && b[at] != 0xff) /* some cameras pad between segments */
             at++;
-        while (at < n && b[at] == 0xff)
-            at++;
-        if (at >= n)
-            return image_fail("the JPEG is cut off");
+        while (at < n && b[at] == 0xff) at++;
+        if (at >= n) return image_fail("the JPEG is cut off");
         int marker = b[at++];
-        if (marker == 0xd9)
-            break;
-        if (marker == 0 || marker == 1 || (marker >= 0xd0 && marker <= 0xd7))
-            continue;
+        if (marker == 0xd9) break;
+        if (marker == 0 || marker == 1 || (marker >= 0xd0 && marker <= 0xd7)) continue;
         if (n - at < 2 || be16(b + at) < 2 || be16(b + at) > n - at)
             return image_fail("the JPEG is cut off");
         const uint8_t *s = b + at + 2;
@@ -110,13 +99,10 @@ bool jpeg_examine(const uint8_t *b, size_t n, bool header_only, struct picture *
             out->orientation = exif_orientation(s, length);
         } else if (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 &&
                    marker != 0xcc) {
-            if (frame)
-                return image_fail("the JPEG is damaged: it has two frames");
-            if (!take_frame(s, length, marker, out))
-                return false;
+            if (frame) return image_fail("the JPEG is damaged: it has two frames");
+            if (!take_frame(s, length, marker, out)) return false;
             frame = true;
-            if (header_only)
-                return true;
+            if (header_only) return true;
         } else if (marker == 0xda) {
             if (!frame || ++scans > SCANS_MAX)
                 return image_fail("the JPEG is damaged: %s",
@@ -124,9 +110,8 @@ bool jpeg_examine(const uint8_t *b, size_t n, bool header_only, struct picture *
             at = skip_pixels(b, n, at);
         }
     }
-    if (!scans)
-        return image_fail("the JPEG holds no pixels");
+    if (!scans) return image_fail("the JPEG holds no pixels");
     out->bytes = b;
-    out->n = at;  /* what follows the end marker is not for us */
+    out->n = at; /* what follows the end marker is not for us */
     return backed_by_file(out, at);
 }

@@ -15,12 +15,12 @@
 extern const struct burin_host *image_host;
 
 struct picture {
-    int width, height;          /* as stored, before orientation */
-    int orientation;            /* EXIF, 1 to 8 */
+    int width, height; /* as stored, before orientation */
+    int orientation;   /* EXIF, 1 to 8 */
     bool alpha;
-    const uint8_t *bytes;       /* what stb_image is given */
+    const uint8_t *bytes; /* what stb_image is given */
     size_t n;
-    uint8_t *own;               /* to be freed when bytes is a copy */
+    uint8_t *own; /* to be freed when bytes is a copy */
 };
 
 bool image_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

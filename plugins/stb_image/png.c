@@ -7,9 +7,13 @@
 #include <string.h>
 
 #define SIGNATURE "\x89PNG\r\n\x1a\n"
-#define DEFLATE_RATIO 1032u     /* the most that one byte of deflate can unpack to */
+#define DEFLATE_RATIO 1032u /* the most that one byte of deflate can unpack to */
 
-struct chunk { const uint8_t *data; uint32_t n; uint8_t type[5]; };
+struct chunk {
+    const uint8_t *data;
+    uint32_t n;
+    uint8_t type[5];
+};
 struct walk {
     const uint8_t *b;
     size_t n, at;
@@ -25,8 +29,7 @@ static uint32_t crc32_of(const uint8_t *b, size_t n)
     uint32_t table[16], crc = ~0u;
     for (uint32_t i = 0; i < 16; i++) {
         uint32_t c = i;
-        for (int k = 0; k < 4; k++)
-            c = c & 1 ? c >> 1 ^ 0xedb88320u : c >> 1;
+        for (int k = 0; k < 4; k++) c = c & 1 ? c >> 1 ^ 0xedb88320u : c >> 1;
         table[i] = c;
     }
     for (size_t i = 0; i < n; i++) {
@@ -40,8 +43,7 @@ bool is_png(const uint8_t *b, size_t n) { return n >= 8 && memcmp(b, SIGNATURE, 
 
 static bool next_chunk(struct walk *w, struct chunk *c)
 {
-    if (w->n - w->at < 12)
-        return image_fail("the PNG is cut off");
+    if (w->n - w->at < 12) return image_fail("the PNG is cut off");
     const uint8_t *b = w->b + w->at;
     c->n = be32(b);
     memcpy(c->type, b + 4, 4);
@@ -64,13 +66,13 @@ static bool is(const struct chunk *c, const char *type) { return memcmp(c->type,
 
 static bool take_ihdr(struct walk *w, const struct chunk *c)
 {
-    if (w->ihdr || c->n != 13)
-        return image_fail("the PNG is damaged: bad IHDR chunk");
+    if (w->ihdr || c->n != 13) return image_fail("the PNG is damaged: bad IHDR chunk");
     uint32_t width = be32(c->data), height = be32(c->data + 4);
     int depth = c->data[8], color = c->data[9];
-    bool known = color == 0 ? depth == 1 || depth == 2 || depth == 4 || depth == 8 || depth == 16 :
-                 color == 3 ? depth == 1 || depth == 2 || depth == 4 || depth == 8 :
-                 (color == 2 || color == 4 || color == 6) && (depth == 8 || depth == 16);
+    bool known = color == 0 ? depth == 1 || depth == 2 || depth == 4 || depth == 8 || depth == 16
+                 : color == 3
+                     ? depth == 1 || depth == 2 || depth == 4 || depth == 8
+                     : (color == 2 || color == 4 || color == 6) && (depth == 8 || depth == 16);
     if (!known || c->data[10] || c->data[11] || c->data[12] > 1)
         return image_fail("the PNG is damaged: color type %d with %d bits, or an unknown method",
                           color, depth);
@@ -91,18 +93,17 @@ static bool check_chunk(struct walk *w, const struct chunk *c)
     if (!w->ihdr && !is(c, "IHDR"))
         return image_fail(is(c, "CgBI") ? "Apple's private kind of PNG is not supported; convert it"
                                         : "the PNG is damaged: it does not begin with IHDR");
-    if (is(c, "IHDR"))
-        return take_ihdr(w, c);
+    if (is(c, "IHDR")) return take_ihdr(w, c);
     if (is(c, "PLTE")) {
         if (w->plte || w->idat || c->n % 3 || !c->n || c->n > 768)
             return image_fail("the PNG is damaged: bad palette");
         w->plte = true;
         w->palette = (int)(c->n / 3);
     } else if (is(c, "tRNS")) {
-        bool good = w->color == 3 ? w->plte && c->n && c->n <= (uint32_t)w->palette :
-                    w->color == 0 ? c->n == 2 : w->color == 2 && c->n == 6;
-        if (w->trns || w->idat || !good)
-            return image_fail("the PNG is damaged: bad tRNS chunk");
+        bool good = w->color == 3   ? w->plte && c->n && c->n <= (uint32_t)w->palette
+                    : w->color == 0 ? c->n == 2
+                                    : w->color == 2 && c->n == 6;
+        if (w->trns || w->idat || !good) return image_fail("the PNG is damaged: bad tRNS chunk");
         w->trns = w->p->alpha = true;
     } else if (is(c, "IDAT")) {
         if (w->idat_done || (w->color == 3 && !w->plte))
@@ -123,10 +124,9 @@ static void copy_chunk(struct walk *w, const char *type, const uint8_t *data, ui
                        uint32_t stored)
 {
     uint8_t *o = w->p->own + w->out;
-    for (int i = 0; i < 4; i++)
-        o[i] = (uint8_t)(stored >> (24 - 8 * i));
+    for (int i = 0; i < 4; i++) o[i] = (uint8_t)(stored >> (24 - 8 * i));
     memcpy(o + 4, type, 4);
-    memcpy(o + 8, data, n);  /* the rest stays zero, the checksum too: stb does not look at it */
+    memcpy(o + 8, data, n); /* the rest stays zero, the checksum too: stb does not look at it */
     w->out += (size_t)stored + 12;
 }
 
@@ -145,22 +145,17 @@ bool png_examine(const uint8_t *b, size_t n, bool header_only, struct picture *o
     struct walk w = { .b = b, .n = n, .at = 8, .p = out };
     struct chunk c;
     while (!w.iend) {
-        if (!next_chunk(&w, &c) || !check_chunk(&w, &c))
-            return false;
-        if (header_only && w.ihdr)
-            return true;
+        if (!next_chunk(&w, &c) || !check_chunk(&w, &c)) return false;
+        if (header_only && w.ihdr) return true;
     }
-    if (!w.idat)
-        return image_fail("the PNG holds no pixels");
-    if (!backed_by_file(&w))
-        return false;
-    out->own = image_host->alloc(n + 1024);  /* 1024: the palette may grow */
+    if (!w.idat) return image_fail("the PNG holds no pixels");
+    if (!backed_by_file(&w)) return false;
+    out->own = image_host->alloc(n + 1024); /* 1024: the palette may grow */
     memcpy(out->own, b, 8);
     w.out = w.at = 8;
     do {
         next_chunk(&w, &c);
-        if (is(&c, "PLTE") && w.color == 3)
-            copy_chunk(&w, "PLTE", c.data, c.n, 768);
+        if (is(&c, "PLTE") && w.color == 3) copy_chunk(&w, "PLTE", c.data, c.n, 768);
         else if (is(&c, "IHDR") || is(&c, "tRNS") || is(&c, "IDAT") || is(&c, "IEND"))
             copy_chunk(&w, (const char *)c.type, c.data, c.n, c.n);
     } while (!is(&c, "IEND"));

@@ -10,15 +10,16 @@
 static _Thread_local uint64_t budget_left;
 
 /* The size before each block keeps realloc and free exact; the union keeps the alignment. */
-union block { size_t bytes; max_align_t align; };
+union block {
+    size_t bytes;
+    max_align_t align;
+};
 
 static void *limited_alloc(size_t bytes)
 {
-    if (bytes > budget_left)
-        return NULL;
-    union block *b = calloc(1, sizeof *b + bytes);  /* zeroed: stb leaves gaps in damaged files */
-    if (!b)
-        return NULL;
+    if (bytes > budget_left) return NULL;
+    union block *b = calloc(1, sizeof *b + bytes); /* zeroed: stb leaves gaps in damaged files */
+    if (!b) return NULL;
     budget_left -= bytes;
     b->bytes = bytes;
     return b + 1;
@@ -26,8 +27,7 @@ static void *limited_alloc(size_t bytes)
 
 static void limited_free(void *p)
 {
-    if (!p)
-        return;
+    if (!p) return;
     union block *b = (union block *)p - 1;
     budget_left += b->bytes;
     free(b);
@@ -62,8 +62,7 @@ uint8_t *stb_decode(const struct picture *p, int channels, uint64_t budget, cons
 {
     int width = 0, height = 0, stored = 0;
     *why = "the file is too large";
-    if (p->n > INT32_MAX)
-        return NULL;
+    if (p->n > INT32_MAX) return NULL;
     budget_left = budget;
     uint8_t *pixels =
         stbi_load_from_memory(p->bytes, (int)p->n, &width, &height, &stored, channels);

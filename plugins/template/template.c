@@ -9,7 +9,11 @@
 
 static const struct burin_host *host; /* memory, log, errors; lent until the process ends */
 
-struct reader { float *value; int64_t count; }; /* what one open file needs; ours alone */
+/* What one open file needs; ours alone */
+struct reader {
+    float *value;
+    int64_t count;
+};
 
 /* 0 = not mine .. 100 = certainly mine. Look at the content, never at the file's name. */
 static int probe(const char *path, const uint8_t *head, size_t n)
@@ -20,8 +24,7 @@ static int probe(const char *path, const uint8_t *head, size_t n)
 static void reader_close(void *self) /* must accept NULL */
 {
     struct reader *r = self;
-    if (r)
-        host->free(r->value); /* host->free accepts NULL too */
+    if (r) host->free(r->value); /* host->free accepts NULL too */
     host->free(r);
 }
 
@@ -52,10 +55,12 @@ static int64_t count(void *self) { return self ? 1 : 0; } /* this format holds o
 static int info(void *self, int64_t i, struct burin_tensor_info *out)
 {
     const struct reader *r = self;
-    if (i)
-        return host->fail("there is only tensor 0");
-    *out = (struct burin_tensor_info){ .name = "vector", .dtype = BURIN_T_F32, .rank = 1,
-                                       .dim = { r->count }, .bytes = (uint64_t)r->count * 4 };
+    if (i) return host->fail("there is only tensor 0");
+    *out = (struct burin_tensor_info){ .name = "vector",
+                                       .dtype = BURIN_T_F32,
+                                       .rank = 1,
+                                       .dim = { r->count },
+                                       .bytes = (uint64_t)r->count * 4 };
     return 0; /* mapped stays NULL: the bytes are fetched with read */
 }
 
@@ -68,15 +73,27 @@ static int read_values(void *self, int64_t i, void *dst, uint64_t bytes)
     return 0;
 }
 
-static const struct burin_loader loader = { /* .size says which fields this plugin knows */
-    .size = sizeof loader, .name = "vector", .help = "one vector in a text file (an example)",
-    .probe = probe, .open = reader_open, .count = count, .info = info, .read = read_values,
+static const struct burin_loader loader = {
+    /* .size says which fields this plugin knows */
+    .size = sizeof loader,
+    .name = "vector",
+    .help = "one vector in a text file (an example)",
+    .probe = probe,
+    .open = reader_open,
+    .count = count,
+    .info = info,
+    .read = read_values,
     .close = reader_close, /* .meta is optional and not set */
 };
 static const struct burin_loader *const loaders[] = { &loader, NULL };
 static const struct burin_plugin plugin = {
-    .size = sizeof plugin, .abi = BURIN_ABI, .name = "template", .version = "1.0", .licence = "MIT",
-    .help = "an example to copy", .loaders = loaders,
+    .size = sizeof plugin,
+    .abi = BURIN_ABI,
+    .name = "template",
+    .version = "1.0",
+    .licence = "MIT",
+    .help = "an example to copy",
+    .loaders = loaders,
 };
 
 /* The one symbol that the host looks for. It may refuse: return NULL after host->fail(...). */

@@ -6,12 +6,18 @@
 #include <string.h>
 
 enum what {
-    STORAGE, DTYPE,         /* not callable: arguments of others */
-    ORDERED_DICT, TENSOR_V2, TENSOR_V3, PARAMETER,
-    HARMLESS,               /* numbers of numpy and the like; the result is never looked at */
+    STORAGE,
+    DTYPE, /* not callable: arguments of others */
+    ORDERED_DICT,
+    TENSOR_V2,
+    TENSOR_V3,
+    PARAMETER,
+    HARMLESS, /* numbers of numpy and the like; the result is never looked at */
 };
 
+/* clang-format off */
 #define RAW { NULL, 0, 1 }
+/* clang-format on */
 
 /* torch/_utils.py, torch/storage.py, torch/serialization.py. The harmless names are those that
  * occur in published Stable Diffusion checkpoints, as listed by AUTOMATIC1111's modules/safe.py. */
@@ -61,8 +67,7 @@ static bool slice_is(const struct pt_pickle *p, struct pt_slice s, const char *t
 int pt_global_find(const struct pt_pickle *p, struct pt_slice module, struct pt_slice name)
 {
     for (int i = 0; i < (int)(sizeof rows / sizeof *rows); i++)
-        if (slice_is(p, name, rows[i].name) && slice_is(p, module, rows[i].module))
-            return i;
+        if (slice_is(p, name, rows[i].name) && slice_is(p, module, rows[i].module)) return i;
     return -1;
 }
 
@@ -76,8 +81,7 @@ static const struct row *row_of(const struct pt_value *v, enum what what)
 static uint32_t unpack(const struct pt_pickle *p, const struct pt_value *tuple, uint32_t max,
                        const struct pt_value **out)
 {
-    if (tuple->items.n > max)
-        return max + 1;
+    if (tuple->items.n > max) return max + 1;
     uint32_t at = tuple->items.first;
     for (uint32_t i = 0; i < tuple->items.n; i++, at = p->link[at].next)
         out[i] = &p->value[p->link[at].value];
@@ -100,8 +104,7 @@ bool pt_storage(struct pt_pickle *p, uint32_t id, uint32_t *result)
         return pt_fail("%s: a storage in it has the type %s.%s, which is not supported",
                        p->zip->path, pt_show_slice(p, item[1]->global.module),
                        pt_show_slice(p, item[1]->global.name));
-    if (!type)
-        return pt_pickle_error(p, "describes a storage in an unknown way");
+    if (!type) return pt_pickle_error(p, "describes a storage in an unknown way");
     struct pt_slice key = item[2]->text;
     size_t folder = strlen(p->folder);
     if (key.n > 64 || folder + 5 + key.n >= sizeof name || memchr(p->data + key.at, 0, key.n))
@@ -144,11 +147,9 @@ static bool view_reach(const struct pt_tensor *t, uint64_t *reach)
 {
     int order[BURIN_PLUGIN_RANK], n = 0;
     for (int i = 0; i < t->rank; i++) {
-        if (t->dim[i] < 2)
-            continue;
+        if (t->dim[i] < 2) continue;
         int k = n++;
-        for (; k > 0 && t->stride[order[k - 1]] > t->stride[i]; k--)
-            order[k] = order[k - 1];
+        for (; k > 0 && t->stride[order[k - 1]] > t->stride[i]; k--) order[k] = order[k - 1];
         order[k] = i;
     }
     *reach = 1;
@@ -166,8 +167,7 @@ static bool row_major(const struct pt_tensor *t)
 {
     int64_t expected = 1;
     for (int i = t->rank - 1; i >= 0; i--) {
-        if (t->dim[i] != 1 && t->stride[i] != expected)
-            return false;
+        if (t->dim[i] != 1 && t->stride[i] != expected) return false;
         expected *= t->dim[i];
     }
     return true;
@@ -213,8 +213,7 @@ static bool read_sizes(const struct pt_pickle *p, const struct pt_value *tuple, 
     if (unpack(p, tuple, BURIN_PLUGIN_RANK, item) != (uint32_t)rank)
         return view_error(p, "sizes and strides differ in number");
     for (int i = 0; i < rank; i++) {
-        if (item[i]->kind != PT_INT)
-            return view_error(p, "sizes or strides are no integers");
+        if (item[i]->kind != PT_INT) return view_error(p, "sizes or strides are no integers");
         out[i] = item[i]->i;
     }
     return true;
@@ -293,10 +292,8 @@ bool pt_refuse_class(struct pt_pickle *p, uint32_t class)
 bool pt_call(struct pt_pickle *p, uint32_t callable, uint32_t arguments, uint32_t *result)
 {
     const struct pt_value *f = &p->value[callable], *a = &p->value[arguments];
-    if (f->kind != PT_GLOBAL)
-        return pt_pickle_error(p, "calls something that is no function");
-    if (f->row < 0)
-        return refuse(p, f);
+    if (f->kind != PT_GLOBAL) return pt_pickle_error(p, "calls something that is no function");
+    if (f->row < 0) return refuse(p, f);
     if (a->kind != PT_TUPLE)
         return pt_pickle_error(p, "calls %s with something that is no tuple", rows[f->row].name);
     switch (rows[f->row].what) {
@@ -304,8 +301,7 @@ bool pt_call(struct pt_pickle *p, uint32_t callable, uint32_t arguments, uint32_
     case TENSOR_V3: return make_tensor(p, a, true, result);
     case PARAMETER: return make_parameter(p, a, result);
     case ORDERED_DICT:
-        if (a->items.n)
-            return pt_pickle_error(p, "fills a dictionary in an unknown way");
+        if (a->items.n) return pt_pickle_error(p, "fills a dictionary in an unknown way");
         pt_value_new(p, PT_DICT);
         break;
     case HARMLESS: pt_value_new(p, PT_INERT); break;
@@ -320,8 +316,7 @@ bool pt_call(struct pt_pickle *p, uint32_t callable, uint32_t arguments, uint32_
 bool pt_set_state(struct pt_pickle *p, uint32_t object, uint32_t state)
 {
     const struct pt_value *v = &p->value[object];
-    if (v->kind == PT_INERT || (v->kind == PT_DICT && p->value[state].kind == PT_DICT))
-        return true;
+    if (v->kind == PT_INERT || (v->kind == PT_DICT && p->value[state].kind == PT_DICT)) return true;
     return v->kind == PT_GLOBAL ? refuse(p, v)
                                 : pt_pickle_error(p, "sets attributes of something that has none");
 }

@@ -18,15 +18,13 @@ static bool check_nesting(struct pt_pickle *p, uint32_t value, int depth)
     struct pt_value *v = &p->value[value];
     if ((v->kind != PT_TUPLE && v->kind != PT_LIST && v->kind != PT_DICT) || v->colour == DONE)
         return true;
-    if (v->colour == ENTERED)
-        return pt_pickle_error(p, "makes a value that contains itself");
+    if (v->colour == ENTERED) return pt_pickle_error(p, "makes a value that contains itself");
     if (depth == PT_DEPTH_MAX)
         return pt_pickle_error(p, "is nested more than %d deep", PT_DEPTH_MAX);
     v->colour = ENTERED;
     uint32_t at = v->items.first;
     for (uint32_t i = 0; i < v->items.n; i++, at = p->link[at].next)
-        if (!check_nesting(p, p->link[at].value, depth + 1))
-            return false;
+        if (!check_nesting(p, p->link[at].value, depth + 1)) return false;
     v->colour = DONE;
     return true;
 }
@@ -44,11 +42,9 @@ static size_t character(const uint8_t *s, size_t room)
                : s[0] < 0xf0 ? 3
                : s[0] < 0xf5 ? 4
                              : 0;
-    if (n > room)
-        return 0;
+    if (n > room) return 0;
     for (size_t i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
+        if ((s[i] & 0xc0) != 0x80) return 0;
     int special = s[0] == 0xe0 ? 0 : s[0] == 0xed ? 1 : s[0] == 0xf0 ? 2 : s[0] == 0xf4 ? 3 : -1;
     return special >= 0 && (s[1] < low[special] || s[1] > high[special]) ? 0 : n;
 }
@@ -60,8 +56,7 @@ static bool good_text(const struct pt_pickle *p, struct pt_slice s, bool is_name
     const uint8_t *b = p->data + s.at;
     for (size_t i = 0, n; i < s.n; i += n) {
         n = character(b + i, s.n - i);
-        if (!n || !b[i] || (is_name && (b[i] < 0x20 || b[i] == 0x7f)))
-            return false;
+        if (!n || !b[i] || (is_name && (b[i] < 0x20 || b[i] == 0x7f))) return false;
     }
     return true;
 }
@@ -133,17 +128,14 @@ static bool walk(struct pt_state *s, const struct pt_pickle *p, const struct pt_
         if (++*steps > PT_STEPS_MAX)
             return pt_fail("%s: its dictionaries contain one another in too many ways",
                            p->zip->path);
-        if (key->kind != PT_TEXT)
-            continue;
-        if (v->kind == PT_TENSOR && !add_tensor(s, p, prefix, key->text, v->tensor))
-            return false;
+        if (key->kind != PT_TEXT) continue;
+        if (v->kind == PT_TENSOR && !add_tensor(s, p, prefix, key->text, v->tensor)) return false;
         if (v->kind == PT_DICT && strlen(prefix) + key->text.n + 1 < PT_NAME_MAX &&
             good_text(p, key->text, true)) {
             char *deeper = text_of(p, prefix, key->text, ".");
             bool ok = walk(s, p, v, deeper, steps);
             pt_host->free(deeper);
-            if (!ok)
-                return false;
+            if (!ok) return false;
         }
     }
     return true;
@@ -156,8 +148,7 @@ static int by_name(const void *a, const void *b)
 
 static bool collect(struct pt_state *s, struct pt_pickle *p)
 {
-    if (!check_nesting(p, p->root, 0))
-        return false;
+    if (!check_nesting(p, p->root, 0)) return false;
     const struct pt_value *top = &p->value[p->root], *tensors = top;
     if (top->kind != PT_DICT)
         return pt_fail("%s holds no dictionary of named tensors, so it is no checkpoint; save a "
@@ -168,14 +159,11 @@ static bool collect(struct pt_state *s, struct pt_pickle *p)
         const struct pt_value *key = &p->value[p->link[at].value];
         at = p->link[at].next;
         const struct pt_value *v = &p->value[p->link[at].value];
-        if (v->kind == PT_DICT && pt_text_is(p, key, "state_dict"))
-            tensors = v;
+        if (v->kind == PT_DICT && pt_text_is(p, key, "state_dict")) tensors = v;
         add_meta(s, p, key, v);
     }
-    if (!walk(s, p, tensors, "", &steps))
-        return false;
-    if (s->n_tensors)
-        qsort(s->tensor, s->n_tensors, sizeof *s->tensor, by_name);
+    if (!walk(s, p, tensors, "", &steps)) return false;
+    if (s->n_tensors) qsort(s->tensor, s->n_tensors, sizeof *s->tensor, by_name);
     for (uint32_t i = 1; i < s->n_tensors; i++)
         if (strcmp(s->tensor[i - 1].name, s->tensor[i].name) == 0)
             return pt_fail("%s: the tensor \"%s\" is in it twice", p->zip->path,
@@ -187,15 +175,13 @@ bool pt_state_collect(struct pt_state *s, struct pt_pickle *p)
 {
     *s = (struct pt_state){ 0 };
     bool ok = collect(s, p);
-    if (!ok)
-        pt_state_finish(s);
+    if (!ok) pt_state_finish(s);
     return ok;
 }
 
 void pt_state_finish(struct pt_state *s)
 {
-    for (uint32_t i = 0; i < s->n_tensors; i++)
-        pt_host->free(s->tensor[i].name);
+    for (uint32_t i = 0; i < s->n_tensors; i++) pt_host->free(s->tensor[i].name);
     for (uint32_t i = 0; i < s->n_meta; i++) {
         pt_host->free(s->meta[i].key);
         pt_host->free(s->meta[i].value);

@@ -21,12 +21,10 @@ bool pt_fail(const char *fmt, ...)
 
 void *pt_grow(void *p, uint32_t n, uint32_t *capacity, size_t element_bytes)
 {
-    if (n < *capacity)
-        return p;
+    if (n < *capacity) return p;
     uint32_t more = *capacity ? *capacity * 2 : 16;
     void *bigger = pt_host->alloc((size_t)more * element_bytes);
-    if (p)
-        memcpy(bigger, p, (size_t)*capacity * element_bytes);
+    if (p) memcpy(bigger, p, (size_t)*capacity * element_bytes);
     pt_host->free(p);
     *capacity = more;
     return bigger;
@@ -38,8 +36,7 @@ const char *pt_show_n(const char *s, size_t n)
     static _Thread_local unsigned next;
     char *out = shown[next++ % 4];
     size_t k = 0;
-    for (; k < n && k < 80; k++)
-        out[k] = (unsigned char)s[k] < 0x20 || s[k] == 0x7f ? '?' : s[k];
+    for (; k < n && k < 80; k++) out[k] = (unsigned char)s[k] < 0x20 || s[k] == 0x7f ? '?' : s[k];
     strcpy(out + k, k < n ? "..." : "");
     return out;
 }

@@ -15,10 +15,10 @@
 
 #include "burin_plugin.h"
 
-#define PT_NAME_MAX 512             /* with the NUL, as in burin_tensor_info */
+#define PT_NAME_MAX 512 /* with the NUL, as in burin_tensor_info */
 #define PT_TENSORS_MAX 200000
-#define PT_PICKLE_MAX (16u << 20)   /* SD 1.5's is 0.2 MB; with optimizer states a few MB */
-#define PT_STEPS_MAX (2u << 20)     /* opcodes; bounds values, stack and memo as well */
+#define PT_PICKLE_MAX (16u << 20) /* SD 1.5's is 0.2 MB; with optimizer states a few MB */
+#define PT_STEPS_MAX (2u << 20)   /* opcodes; bounds values, stack and memo as well */
 #define PT_DEPTH_MAX 64
 #define PT_NO_LINK UINT32_MAX
 
@@ -36,79 +36,102 @@ const char *pt_show_n(const char *s, size_t n);
 
 struct pt_entry {
     const char *name;
-    uint64_t header, data, bytes;   /* offsets in the file */
+    uint64_t header, data, bytes; /* offsets in the file */
     uint32_t crc;
-    bool described;                 /* a descriptor follows the data */
-    bool checked;                   /* its checksum was right */
+    bool described; /* a descriptor follows the data */
+    bool checked;   /* its checksum was right */
 };
 struct pt_zip {
     const char *path;
     int fd;
-    uint64_t bytes;                 /* of the file */
-    struct pt_entry *entry;         /* sorted by name */
+    uint64_t bytes;         /* of the file */
+    struct pt_entry *entry; /* sorted by name */
     uint32_t n;
-    char *directory;                /* holds the names */
+    char *directory; /* holds the names */
 };
 
-void pt_crc_init(void);             /* once, before anything else */
+void pt_crc_init(void); /* once, before anything else */
 /* Reads and checks the whole directory. path must outlive z. On failure z is finished already; fd
  * stays open. */
 bool pt_zip_open(struct pt_zip *z, const char *path, int fd, uint64_t bytes);
 void pt_zip_finish(struct pt_zip *z);
-struct pt_entry *pt_zip_find(const struct pt_zip *z, const char *name);   /* NULL: not there */
-bool pt_zip_check(const struct pt_zip *z, struct pt_entry *e);            /* its bytes' checksum */
+struct pt_entry *pt_zip_find(const struct pt_zip *z, const char *name); /* NULL: not there */
+bool pt_zip_check(const struct pt_zip *z, struct pt_entry *e);          /* its bytes' checksum */
 bool pt_zip_read(const struct pt_zip *z, void *dst, uint64_t bytes, uint64_t offset);
 
 /* ---- values (pickle.c) ----------------------------------------------------------------------- */
 
 enum pt_kind {
-    PT_NIL = 1, PT_BOOL, PT_INT, PT_FLOAT, PT_TEXT, PT_TUPLE, PT_LIST, PT_DICT, PT_GLOBAL,
-    PT_STORAGE, PT_TENSOR,
-    PT_INERT,                       /* made by a harmless call whose result nobody needs */
+    PT_NIL = 1,
+    PT_BOOL,
+    PT_INT,
+    PT_FLOAT,
+    PT_TEXT,
+    PT_TUPLE,
+    PT_LIST,
+    PT_DICT,
+    PT_GLOBAL,
+    PT_STORAGE,
+    PT_TENSOR,
+    PT_INERT, /* made by a harmless call whose result nobody needs */
 };
 
-struct pt_slice { uint32_t at, n; };           /* bytes of the pickle */
-struct pt_items { uint32_t first, last, n; };  /* a chain of links; a dict's: key, value, key... */
-struct pt_link { uint32_t value, next; };
+/* Bytes of the pickle */
+struct pt_slice {
+    uint32_t at, n;
+};
+/* A chain of links; a dict's: key, value, key... */
+struct pt_items {
+    uint32_t first, last, n;
+};
+struct pt_link {
+    uint32_t value, next;
+};
 struct pt_value {
-    uint8_t kind, colour;           /* colour: see state.c */
-    int16_t row;                    /* PT_GLOBAL, PT_STORAGE: of the table in build.c; -1 unknown */
+    uint8_t kind, colour; /* colour: see state.c */
+    int16_t row;          /* PT_GLOBAL, PT_STORAGE: of the table in build.c; -1 unknown */
     union {
-        int64_t i;                  /* PT_INT, PT_BOOL */
+        int64_t i; /* PT_INT, PT_BOOL */
         double f;
         struct pt_slice text;
-        struct pt_items items;      /* PT_TUPLE, PT_LIST, PT_DICT */
-        struct { struct pt_slice module, name; } global;
-        uint32_t entry;             /* PT_STORAGE: of the archive */
-        uint32_t tensor;            /* PT_TENSOR */
+        struct pt_items items; /* PT_TUPLE, PT_LIST, PT_DICT */
+        struct {
+            struct pt_slice module, name;
+        } global;
+        uint32_t entry;  /* PT_STORAGE: of the archive */
+        uint32_t tensor; /* PT_TENSOR */
     };
 };
 
-struct pt_dtype { const char *name; int dtype; uint32_t bytes; };
+struct pt_dtype {
+    const char *name;
+    int dtype;
+    uint32_t bytes;
+};
 struct pt_tensor {
     const struct pt_dtype *dtype;
-    uint32_t entry;                 /* of the archive */
+    uint32_t entry; /* of the archive */
     int rank;
-    int64_t dim[BURIN_PLUGIN_RANK], stride[BURIN_PLUGIN_RANK];   /* strides in elements */
-    uint64_t offset;                /* in bytes, of the first element in the storage */
-    uint64_t extent;                /* in bytes, from there to behind the last element */
+    int64_t dim[BURIN_PLUGIN_RANK], stride[BURIN_PLUGIN_RANK]; /* strides in elements */
+    uint64_t offset; /* in bytes, of the first element in the storage */
+    uint64_t extent; /* in bytes, from there to behind the last element */
     uint64_t bytes;
-    bool dense;                     /* extent == bytes, row-major */
+    bool dense; /* extent == bytes, row-major */
 };
 
 struct pt_pickle {
     const struct pt_zip *zip;
-    const char *folder;             /* "archive/": what the entries' names begin with */
+    const char *folder; /* "archive/": what the entries' names begin with */
     const uint8_t *data;
     uint32_t n;
-    uint32_t at, next, steps;       /* the opcode being walked; the next byte; opcodes so far */
+    uint32_t at, next, steps; /* the opcode being walked; the next byte; opcodes so far */
     struct pt_value *value;
     struct pt_link *link;
     struct pt_tensor *tensor;
     uint32_t *stack, *mark, *memo;
     uint32_t n_values, n_links, n_tensors, n_stack, n_marks, n_memo;
     uint32_t value_room, link_room, tensor_room, stack_room, mark_room, memo_room;
-    uint32_t root;                  /* the result */
+    uint32_t root; /* the result */
 };
 
 /* Walks n bytes (at most PT_PICKLE_MAX), which must outlive p. On failure p is finished already. */
@@ -118,7 +141,7 @@ void pt_pickle_finish(struct pt_pickle *p);
 /* A complaint about the pickle, with its place. Returns false. */
 bool pt_pickle_error(const struct pt_pickle *p, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
-struct pt_value *pt_value_new(struct pt_pickle *p, enum pt_kind kind);   /* moves all values */
+struct pt_value *pt_value_new(struct pt_pickle *p, enum pt_kind kind); /* moves all values */
 bool pt_text_is(const struct pt_pickle *p, const struct pt_value *v, const char *text);
 const char *pt_show_slice(const struct pt_pickle *p, struct pt_slice s);
 
@@ -131,14 +154,19 @@ bool pt_call(struct pt_pickle *p, uint32_t callable, uint32_t arguments, uint32_
 /* A persistent id -> a storage. */
 bool pt_storage(struct pt_pickle *p, uint32_t id, uint32_t *result);
 bool pt_set_state(struct pt_pickle *p, uint32_t object, uint32_t state);
-bool pt_refuse_class(struct pt_pickle *p, uint32_t class);   /* an instance: always an error */
+bool pt_refuse_class(struct pt_pickle *p, uint32_t class); /* an instance: always an error */
 
 /* ---- the result (state.c) -------------------------------------------------------------------- */
 
-struct pt_named { char *name; struct pt_tensor view; };
-struct pt_pair { char *key, *value; };
+struct pt_named {
+    char *name;
+    struct pt_tensor view;
+};
+struct pt_pair {
+    char *key, *value;
+};
 struct pt_state {
-    struct pt_named *tensor;        /* sorted by name */
+    struct pt_named *tensor; /* sorted by name */
     struct pt_pair *meta;
     uint32_t n_tensors, tensor_room, n_meta, meta_room;
 };

@@ -12,7 +12,7 @@
 
 #define DIRECTORY_MAX (64u << 20)
 #define ENTRY_NAME_MAX 1024
-enum { LOCAL = 30, CENTRAL = 46, END = 22, END64 = 56, LOCATOR = 20 };   /* sizes without names */
+enum { LOCAL = 30, CENTRAL = 46, END = 22, END64 = 56, LOCATOR = 20 }; /* sizes without names */
 enum { HAS_DESCRIPTOR = 1 << 3, UTF8_NAME = 1 << 11 };
 
 static uint16_t le16(const void *at)
@@ -42,8 +42,7 @@ void pt_crc_init(void)
 {
     for (uint32_t b = 0; b < 256; b++) {
         uint32_t c = b;
-        for (int k = 0; k < 8; k++)
-            c = c & 1 ? c >> 1 ^ 0xedb88320u : c >> 1;
+        for (int k = 0; k < 8; k++) c = c & 1 ? c >> 1 ^ 0xedb88320u : c >> 1;
         table[0][b] = c;
     }
     for (int k = 1; k < 16; k++)
@@ -57,11 +56,9 @@ static uint32_t crc_add(uint32_t crc, const uint8_t *p, size_t n)
         uint32_t first = crc ^ le32(p);
         crc = table[15][first & 0xff] ^ table[14][first >> 8 & 0xff] ^
               table[13][first >> 16 & 0xff] ^ table[12][first >> 24];
-        for (int k = 4; k < 16; k++)
-            crc ^= table[15 - k][p[k]];
+        for (int k = 4; k < 16; k++) crc ^= table[15 - k][p[k]];
     }
-    for (; n; n--)
-        crc = table[0][(crc ^ *p++) & 0xff] ^ crc >> 8;
+    for (; n; n--) crc = table[0][(crc ^ *p++) & 0xff] ^ crc >> 8;
     return crc;
 }
 
@@ -70,8 +67,7 @@ bool pt_zip_read(const struct pt_zip *z, void *dst, uint64_t bytes, uint64_t off
     char *p = dst;
     while (bytes) {
         ssize_t n = pread(z->fd, p, bytes < 1u << 30 ? (size_t)bytes : 1u << 30, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
+        if (n < 0 && errno == EINTR) continue;
         if (n <= 0)
             return pt_fail("cannot read %s: %s", z->path,
                            n ? strerror(errno) : "it was cut off while it was read");
@@ -93,8 +89,7 @@ bool pt_zip_check(const struct pt_zip *z, struct pt_entry *e)
     for (uint64_t at = 0; !e->checked && ok && at < e->bytes; at += room) {
         size_t n = e->bytes - at < room ? (size_t)(e->bytes - at) : room;
         ok = pt_zip_read(z, part, n, e->data + at);
-        if (ok)
-            crc = crc_add(crc, part, n);
+        if (ok) crc = crc_add(crc, part, n);
     }
     pt_host->free(part);
     if (!e->checked && ok && ~crc != e->crc)
@@ -110,11 +105,13 @@ bool pt_zip_check(const struct pt_zip *z, struct pt_entry *e)
 
 static bool damaged(const struct pt_zip *z, const struct pt_entry *e, const char *what)
 {
-    return pt_fail("%s: the entry \"%s\" of its zip archive %s", z->path, pt_show(e->name),
-                   what);
+    return pt_fail("%s: the entry \"%s\" of its zip archive %s", z->path, pt_show(e->name), what);
 }
 
-struct place { uint64_t n, offset, bytes; };   /* of the directory: entries, begin, length */
+/* Of the directory: entries, begin, length */
+struct place {
+    uint64_t n, offset, bytes;
+};
 
 /* The end record, with its 64-bit form before it where there is one. No comment may follow it: a
  * comment can hold a second end record, and readers disagree about which of the two counts. */
@@ -123,8 +120,7 @@ static bool find_directory(const struct pt_zip *z, struct place *d)
     uint8_t end[END64 + LOCATOR + END] = { 0 };
     uint64_t have = z->bytes < sizeof end ? z->bytes : sizeof end;
     uint8_t *last = end + sizeof end - END, *locator = last - LOCATOR, *wide = locator - END64;
-    if (!pt_zip_read(z, end + sizeof end - have, have, z->bytes - have))
-        return false;
+    if (!pt_zip_read(z, end + sizeof end - have, have, z->bytes - have)) return false;
     if (have < END || memcmp(last, "PK\5\6", 4) != 0 || le16(last + 20) != 0)
         return pt_fail("%s does not end as a zip archive does: it is cut off, or something was "
                        "appended to it; download it again",
@@ -159,14 +155,11 @@ static bool read_wide(const uint8_t *extra, size_t n, uint64_t *value[3])
 {
     while (n >= 4) {
         size_t length = le16(extra + 2);
-        if (length > n - 4)
-            return false;
+        if (length > n - 4) return false;
         const uint8_t *at = extra + 4, *end = at + length;
         for (int k = 0; le16(extra) == 1 && k < 3; k++) {
-            if (*value[k] != UINT32_MAX)
-                continue;
-            if (end - at < 8)
-                return false;
+            if (*value[k] != UINT32_MAX) continue;
+            if (end - at < 8) return false;
             *value[k] = le64(at);
             at += 8;
         }
@@ -223,8 +216,7 @@ static bool read_local(const struct pt_zip *z, struct pt_entry *e, uint64_t limi
     if (e->header > limit || limit - e->header < LOCAL + name)
         return damaged(z, e,
                        "lies outside of the file, which is damaged or cut off; download it again");
-    if (!pt_zip_read(z, h, LOCAL + name, e->header))
-        return false;
+    if (!pt_zip_read(z, h, LOCAL + name, e->header)) return false;
     if (memcmp(h, "PK\3\4", 4) != 0)
         return damaged(z, e, "is not where the directory says; the file is damaged");
     if (le16(h + 26) != name || memcmp(h + LOCAL, e->name, name) != 0)
@@ -265,8 +257,7 @@ static int by_name(const void *a, const void *b)
 static bool is_descriptor(const struct pt_zip *z, const struct pt_entry *e, uint64_t at, uint64_t n)
 {
     uint8_t b[24];
-    if ((n != 12 && n != 16 && n != 20 && n != 24) || !pt_zip_read(z, b, n, at))
-        return false;
+    if ((n != 12 && n != 16 && n != 20 && n != 24) || !pt_zip_read(z, b, n, at)) return false;
     bool wide = n >= 20;
     const uint8_t *crc = b + (n % 8 ? 0 : 4);
     uint64_t packed = wide ? le64(crc + 4) : le32(crc + 4),
@@ -292,8 +283,7 @@ static bool check_whole(struct pt_zip *z, uint64_t directory)
                            z->path, (unsigned long long)at,
                            i < z->n ? pt_show(z->entry[i].name) : "the directory",
                            (unsigned long long)next, next < at ? "overlap" : "leave a hole");
-        if (i < z->n)
-            at = z->entry[i].data + z->entry[i].bytes;
+        if (i < z->n) at = z->entry[i].data + z->entry[i].bytes;
     }
     qsort(z->entry, z->n, sizeof *z->entry, by_name);
     for (uint32_t i = 1; i < z->n; i++)
@@ -306,9 +296,8 @@ bool pt_zip_open(struct pt_zip *z, const char *path, int fd, uint64_t bytes)
 {
     *z = (struct pt_zip){ .path = path, .fd = fd, .bytes = bytes };
     struct place d = { 0 };
-    if (!find_directory(z, &d))
-        return false;
-    z->n = (uint32_t)d.n;   /* at most DIRECTORY_MAX / CENTRAL */
+    if (!find_directory(z, &d)) return false;
+    z->n = (uint32_t)d.n; /* at most DIRECTORY_MAX / CENTRAL */
     z->directory = pt_host->alloc((size_t)d.bytes + 1);
     z->entry = pt_host->alloc((size_t)(d.n + 1) * sizeof *z->entry);
     char *at = z->directory;
@@ -321,8 +310,7 @@ bool pt_zip_open(struct pt_zip *z, const char *path, int fd, uint64_t bytes)
                      "file is damaged",
                      path, z->n);
     ok = ok && check_whole(z, d.offset);
-    if (!ok)
-        pt_zip_finish(z);
+    if (!ok) pt_zip_finish(z);
     return ok;
 }
 

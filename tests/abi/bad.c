@@ -12,23 +12,51 @@ static int probe_file(const char *p, const uint8_t *h, size_t n)
     (void)p, (void)h, (void)n;
     return 0;
 }
-static int probe_place(const char *p) { (void)p; return 0; }
-static int probe_bytes(const uint8_t *h, size_t n) { (void)h, (void)n; return 0; }
-static int open_file(const char *p, void **s) { (void)p, (void)s; return -1; }
+static int probe_place(const char *p)
+{
+    (void)p;
+    return 0;
+}
+static int probe_bytes(const uint8_t *h, size_t n)
+{
+    (void)h, (void)n;
+    return 0;
+}
+static int open_file(const char *p, void **s)
+{
+    (void)p, (void)s;
+    return -1;
+}
 static int open_place(const char *p, const struct burin_value *v, void **s)
 {
     (void)p, (void)v, (void)s;
     return -1;
 }
-static int64_t count(void *s) { (void)s; return 0; }
+static int64_t count(void *s)
+{
+    (void)s;
+    return 0;
+}
 static int info(void *s, int64_t i, struct burin_tensor_info *o)
 {
     (void)s, (void)i, (void)o;
     return -1;
 }
-static int item(void *s, int64_t i, struct burin_item *o) { (void)s, (void)i, (void)o; return -1; }
-static int declare(void *s, const struct burin_tensor_info *i) { (void)s, (void)i; return -1; }
-static int finish(void *s) { (void)s; return -1; }
+static int item(void *s, int64_t i, struct burin_item *o)
+{
+    (void)s, (void)i, (void)o;
+    return -1;
+}
+static int declare(void *s, const struct burin_tensor_info *i)
+{
+    (void)s, (void)i;
+    return -1;
+}
+static int finish(void *s)
+{
+    (void)s;
+    return -1;
+}
 static void done(void *s) { (void)s; }
 static int size_of(const uint8_t *b, size_t n, int *w, int *h)
 {
@@ -61,12 +89,14 @@ static const struct burin_loader loader = {
     .read = read_it,
     .close = done,
 };
-static const struct burin_exporter exporter = {  /* lacks put */
-    .size = sizeof exporter, .name = "bad-exporter", .begin = open_file, .declare = declare,
-    .finish = finish, .abort = done,
+static const struct burin_exporter exporter = {
+    /* lacks put */
+    .size = sizeof exporter, .name = "bad-exporter", .begin = open_file,
+    .declare = declare,      .finish = finish,       .abort = done,
 };
 static const struct burin_option options[] = {
-    { "what", 77, 0, 0, 0, NULL, "an option of no known type" }, { NULL, 0, 0, 0, 0, NULL, NULL },
+    { "what", 77, 0, 0, 0, NULL, "an option of no known type" },
+    { NULL, 0, 0, 0, 0, NULL, NULL },
 };
 static const struct burin_source source = {
     .size = sizeof source,
@@ -80,8 +110,12 @@ static const struct burin_source source = {
 #endif
     .close = done,
 };
-static const struct burin_codec codec = {  /* lacks decode */
-    .size = sizeof codec, .name = "bad-codec", .probe = probe_bytes, .size_of = size_of,
+static const struct burin_codec codec = {
+    /* lacks decode */
+    .size = sizeof codec,
+    .name = "bad-codec",
+    .probe = probe_bytes,
+    .size_of = size_of,
 };
 
 /* Each list is only part of the plugin that is about it. */

@@ -11,9 +11,12 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 #define SEEDS_MAX 256
-#define GROWTH 256              /* bytes that mutations may add */
+#define GROWTH 256 /* bytes that mutations may add */
 
-static struct { uint8_t *data; size_t n; } seeds[SEEDS_MAX];
+static struct {
+    uint8_t *data;
+    size_t n;
+} seeds[SEEDS_MAX];
 static int n_seeds;
 static uint64_t random_state;
 
@@ -51,16 +54,14 @@ static void add(const char *path)
 {
     struct dirent **names;
     int n = scandir(path, &names, visible, alphasort);
-    if (n < 0)
-        add_file(path);
+    if (n < 0) add_file(path);
     for (int i = 0; i < n; i++) {
         char file[4096];
         snprintf(file, sizeof file, "%s/%s", path, names[i]->d_name);
         add_file(file);
         free(names[i]);
     }
-    if (n >= 0)
-        free(names);
+    if (n >= 0) free(names);
 }
 
 /* One small change; returns the new length, at most n + 16. */
@@ -79,19 +80,19 @@ static size_t mutate(uint8_t *b, size_t n)
     case 2:
         if (n) b[at] = interesting[below(sizeof interesting)];
         return n;
-    case 3:  /* remove */
+    case 3: /* remove */
         k = k > n - at ? n - at : k;
         memmove(b + at, b + at + k, n - at - k);
         return n - k;
-    case 4:  /* repeat a piece */
+    case 4: /* repeat a piece */
         k = k > n - at ? n - at : k;
         memmove(b + at + k, b + at, n - at);
         return n + k;
-    case 5:  /* copy a piece elsewhere */
+    case 5: /* copy a piece elsewhere */
         k = k > n - at ? n - at : k;
         if (n) memmove(b + below(n - k + 1), b + at, k);
         return n;
-    default: return below(8) ? n : at;  /* cut, now and then */
+    default: return below(8) ? n : at; /* cut, now and then */
     }
 }
 
@@ -105,7 +106,7 @@ static void run(uint64_t number)
         size_t next = mutate(b, n);
         n = next > seeds[s].n + GROWTH ? seeds[s].n + GROWTH : next;
     }
-    uint8_t *exact = malloc(n ? n : 1);  /* no spare byte behind it: an overrun is seen */
+    uint8_t *exact = malloc(n ? n : 1); /* no spare byte behind it: an overrun is seen */
     memcpy(exact, b, n);
     free(b);
     LLVMFuzzerTestOneInput(exact, n);
@@ -116,26 +117,21 @@ int main(int argc, char **argv)
 {
     uint64_t runs = 1000, from = 1;
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--runs") == 0 && i + 1 < argc)
-            runs = strtoull(argv[++i], NULL, 10);
+        if (strcmp(argv[i], "--runs") == 0 && i + 1 < argc) runs = strtoull(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--from") == 0 && i + 1 < argc)
             from = strtoull(argv[++i], NULL, 10);
-        else
-            add(argv[i]);
+        else add(argv[i]);
     }
     if (!n_seeds) {
         fprintf(stderr, "usage: %s [--runs N] [--from K] seeds...\n", argv[0]);
         return 2;
     }
-    for (int i = 0; i < n_seeds; i++)
-        LLVMFuzzerTestOneInput(seeds[i].data, seeds[i].n);
+    for (int i = 0; i < n_seeds; i++) LLVMFuzzerTestOneInput(seeds[i].data, seeds[i].n);
     for (uint64_t i = from; i < from + runs; i++) {
-        if (getenv("FUZZ_TRACE"))
-            fprintf(stderr, "run %llu\n", (unsigned long long)i);
+        if (getenv("FUZZ_TRACE")) fprintf(stderr, "run %llu\n", (unsigned long long)i);
         run(i);
     }
     printf("%d seeds, %llu mutations\n", n_seeds, (unsigned long long)runs);
-    for (int i = 0; i < n_seeds; i++)
-        free(seeds[i].data);
+    for (int i = 0; i < n_seeds; i++) free(seeds[i].data);
     return 0;
 }

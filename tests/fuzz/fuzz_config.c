@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * fuzz_config.c - any bytes as the JSON that comes with models. They are read in Lua, so the target is (config.lua). */
+ * fuzz_config.c - any bytes as the JSON that comes with models. They are read in Lua,
+ * so the target is (config.lua). */
 #include "lua/script.h"
 
 #include <stdio.h>
@@ -34,15 +35,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         state = luaL_newstate();
         atexit(finish);
         script_open_library(state);
-        if (luaL_dofile(state, FUZZ_CONFIG_LUA))
-            stop();
+        if (luaL_dofile(state, FUZZ_CONFIG_LUA)) stop();
 #ifdef FUZZ_COUNTERS
         lua_sethook(state, count, LUA_MASKLINE, 0);
 #endif
     }
     lua_pushvalue(state, -1);
     lua_pushlstring(state, (const char *)data, n);
-    if (lua_pcall(state, 1, 0, 0))
-        stop();
+    if (lua_pcall(state, 1, 0, 0)) stop();
     return 0;
 }

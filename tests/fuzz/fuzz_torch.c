@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: MIT
- * fuzz_torch.c - any bytes as a checkpoint: as the whole archive or, when they are none, as the pickle in a good
- * archive, where neither checksums nor sizes stand in its way. */
+ * fuzz_torch.c - any bytes as a checkpoint: as the whole archive or, when they are none, as the
+ * pickle in a good archive, where neither checksums nor sizes stand in its way. */
 #include "loader.h"
 
-enum { STORAGES = 8, STORAGE_BYTES = 24 };   /* what the seeds count on */
+enum { STORAGES = 8, STORAGE_BYTES = 24 }; /* what the seeds count on */
 
-struct out { uint8_t *at; };
+struct out {
+    uint8_t *at;
+};
 
 static void put(struct out *o, uint64_t value, int bytes)
 {
-    for (; bytes > 0; bytes--, value >>= 8)
-        *o->at++ = (uint8_t)value;
+    for (; bytes > 0; bytes--, value >>= 8) *o->at++ = (uint8_t)value;
 }
 
 static void put_bytes(struct out *o, const void *from, size_t n)
 {
-    if (n)
-        memcpy(o->at, from, n);
+    if (n) memcpy(o->at, from, n);
     o->at += n;
 }
 
@@ -39,7 +39,8 @@ static size_t wrap(const uint8_t *pickle, size_t n, uint8_t *to)
     }
     size_t begin = (size_t)(file.at - to), length = (size_t)(directory.at - entries);
     put_bytes(&file, entries, length);
-    put(&file, 0x06054b50, 4), put(&file, 0, 4), put(&file, STORAGES + 1, 2), put(&file, STORAGES + 1, 2);
+    put(&file, 0x06054b50, 4), put(&file, 0, 4), put(&file, STORAGES + 1, 2),
+        put(&file, STORAGES + 1, 2);
     put(&file, length, 4), put(&file, begin, 4), put(&file, 0, 2);
     return (size_t)(file.at - to);
 }

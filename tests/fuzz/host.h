@@ -19,11 +19,9 @@ const struct burin_plugin *burin_plugin_main(const struct burin_host *host);
 
 static inline void *host_alloc(size_t bytes)
 {
-    if (bytes > ALLOC_MAX)
-        abort();
+    if (bytes > ALLOC_MAX) abort();
     void *p = calloc(1, bytes ? bytes : 1);
-    if (!p)
-        abort();
+    if (!p) abort();
     return p;
 }
 
@@ -31,7 +29,7 @@ static inline void host_free(void *p) { free(p); }
 static inline void host_log(int level, const char *fmt, ...) { (void)level, (void)fmt; }
 static inline int host_fail(const char *fmt, ...)
 {
-    char text[4096];  /* formatted, so that a bad argument is noticed */
+    char text[4096]; /* formatted, so that a bad argument is noticed */
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
@@ -40,8 +38,12 @@ static inline int host_fail(const char *fmt, ...)
 }
 
 static const struct burin_host fuzz_host = {
-    .size = sizeof fuzz_host, .abi = BURIN_ABI, .alloc = host_alloc, .free = host_free,
-    .log = host_log, .fail = host_fail,
+    .size = sizeof fuzz_host,
+    .abi = BURIN_ABI,
+    .alloc = host_alloc,
+    .free = host_free,
+    .log = host_log,
+    .fail = host_fail,
 };
 
 /* A file in memory that holds the input; its path, or "" when there is none. Close *fd afterwards.

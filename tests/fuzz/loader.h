@@ -15,14 +15,12 @@ static inline void read_all(const struct burin_loader *l, void *self, size_t n)
     for (int64_t i = 0; i < l->count(self); i++) {
         if (l->info(self, i, &info) != 0 || info.bytes > n ||
             memchr(info.name, 0, sizeof info.name) == NULL)
-            abort();  /* an opened file promises all that */
+            abort(); /* an opened file promises all that */
         uint8_t *copy = host_alloc((size_t)info.bytes);
-        if (l->read(self, i, copy, info.bytes) != 0)
-            abort();
+        if (l->read(self, i, copy, info.bytes) != 0) abort();
         for (uint64_t k = 0; info.mapped && k < info.bytes; k++)
             sum = (uint8_t)(sum + (((const uint8_t *)info.mapped)[k] != copy[k]));
-        if (sum)
-            abort();
+        if (sum) abort();
         free(copy);
     }
     for (int64_t i = 0; l->meta(self, i, &key, &value); i++)

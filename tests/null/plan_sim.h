@@ -123,7 +123,10 @@ static inline void sim_check_aliases(const struct plan_step *t)
 static inline void sim_step(struct sim *sim, const struct plan_step *t)
 {
     struct sim_step s = {
-        .sim = sim, .t = t, .g = burin_graph_create(), .r = reference_create(false)
+        .sim = sim,
+        .t = t,
+        .g = burin_graph_create(),
+        .r = reference_create(false),
     };
     const struct op_row *row = op_at((enum op_code)t->node->op);
     int n_in = t->chain.own ? 1 : t->node->n_in;

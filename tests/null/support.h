@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#undef fail                     /* ours, in base.h */
+#undef fail /* ours, in base.h */
 
 #include "base/base.h"
 #include "burin.h"

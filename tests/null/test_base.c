@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#undef fail  /* base.h has its own */
+#undef fail /* base.h has its own */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,12 +39,11 @@ static void test_memory(void **state)
     }
     assert_int_equal(list[999], 999);
     mem_free(list);
-    struct arena a = {0};
+    struct arena a = { 0 };
     for (size_t n = 1; n < 200000; n *= 3) {
         uint8_t *p = arena_alloc(&a, n);
         assert_int_equal((uintptr_t)p % 16, 0);
-        for (size_t i = 0; i < n; i++)
-            assert_int_equal(p[i], 0);
+        for (size_t i = 0; i < n; i++) assert_int_equal(p[i], 0);
         memset(p, 1, n);
     }
     assert_string_equal(arena_strdup(&a, "cut"), "cut");
@@ -55,10 +54,9 @@ static void test_memory(void **state)
 static void test_strings(void **state)
 {
     (void)state;
-    struct str s = {0};
+    struct str s = { 0 };
     str_addf(&s, "%d,", 12);
-    for (int i = 0; i < 100; i++)
-        str_add(&s, "ab");
+    for (int i = 0; i < 100; i++) str_add(&s, "ab");
     assert_int_equal(s.len, 203);
     assert_int_equal(strlen(s.data), 203);
     str_finish(&s);
@@ -66,12 +64,11 @@ static void test_strings(void **state)
     str_add_json(&s, text, sizeof text - 1);
     const char *bad = "\xef\xbf\xbd";
     char wanted[128];
-    snprintf(wanted, sizeof wanted,
-             "\"a\\\"\\\\\\n\\u0001\xc3\xa9%s%s%s%s\xf0\x9f\x8c\xb1%s%s\"", bad, bad, bad, bad, bad,
-             bad);
+    snprintf(wanted, sizeof wanted, "\"a\\\"\\\\\\n\\u0001\xc3\xa9%s%s%s%s\xf0\x9f\x8c\xb1%s%s\"",
+             bad, bad, bad, bad, bad, bad);
     assert_string_equal(s.data, wanted);
     str_finish(&s);
-    const char *const names[] = {"learning_rate", "batch", "epochs", "lr"};
+    const char *const names[] = { "learning_rate", "batch", "epochs", "lr" };
     assert_string_equal(str_nearest("bacth", names, 4), "batch");
     assert_string_equal(str_nearest("learning_rat", names, 4), "learning_rate");
     assert_null(str_nearest("network", names, 4));
@@ -96,7 +93,7 @@ static void test_files(void **state)
     assert_true(file_out_write(f, "half", 4));
     file_out_abort(f);
     file_out_abort(NULL);
-    struct str s = {0};
+    struct str s = { 0 };
     assert_true(file_read(path, 5, &s));
     assert_string_equal(s.data, "hello");
     assert_false(file_read(path, 4, &s));
@@ -123,12 +120,12 @@ static void test_commit_fails(void **state)
 {
     (void)state;
     char path[128], command[160];
-    struct str s = {0};
+    struct str s = { 0 };
     snprintf(path, sizeof path, "%s/taken", folder);
     assert_true(file_make_dirs(path));
     snprintf(command, sizeof command, "%s/kept", path);
     assert_true(file_write(command, "old", 3));
-    assert_false(file_write(path, "new", 3));  /* a folder that is not empty is in the way */
+    assert_false(file_write(path, "new", 3)); /* a folder that is not empty is in the way */
     assert_non_null(strstr(burin_error(), path));
     assert_true(file_read(command, 100, &s));
     assert_string_equal(s.data, "old");
@@ -140,16 +137,16 @@ static void test_commit_fails(void **state)
 static void test_hashes(void **state)
 {
     (void)state;
-    static const uint8_t abc[32] = {
-        0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea,
-        0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22, 0x23,
-        0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c,
-        0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad};
-    static const uint8_t two[32] = {  /* FIPS 180-4's two-block message */
-        0x24, 0x8d, 0x6a, 0x61, 0xd2, 0x06, 0x38, 0xb8,
-        0xe5, 0xc0, 0x26, 0x93, 0x0c, 0x3e, 0x60, 0x39,
-        0xa3, 0x3c, 0xe4, 0x59, 0x64, 0xff, 0x21, 0x67,
-        0xf6, 0xec, 0xed, 0xd4, 0x19, 0xdb, 0x06, 0xc1};
+    static const uint8_t abc[32] = { 0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea,
+                                     0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22, 0x23,
+                                     0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c,
+                                     0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad };
+    static const uint8_t two[32] = { /* FIPS 180-4's two-block message */
+                                     0x24, 0x8d, 0x6a, 0x61, 0xd2, 0x06, 0x38, 0xb8,
+                                     0xe5, 0xc0, 0x26, 0x93, 0x0c, 0x3e, 0x60, 0x39,
+                                     0xa3, 0x3c, 0xe4, 0x59, 0x64, 0xff, 0x21, 0x67,
+                                     0xf6, 0xec, 0xed, 0xd4, 0x19, 0xdb, 0x06, 0xc1
+    };
     uint8_t out[32];
     hash_sha256("abc", 3, out);
     assert_memory_equal(out, abc, 32);
@@ -160,13 +157,12 @@ static void test_hashes(void **state)
     assert_int_not_equal(hash_bytes("a", 1, 0), hash_bytes("a", 1, 1));
 
     /* Known answers of Random123. */
-    static const uint32_t zero[4], ones[4] = {~0u, ~0u, ~0u, ~0u};
-    static const uint32_t pi[4] = {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344};
-    static const uint32_t pi_key[2] = {0xa4093822, 0x299f31d0};
-    static const uint32_t wanted[3][4] = {
-        {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
-        {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
-        {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}};
+    static const uint32_t zero[4], ones[4] = { ~0u, ~0u, ~0u, ~0u };
+    static const uint32_t pi[4] = { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 };
+    static const uint32_t pi_key[2] = { 0xa4093822, 0x299f31d0 };
+    static const uint32_t wanted[3][4] = { { 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 },
+                                           { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd },
+                                           { 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1 } };
     uint32_t r[4];
     philox(zero, zero, r);
     assert_memory_equal(r, wanted[0], sizeof r);
@@ -181,23 +177,19 @@ static void test_halves(void **state)
     (void)state;
     for (uint32_t h = 0; h < 0x10000; h++) {
         float f = f16_to_f32((uint16_t)h), b = bf16_to_f32((uint16_t)h);
-        if (isnan(f))
-            assert_true(isnan(f16_to_f32(f32_to_f16(f))));
-        else
-            assert_int_equal(f32_to_f16(f), h);
-        if (isnan(b))
-            assert_true(isnan(bf16_to_f32(f32_to_bf16(b))));
-        else
-            assert_int_equal(f32_to_bf16(b), h);
+        if (isnan(f)) assert_true(isnan(f16_to_f32(f32_to_f16(f))));
+        else assert_int_equal(f32_to_f16(f), h);
+        if (isnan(b)) assert_true(isnan(bf16_to_f32(f32_to_bf16(b))));
+        else assert_int_equal(f32_to_bf16(b), h);
     }
     assert_int_equal(f32_to_f16(65519.0f), 0x7bff);
     assert_int_equal(f32_to_f16(65520.0f), 0x7c00);
-    assert_int_equal(f32_to_f16(1 + 0x1p-11f), 0x3c00);            /* ties to even */
+    assert_int_equal(f32_to_f16(1 + 0x1p-11f), 0x3c00); /* ties to even */
     assert_int_equal(f32_to_f16(1 + 3 * 0x1p-11f), 0x3c02);
     assert_int_equal(f32_to_f16(0x1p-25f), 0);
     assert_int_equal(f32_to_f16(0x1.1p-25f), 1);
     assert_int_equal(f32_to_f16(-0.0f), 0x8000);
-    assert_int_equal(f32_to_f16(1023.5f * 0x1p-24f), 0x400);       /* up to a normal */
+    assert_int_equal(f32_to_f16(1023.5f * 0x1p-24f), 0x400); /* up to a normal */
     assert_int_equal(f32_to_bf16(1 + 0x1p-8f), 0x3f80);
     assert_int_equal(f32_to_bf16(1 + 3 * 0x1p-8f), 0x3f82);
     assert_int_equal(f32_to_bf16(3.4e38f), 0x7f80);
@@ -222,8 +214,8 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_errors), cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_strings), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_errors),       cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_strings),      cmocka_unit_test(test_files),
         cmocka_unit_test(test_commit_fails), cmocka_unit_test(test_hashes),
         cmocka_unit_test(test_halves),
     };

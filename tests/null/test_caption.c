@@ -44,13 +44,24 @@ static void test_accepted(void **state)
     READS("a cat\r", "a cat");
     READS("a cat  \t\r\nsecond line", "a cat");
     READS("\nsecond line", "");
-    READS("\xef\xbb\xbf" "caf\xc3\xa9\n", "caf\xc3\xa9");
+    READS("\xef\xbb\xbf"
+          "caf\xc3\xa9\n",
+          "caf\xc3\xa9");
     READS("\xef\xbb\xbf", "");
-    READS("\xff\xfe" "c\0a\0t\0\r\0\n\0x\0", "cat");
-    READS("\xfe\xff" "\0c\0a\0t", "cat");
+    READS("\xff\xfe"
+          "c\0a\0t\0\r\0\n\0x\0",
+          "cat");
+    READS("\xfe\xff"
+          "\0c\0a\0t",
+          "cat");
     READS("\xff\xfe", "");
-    READS("\xff\xfe" "\x3d\xd8\x00\xde", "\xf0\x9f\x98\x80");
-    READS("\xfe\xff" "\xd8\x3d\xde\x00" "\x4e\x2d", "\xf0\x9f\x98\x80\xe4\xb8\xad");
+    READS("\xff\xfe"
+          "\x3d\xd8\x00\xde",
+          "\xf0\x9f\x98\x80");
+    READS("\xfe\xff"
+          "\xd8\x3d\xde\x00"
+          "\x4e\x2d",
+          "\xf0\x9f\x98\x80\xe4\xb8\xad");
     READS("\xe4\xb8\xad\xe6\x96\x87", "\xe4\xb8\xad\xe6\x96\x87");
 }
 
@@ -64,11 +75,17 @@ static void test_refused(void **state)
     REFUSES("a caption with one \0 in it, then more", "binary data");
     REFUSES("\xff\xfe\0\0c\0\0\0", "UTF-32");
     REFUSES("\0\0\xfe\xff\0\0\0c", "UTF-32");
-    REFUSES("\xff\xfe" "c", "begins like UTF-16");
-    REFUSES("\xff\xfe\x3d\xd8" "a\0", "begins like UTF-16");
+    REFUSES("\xff\xfe"
+            "c",
+            "begins like UTF-16");
+    REFUSES("\xff\xfe\x3d\xd8"
+            "a\0",
+            "begins like UTF-16");
     REFUSES("\xff\xfe\x3d\xd8", "begins like UTF-16");
     REFUSES("\xff\xfe\0\xde", "begins like UTF-16");
-    REFUSES("\xff\xfe" "a\0\0\0", "NUL");
+    REFUSES("\xff\xfe"
+            "a\0\0\0",
+            "NUL");
     REFUSES("\xed\xa0\x80", "not UTF-8");
     assert_null(caption_load(in_folder(folder, "absent.txt")));
     assert_error("absent.txt");
@@ -83,7 +100,10 @@ static void test_item(void **state)
     (void)state;
     const char *path = save("from the file", 13);
     struct burin_item item = {
-        .path = "x.png", .caption = "its own", .class_tokens = "dog", .caption_path = path
+        .path = "x.png",
+        .caption = "its own",
+        .class_tokens = "dog",
+        .caption_path = path,
     };
     char *text = caption_of(&item);
     assert_string_equal(text, "its own");
@@ -101,7 +121,7 @@ static void test_item(void **state)
     assert_string_equal(text, "");
     mem_free(text);
     item.caption_path = in_folder(folder, "absent.txt");
-    assert_null(caption_of(&item));  /* a caption that cannot be read is no missing caption */
+    assert_null(caption_of(&item)); /* a caption that cannot be read is no missing caption */
 }
 
 int main(void)

@@ -78,8 +78,7 @@ static void test_plain(void **state)
                                          "b.caption", "c.bmp",    "c.txt",       "c.caption",
                                          "n.webp",    "notes.md", ".hidden.png", "sub/z.png",
                                          "tall.PnG",  "no_ext" };
-    for (int i = 0; i < COUNT_OF(files); i++)
-        touch(folder, files[i]);
+    for (int i = 0; i < COUNT_OF(files); i++) touch(folder, files[i]);
     assert_int_equal(symlink("nowhere", in_folder(folder, "broken.png")), 0);
     assert_true(file_write(in_folder(folder, "empty.png"), "", 0));
     assert_ptr_equal(plug_source_for(folder), source);
@@ -121,8 +120,7 @@ static void test_numbered(void **state)
         "plain/4.png",           "0_zero/5.png",     "x_6/6.png",   "loose.png",
         "10_sks dog/deep/7.png", "99999999_z/8.png", "notes.txt"
     };
-    for (int i = 0; i < COUNT_OF(files); i++)
-        touch(folder, files[i]);
+    for (int i = 0; i < COUNT_OF(files); i++) touch(folder, files[i]);
     void *self = opened(folder, 0, NULL, false);
     items(self, folder,
           (const char *const[]){ "10_sks dog/1.png|10_sks dog/1.txt|sks dog|10",
@@ -142,7 +140,7 @@ static void test_numbered(void **state)
                                  "10_sks dog/deep/7.png|-|sks dog|5", "2_a_b/2.jpg|-|a_b|5",
                                  "3_/3.png|-|-|5", NULL });
     source->close(self);
-    const char *one = in_folder(folder, "10_sks dog/");  /* such a folder itself, with a slash */
+    const char *one = in_folder(folder, "10_sks dog/"); /* such a folder itself, with a slash */
     self = opened(one, 0, NULL, false);
     items(self, in_folder(folder, "10_sks dog"),
           (const char *const[]){ "1.png|1.txt|sks dog|10", NULL });

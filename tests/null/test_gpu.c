@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#undef fail  /* base.h has its own */
+#undef fail /* base.h has its own */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,23 +22,30 @@ enum { MODE_ADD, MODE_STEP, MODE_HALF };
 
 static char cache[] = "/tmp/burin-gpu-XXXXXX";
 
-struct push { uint32_t n; float step; };
+struct push {
+    uint32_t n;
+    float step;
+};
 
 static struct gpu_span span(struct gpu_buffer *b, uint64_t offset, uint64_t bytes)
 {
-    return (struct gpu_span){b, offset, bytes};
+    return (struct gpu_span){ b, offset, bytes };
 }
 
 /* The kernel of MODE_ADD and MODE_STEP over n floats. */
 static struct gpu_dispatch make_call(struct gpu_device *d, uint32_t mode, uint32_t scale,
-                                     uint32_t n, float step, struct gpu_span y,
-                                     struct gpu_span a, struct gpu_span b)
+                                     uint32_t n, float step, struct gpu_span y, struct gpu_span a,
+                                     struct gpu_span b)
 {
-    uint32_t spec[2] = {mode, scale};
-    struct push push = {n, step};
-    struct gpu_dispatch c = {.kernel = gpu_kernel_get(d, "selftest", spec, 2), .bind = {y, a, b},
-                             .n_bind = 3, .writes = 1, .push_bytes = sizeof push,
-                             .groups = {(n + 63) / 64, 1, 1}, .label = "selftest"};
+    uint32_t spec[2] = { mode, scale };
+    struct push push = { n, step };
+    struct gpu_dispatch c = { .kernel = gpu_kernel_get(d, "selftest", spec, 2),
+                              .bind = { y, a, b },
+                              .n_bind = 3,
+                              .writes = 1,
+                              .push_bytes = sizeof push,
+                              .groups = { (n + 63) / 64, 1, 1 },
+                              .label = "selftest" };
     memcpy(c.push, &push, sizeof push);
     assert_non_null(c.kernel);
     return c;
@@ -47,8 +54,7 @@ static struct gpu_dispatch make_call(struct gpu_device *d, uint32_t mode, uint32
 static struct gpu_device *open_device(void **state)
 {
     struct gpu_device *d = *state;
-    if (!d)
-        skip();
+    if (!d) skip();
     return d;
 }
 
@@ -99,19 +105,16 @@ static void test_chain(void **state)
     struct gpu_buffer *b = gpu_buffer_create(d, 8192, "chain");
     struct gpu_span y = span(b, 0, BYTES), other = span(b, 4096, BYTES);
     struct gpu_program *p = gpu_program_create(d, "chain");
-    for (int i = 0; i < 100; i++)
-        add_step(p, d, y, other);
+    for (int i = 0; i < 100; i++) add_step(p, d, y, other);
     assert_true(gpu_program_finish(p));
     assert_int_equal(p->n_barriers, 99);
     assert_int_equal(gpu_program_count(p), 100);
     int allocations = gpu_device_allocations(d);
-    for (int i = 0; i < 5; i++)
-        assert_true(gpu_program_submit(p));
+    for (int i = 0; i < 5; i++) assert_true(gpu_program_submit(p));
     float out[N];
     assert_true(gpu_read(d, y, out));
-    for (uint32_t i = 0; i < N; i++)
-        assert_true(out[i] == 500);
-    double seconds[100] = {0};
+    for (uint32_t i = 0; i < N; i++) assert_true(out[i] == 500);
+    double seconds[100] = { 0 };
     assert_true(gpu_program_profile(p, seconds));
     double sum = 0;
     for (int i = 0; i < 100; i++) {
@@ -138,15 +141,15 @@ static void test_transfers(void **state)
     double chunk = d->chunk_flops;
     enum gpu_type type = d->caps.type;
     d->caps.type = GPU_TYPE_DISCRETE;
-    d->chunk_flops = 50e6;  /* two operations each */
+    d->chunk_flops = 50e6; /* two operations each */
     float one = 1, out[N];
     uint32_t word;
     memcpy(&word, &one, sizeof word);
     for (int i = 0; i < 3; i++) {
         assert_true(gpu_program_fill(p, x, word));
-        add_step(p, d, x, z);                       /* x = 2 */
-        assert_true(gpu_program_copy(p, y, x));     /* y = 2 */
-        add_step(p, d, x, z);                       /* x = 3 after y was read from it */
+        add_step(p, d, x, z);                   /* x = 2 */
+        assert_true(gpu_program_copy(p, y, x)); /* y = 2 */
+        add_step(p, d, x, z);                   /* x = 3 after y was read from it */
         struct gpu_dispatch add = make_call(d, MODE_ADD, 10, N, 0, z, x, y);
         assert_true(gpu_program_dispatch(p, &add)); /* z = 32 */
         assert_true(gpu_program_fill(p, y, 0));
@@ -154,8 +157,7 @@ static void test_transfers(void **state)
     assert_true(gpu_program_finish(p));
     assert_int_equal(p->n_chunks, 9);
     d->chunk_flops = chunk;
-    for (int i = 0; i < 3; i++)
-        assert_true(gpu_program_submit(p));
+    for (int i = 0; i < 3; i++) assert_true(gpu_program_submit(p));
     d->caps.type = type;
     assert_true(p->chunks[8].seconds > 0);
     assert_true(gpu_read(d, z, out));
@@ -179,8 +181,7 @@ static void test_staging(void **state)
     assert_null(b->map);
     assert_true(gpu_read(d, span(b, 4, bytes), out));
     assert_memory_equal(in, out, bytes);
-    for (size_t i = 0; i < bytes; i++)
-        in[i] = (uint8_t)(i * 2654435761u >> 13);
+    for (size_t i = 0; i < bytes; i++) in[i] = (uint8_t)(i * 2654435761u >> 13);
     assert_true(gpu_write(d, span(b, 4, bytes), in));
     assert_true(gpu_read(d, span(b, 4, bytes), out));
     assert_memory_equal(in, out, bytes);
@@ -193,7 +194,7 @@ static void test_staging(void **state)
 static void test_kernels(void **state)
 {
     struct gpu_device *d = open_device(state);
-    uint32_t spec[2] = {MODE_ADD, 77};
+    uint32_t spec[2] = { MODE_ADD, 77 };
     struct gpu_kernel *k = gpu_kernel_get(d, "selftest", spec, 2);
     int n = gpu_kernel_count(d);
     assert_ptr_equal(gpu_kernel_get(d, "selftest", spec, 2), k);
@@ -218,7 +219,8 @@ static void test_refusals(void **state)
     struct gpu_buffer *b = gpu_buffer_create(d, 8192, "refusals");
     struct gpu_program *p = gpu_program_create(d, "refusals");
     struct gpu_dispatch good = make_call(d, MODE_STEP, 0, N, 1, span(b, 0, BYTES),
-                                         span(b, 4096, BYTES), span(b, 4096, BYTES)), c = good;
+                                         span(b, 4096, BYTES), span(b, 4096, BYTES)),
+                        c = good;
     uint64_t range = d->caps.max_range;
     c.groups[1] = d->caps.max_groups[1] + 1;
     check_refused(p, c, "workgroups in dimension 1");
@@ -239,19 +241,18 @@ static void test_refusals(void **state)
     assert_false(gpu_program_fill(p, span(b, 2, 8), 0));
     assert_false(gpu_program_submit(p));
     assert_true(gpu_program_finish(p));
-    assert_true(gpu_program_submit(p));  /* an empty program is fine */
+    assert_true(gpu_program_submit(p)); /* an empty program is fine */
     assert_false(gpu_program_dispatch(p, &good));
     assert_int_equal(gpu_program_count(p), 0);
     gpu_program_destroy(p);
     gpu_buffer_destroy(b);
-    assert_false(gpu_read(d, (struct gpu_span){0}, &c));
+    assert_false(gpu_read(d, (struct gpu_span){ 0 }, &c));
 }
 
 static void test_out_of_memory(void **state)
 {
     struct gpu_device *d = open_device(state);
-    if (d->null)
-        skip();
+    if (d->null) skip();
     uint64_t held = gpu_device_allocated(d);
     assert_null(gpu_buffer_create(d, (uint64_t)1 << 50, "the arena"));
     assert_non_null(strstr(burin_error(), "the arena"));
@@ -268,8 +269,7 @@ static void measure_dispatches(void **state)
     struct gpu_span y = span(b, 0, 256), other = span(b, 4096, 256);
     struct gpu_dispatch c = make_call(d, MODE_STEP, 0, 64, 1, y, other, other);
     double start = clock_seconds();
-    for (int i = 0; i < COUNT; i++)
-        assert_true(gpu_program_dispatch(p, &c));
+    for (int i = 0; i < COUNT; i++) assert_true(gpu_program_dispatch(p, &c));
     assert_true(gpu_program_finish(p));
     double recorded = clock_seconds();
     assert_true(gpu_program_submit(p) && gpu_wait(d));
@@ -310,9 +310,9 @@ static void test_null_program(void **state)
     struct gpu_span x = span(b, 0, BYTES), y = span(b, 4096, BYTES), z = span(b, 8192, BYTES);
     struct gpu_program *p = gpu_program_create(d, "null");
     add_step(p, d, x, z);
-    add_step(p, d, y, z);  /* independent */
+    add_step(p, d, y, z); /* independent */
     assert_true(gpu_program_copy(p, z, x));
-    assert_true(gpu_program_fill(p, y, 0));  /* ordered by the barrier before the copy */
+    assert_true(gpu_program_fill(p, y, 0)); /* ordered by the barrier before the copy */
     add_step(p, d, x, y);
     assert_true(gpu_program_finish(p));
     assert_int_equal(p->n_barriers, 2);
@@ -325,7 +325,7 @@ static void test_null_program(void **state)
 
 static int null_setup(void **state)
 {
-    *state = gpu_device_create(&(struct gpu_device_params){.name = "null"});
+    *state = gpu_device_create(&(struct gpu_device_params){ .name = "null" });
     return *state ? 0 : -1;
 }
 
@@ -336,13 +336,11 @@ static int real_setup(void **state)
     for (int i = 0; i < n && i < 8; i++)
         print_message("device %d: %s, %s, %s, subgroup %u\n", i, caps[i].name, caps[i].driver,
                       caps[i].api, caps[i].subgroup);
-    if (n <= 0)
-        return 0;
+    if (n <= 0) return 0;
     const char *bare = getenv("BURIN_TEST_NO_VALIDATION");
-    struct gpu_device_params params = {.validate = !bare, .cache = cache};
+    struct gpu_device_params params = { .validate = !bare, .cache = cache };
     *state = gpu_device_create(&params);
-    if (!*state)
-        print_message("%s\n", burin_error());
+    if (!*state) print_message("%s\n", burin_error());
     return *state ? 0 : -1;
 }
 
@@ -354,25 +352,22 @@ static int teardown(void **state)
 
 static int cached_setup(void **state)
 {
-    if (gpu_device_list(NULL, 0) <= 0)
-        return 0;
+    if (gpu_device_list(NULL, 0) <= 0) return 0;
     /* Damage the file that the last device left: it must be ignored. */
     char command[128];
     snprintf(command, sizeof command, "for f in %s/*.bin; do printf x >> $f; done", cache);
-    if (system(command) != 0)
-        return -1;
-    *state = gpu_device_create(&(struct gpu_device_params){.cache = cache});
+    if (system(command) != 0) return -1;
+    *state = gpu_device_create(&(struct gpu_device_params){ .cache = cache });
     return *state ? 0 : -1;
 }
 
 static void test_names(void **state)
 {
     (void)state;
-    if (gpu_device_list(NULL, 0) <= 0)
-        skip();
-    assert_null(gpu_device_create(&(struct gpu_device_params){.name = "Voodoo 2", .cache = ""}));
+    if (gpu_device_list(NULL, 0) <= 0) skip();
+    assert_null(gpu_device_create(&(struct gpu_device_params){ .name = "Voodoo 2", .cache = "" }));
     assert_non_null(strstr(burin_error(), "Voodoo 2"));
-    assert_null(gpu_device_create(&(struct gpu_device_params){.name = "99", .cache = ""}));
+    assert_null(gpu_device_create(&(struct gpu_device_params){ .name = "99", .cache = "" }));
     setenv("BURIN_DEVICE", "null", 1);
     struct gpu_device *d = gpu_device_create(NULL);
     assert_string_equal(gpu_device_caps(d)->name, "null");
@@ -386,23 +381,25 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest null_tests[] = {
-        cmocka_unit_test(test_null_buffers), cmocka_unit_test(test_null_program),
-        cmocka_unit_test(test_kernels), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_null_buffers),
+        cmocka_unit_test(test_null_program),
+        cmocka_unit_test(test_kernels),
+        cmocka_unit_test(test_refusals),
     };
     const struct CMUnitTest real_tests[] = {
-        cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_chain),
-        cmocka_unit_test(test_transfers), cmocka_unit_test(test_staging),
-        cmocka_unit_test(test_kernels), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_arithmetic),    cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_transfers),     cmocka_unit_test(test_staging),
+        cmocka_unit_test(test_kernels),       cmocka_unit_test(test_refusals),
         cmocka_unit_test(measure_dispatches), cmocka_unit_test(test_clean),
         cmocka_unit_test(test_out_of_memory),
     };
     const struct CMUnitTest cached_tests[] = {
-        cmocka_unit_test(test_arithmetic), cmocka_unit_test(measure_dispatches),
+        cmocka_unit_test(test_arithmetic),
+        cmocka_unit_test(measure_dispatches),
         cmocka_unit_test(test_names),
     };
     char command[128];
-    if (!mkdtemp(cache))
-        return 1;
+    if (!mkdtemp(cache)) return 1;
     int failed = cmocka_run_group_tests(null_tests, null_setup, teardown);
     failed += cmocka_run_group_tests(real_tests, real_setup, teardown);
     failed += cmocka_run_group_tests(cached_tests, cached_setup, teardown);

@@ -13,12 +13,11 @@
 
 static char *folder;
 
-/* ---- making files -------------------------------------------------------------------------- */
+/* ---- making files ---------------------------------------------------------------------------- */
 
 static void put32(struct str *s, uint32_t v)
 {
-    for (int i = 24; i >= 0; i -= 8)
-        str_add_bytes(s, &(uint8_t){ (uint8_t)(v >> i) }, 1);
+    for (int i = 24; i >= 0; i -= 8) str_add_bytes(s, &(uint8_t){ (uint8_t)(v >> i) }, 1);
 }
 
 static void chunk(struct str *s, const char *type, const void *bytes, size_t n)
@@ -30,8 +29,7 @@ static void chunk(struct str *s, const char *type, const void *bytes, size_t n)
     str_add_bytes(s, bytes, n);
     for (size_t i = from; i < s->len; i++) {
         crc ^= (uint8_t)s->data[i];
-        for (int k = 0; k < 8; k++)
-            crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
+        for (int k = 0; k < 8; k++) crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
     }
     put32(s, ~crc);
 }
@@ -65,7 +63,7 @@ static void png_end(struct str *s) { chunk(s, "IEND", "", 0); }
 static const char *save(const void *bytes, size_t n)
 {
     const char *path = in_folder(folder, "case.png");
-    FILE *f = fopen(path, "wb");  /* not file_write: a thousand syncs take their time */
+    FILE *f = fopen(path, "wb"); /* not file_write: a thousand syncs take their time */
     assert_non_null(f);
     assert_int_equal(fwrite(bytes, 1, n, f), n);
     assert_int_equal(fclose(f), 0);
@@ -81,8 +79,7 @@ static void refused(const char *what, const void *bytes, size_t n, const char *s
         _fail(__FILE__, __LINE__);
     }
     assert_error("case.png");
-    if (says)
-        assert_error(says);
+    if (says) assert_error(says);
 }
 
 static struct image loaded(const char *what, const void *bytes, size_t n)
@@ -109,9 +106,9 @@ static void pixel(const struct image *i, int x, int y, int r, int g, int b, int 
     }
 }
 
-/* ---- PNG ----------------------------------------------------------------------------------- */
+/* ---- PNG ------------------------------------------------------------------------------------- */
 
-static const uint8_t rgb_rows[] = { 0, 255, 0, 0, 0, 255, 0, 0, 0, 0, 255, 9, 9, 9 };  /* 2 x 2 */
+static const uint8_t rgb_rows[] = { 0, 255, 0, 0, 0, 255, 0, 0, 0, 0, 255, 9, 9, 9 }; /* 2 x 2 */
 
 static void good_png(struct str *s)
 {
@@ -133,7 +130,7 @@ static void test_png_kinds(void **state)
     i = loaded("a zip behind it", s.data, s.len);
     image_finish(&i);
 
-    png_begin(&s, 3, 1, 8, 4, 0);  /* gray and alpha, over white */
+    png_begin(&s, 3, 1, 8, 4, 0); /* gray and alpha, over white */
     png_pixels(&s, "\0\0\377\0\0\144\200", 7);
     png_end(&s);
     i = loaded("gray alpha", s.data, s.len);
@@ -142,7 +139,7 @@ static void test_png_kinds(void **state)
     pixel(&i, 2, 0, 177, 177, 177, 1);
     image_finish(&i);
 
-    png_begin(&s, 4, 1, 1, 0, 0);  /* one bit */
+    png_begin(&s, 4, 1, 1, 0, 0); /* one bit */
     png_pixels(&s, "\0\240", 2);
     png_end(&s);
     i = loaded("bits", s.data, s.len);
@@ -157,7 +154,7 @@ static void test_png_kinds(void **state)
     pixel(&i, 0, 0, 255, 128, 1, 1);
     image_finish(&i);
 
-    png_begin(&s, 4, 1, 8, 3, 0);  /* palette with alpha; the last index is beyond the palette */
+    png_begin(&s, 4, 1, 8, 3, 0); /* palette with alpha; the last index is beyond the palette */
     chunk(&s, "PLTE", "\377\0\0\0\377\0", 6);
     chunk(&s, "tRNS", "\0", 1);
     png_pixels(&s, "\0\0\1\2\377", 5);
@@ -169,7 +166,7 @@ static void test_png_kinds(void **state)
     pixel(&i, 3, 0, 0, 0, 0, 0);
     image_finish(&i);
 
-    png_begin(&s, 1, 1, 8, 2, 1);  /* interlaced, and a transparent color */
+    png_begin(&s, 1, 1, 8, 2, 1); /* interlaced, and a transparent color */
     chunk(&s, "tRNS", "\0\1\0\2\0\3", 6);
     png_pixels(&s, "\0\1\2\3", 4);
     png_end(&s);
@@ -240,8 +237,7 @@ static void test_png_chunks(void **state)
     chunk(&s, "iCCP", "damaged profile", 15);
     int n;
     uint8_t *packed = deflate_pack((uint8_t *)(uintptr_t)rgb_rows, sizeof rgb_rows, &n);
-    for (int k = 0; k < n; k++)
-        chunk(&s, "IDAT", packed + k, 1);
+    for (int k = 0; k < n; k++) chunk(&s, "IDAT", packed + k, 1);
     deflate_free(packed);
     png_end(&s);
     struct image i = loaded("IDAT in single bytes", s.data, s.len);
@@ -255,7 +251,7 @@ static void test_png_chunks(void **state)
         refused("changed byte", s.data, s.len, NULL);
         s.data[k] ^= 0x10;
     }
-    uint8_t *zeros = mem_alloc(16u << 20);  /* a bomb: 16 MB for one pixel */
+    uint8_t *zeros = mem_alloc(16u << 20); /* a bomb: 16 MB for one pixel */
     png_begin(&s, 1, 1, 8, 2, 0);
     png_pixels(&s, zeros, 16u << 20);
     png_end(&s);
@@ -271,18 +267,20 @@ static void test_truncation(void **state)
     (void)state;
     struct str s = { 0 };
     good_png(&s);
-    for (size_t n = 0; n < s.len; n++)
-        refused("cut PNG", s.data, n, NULL);
+    for (size_t n = 0; n < s.len; n++) refused("cut PNG", s.data, n, NULL);
     assert_true(file_read(test_data("quadrants.jpg"), 1 << 20, &s));
-    for (size_t n = 0; n < s.len; n++)
-        refused("cut JPEG", s.data, n, NULL);
+    for (size_t n = 0; n < s.len; n++) refused("cut JPEG", s.data, n, NULL);
     str_finish(&s);
 }
 
 static void test_foreign(void **state)
 {
     (void)state;
-    static const struct { const char *bytes; size_t n; const char *says; } files[] = {
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *says;
+    } files[] = {
         { "", 0, "empty" },
         { "GIF89a\1\0\1\0", 10, "a GIF image" },
         { "RIFF\0\0\0\0WEBPVP8 ", 16, "a WebP image" },
@@ -304,7 +302,7 @@ static void test_foreign(void **state)
     assert_false(image_size(in_folder(folder, "absent.png"), &w, &h));
 }
 
-/* ---- JPEG ---------------------------------------------------------------------------------- */
+/* ---- JPEG ------------------------------------------------------------------------------------ */
 
 /* The JPEG with an EXIF segment: orientation as a SHORT in IFD0, in either byte order. */
 static void with_exif(struct str *out, const struct str *jpeg, int orientation, bool big,
@@ -316,7 +314,7 @@ static void with_exif(struct str *out, const struct str *jpeg, int orientation, 
     const uint8_t entry_be[12] = { 1, 0x12, 0, 3, 0, 0, 0, 1, 0, (uint8_t)orientation, 0, 0 };
     const uint8_t entry_le[12] = { 0x12, 1, 3, 0, 1, 0, 0, 0, (uint8_t)orientation, 0, 0, 0 };
     memcpy(tiff + 10, big ? entry_be : entry_le, 12);
-    memcpy(tiff + 22, big ? "\0\0\0\10" : "\10\0\0\0", 4);  /* "next directory": itself */
+    memcpy(tiff + 22, big ? "\0\0\0\10" : "\10\0\0\0", 4); /* "next directory": itself */
     out->len = 0;
     str_add_bytes(out, "\xff\xd8\xff\xe1\0\042Exif\0\0", 12);
     str_add_bytes(out, tiff, sizeof tiff);
@@ -345,13 +343,13 @@ static void test_orientation(void **state)
         }
         image_finish(&i);
     }
-    with_exif(&s, &jpeg, 6, false, 255);  /* more entries than there are */
+    with_exif(&s, &jpeg, 6, false, 255); /* more entries than there are */
     struct image i = loaded("exif count", s.data, s.len);
     assert_int_equal(i.width, 16);
     image_finish(&i);
     static const char *const offsets[] = { "\377\377\377\377", "\0\0\0\0", "\33\0\0\0",
                                            "\31\0\0\0" };
-    for (int k = 0; k < COUNT_OF(offsets); k++) {  /* the directory lies elsewhere */
+    for (int k = 0; k < COUNT_OF(offsets); k++) { /* the directory lies elsewhere */
         with_exif(&s, &jpeg, 6, false, 1);
         memcpy(s.data + 16, offsets[k], 4);
         i = loaded("exif offset", s.data, s.len);
@@ -366,8 +364,7 @@ static void test_orientation(void **state)
 static size_t marker(const struct str *s, int m)
 {
     for (size_t i = 2; i + 1 < s->len; i++)
-        if ((uint8_t)s->data[i] == 0xff && (uint8_t)s->data[i + 1] == m)
-            return i;
+        if ((uint8_t)s->data[i] == 0xff && (uint8_t)s->data[i + 1] == m) return i;
     _fail(__FILE__, __LINE__);
     return 0;
 }
@@ -403,45 +400,48 @@ static void test_jpeg_damage(void **state)
         s.len = 0;
         str_add_bytes(&s, jpeg.data, jpeg.len);
         memcpy(s.data + edits[i].at, edits[i].bytes, edits[i].n);
-        if (edits[i].says)
-            refused(edits[i].what, s.data, s.len, edits[i].says);
+        if (edits[i].says) refused(edits[i].what, s.data, s.len, edits[i].says);
         else {
-            struct image image;  /* garbage in, garbage or a refusal out; but nothing worse */
-            if (image_load(save(s.data, s.len), LIMIT, &image))
-                image_finish(&image);
+            struct image image; /* garbage in, garbage or a refusal out; but nothing worse */
+            if (image_load(save(s.data, s.len), LIMIT, &image)) image_finish(&image);
         }
     }
-    s.len = 0;  /* two frames */
+    s.len = 0; /* two frames */
     str_add_bytes(&s, jpeg.data, sos);
     str_add_bytes(&s, jpeg.data + sof, jpeg.len - sof);
     refused("two frames", s.data, s.len, "two frames");
-    s.len = 0;  /* a thousand scans */
+    s.len = 0; /* a thousand scans */
     str_add_bytes(&s, jpeg.data, sos);
-    for (int i = 0; i < 1000; i++)
-        str_add_bytes(&s, jpeg.data + sos, jpeg.len - 2 - sos);
+    for (int i = 0; i < 1000; i++) str_add_bytes(&s, jpeg.data + sos, jpeg.len - 2 - sos);
     str_add_bytes(&s, "\xff\xd9", 2);
     refused("a thousand scans", s.data, s.len, "too many scans");
     str_finish(&jpeg);
     str_finish(&s);
 }
 
-/* ---- BMP ----------------------------------------------------------------------------------- */
+/* ---- BMP ------------------------------------------------------------------------------------- */
 
 static void make_bmp(struct str *s, int32_t width, int32_t height, int bits, uint32_t packing,
                      uint32_t offset, size_t pixels)
 {
     uint8_t h[54] = { 'B', 'M' };
-    const struct { int at; uint32_t v; } fields[] = {
-        { 2, 54 + (uint32_t)pixels }, { 10, offset }, { 14, 40 }, { 18, (uint32_t)width },
-        { 22, (uint32_t)height }, { 26, 1 | (uint32_t)bits << 16 }, { 30, packing },
+    const struct {
+        int at;
+        uint32_t v;
+    } fields[] = {
+        { 2, 54 + (uint32_t)pixels },
+        { 10, offset },
+        { 14, 40 },
+        { 18, (uint32_t)width },
+        { 22, (uint32_t)height },
+        { 26, 1 | (uint32_t)bits << 16 },
+        { 30, packing },
     };
     for (int i = 0; i < COUNT_OF(fields); i++)
-        for (int k = 0; k < 4; k++)
-            h[fields[i].at + k] = (uint8_t)(fields[i].v >> (8 * k));
+        for (int k = 0; k < 4; k++) h[fields[i].at + k] = (uint8_t)(fields[i].v >> (8 * k));
     s->len = 0;
     str_add_bytes(s, h, sizeof h);
-    for (size_t i = 0; i < pixels; i++)
-        str_add_bytes(s, &(uint8_t){ (uint8_t)(i * 10) }, 1);
+    for (size_t i = 0; i < pixels; i++) str_add_bytes(s, &(uint8_t){ (uint8_t)(i * 10) }, 1);
 }
 
 static void test_bmp(void **state)
@@ -473,7 +473,7 @@ static void test_bmp(void **state)
     str_finish(&s);
 }
 
-/* ---- scaling and writing ------------------------------------------------------------------- */
+/* ---- scaling and writing --------------------------------------------------------------------- */
 
 static struct image gradient(int width, int height)
 {
@@ -492,10 +492,10 @@ static void test_cover(void **state)
 {
     (void)state;
     struct image in = gradient(64, 48), out;
-    assert_true(image_cover(&in, 64, 48, &out));  /* the same size is the same picture */
+    assert_true(image_cover(&in, 64, 48, &out)); /* the same size is the same picture */
     assert_memory_equal(in.rgb, out.rgb, 64 * 48 * 3);
     image_finish(&out);
-    assert_true(image_cover(&in, 32, 24, &out));  /* half: the mean of four */
+    assert_true(image_cover(&in, 32, 24, &out)); /* half: the mean of four */
     for (int y = 0; y < 24; y++)
         for (int x = 0; x < 32; x++) {
             int sum = 0;
@@ -504,7 +504,7 @@ static void test_cover(void **state)
             assert_in_range(out.rgb[(y * 32 + x) * 3 + 2], (sum + 1) / 4, (sum + 3) / 4);
         }
     image_finish(&out);
-    assert_true(image_cover(&in, 48, 48, &out));  /* only cropped: 8 columns off each side */
+    assert_true(image_cover(&in, 48, 48, &out)); /* only cropped: 8 columns off each side */
     for (int y = 0; y < 48; y++)
         assert_memory_equal(out.rgb + y * 48 * 3, in.rgb + (y * 64 + 8) * 3, 48 * 3);
     image_finish(&out);
@@ -514,7 +514,7 @@ static void test_cover(void **state)
                                     { 4000, 1, 64, 64 },  { 3, 2, 512, 768 },
                                     { 777, 333, 1, 1 },   { 640, 480, 512, 512 },
                                     { 100, 100, 101, 99 } };
-    for (int k = 0; k < COUNT_OF(sizes); k++) {  /* one color stays that color */
+    for (int k = 0; k < COUNT_OF(sizes); k++) { /* one color stays that color */
         in = (struct image){ sizes[k][0], sizes[k][1],
                              mem_alloc((size_t)sizes[k][0] * (size_t)sizes[k][1] * 3) };
         memset(in.rgb, 200, (size_t)in.width * (size_t)in.height * 3);
@@ -569,11 +569,11 @@ static void test_save(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_png_kinds),  cmocka_unit_test(test_png_headers),
-        cmocka_unit_test(test_png_chunks), cmocka_unit_test(test_truncation),
-        cmocka_unit_test(test_foreign),    cmocka_unit_test(test_orientation),
+        cmocka_unit_test(test_png_kinds),   cmocka_unit_test(test_png_headers),
+        cmocka_unit_test(test_png_chunks),  cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_foreign),     cmocka_unit_test(test_orientation),
         cmocka_unit_test(test_jpeg_damage), cmocka_unit_test(test_bmp),
-        cmocka_unit_test(test_cover),      cmocka_unit_test(test_save),
+        cmocka_unit_test(test_cover),       cmocka_unit_test(test_save),
     };
     if (!plug_load(TEST_PLUGINS "/stb_image.so")) {
         print_error("%s\n", burin_error());

@@ -86,7 +86,7 @@ static void test_random_graphs(void **state)
     }
 }
 
-/* ---- placement ---------------------------------------------------------------------------- */
+/* ---- placement ------------------------------------------------------------------------------- */
 
 static void test_placement(void **state)
 {
@@ -136,7 +136,7 @@ static void test_many_steps(void **state)
     fixture_finish(&f);
 }
 
-/* ---- recomputation ------------------------------------------------------------------------ */
+/* ---- recomputation --------------------------------------------------------------------------- */
 
 /* Three blocks y = tanh(tanh(x w) w) and the gradient of w. */
 static struct burin_plan *three_blocks(struct fixture *f, bool checkpoints)
@@ -209,7 +209,7 @@ static void test_cheap(void **state)
     fixture_finish(&f);
 }
 
-/* ---- assigns ------------------------------------------------------------------------------ */
+/* ---- assigns --------------------------------------------------------------------------------- */
 
 static void test_assign_in_place(void **state)
 {
@@ -273,7 +273,7 @@ static void test_assign_copies(void **state)
     fixture_finish(&f);
 }
 
-/* ---- memory ------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void test_in_place(void **state)
 {

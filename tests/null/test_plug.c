@@ -17,7 +17,9 @@ static const char *abi(const char *name)
 static void test_bad_plugins(void **state)
 {
     (void)state;
-    static const struct { const char *file, *says; } bad[] = {
+    static const struct {
+        const char *file, *says;
+    } bad[] = {
         { "bad_no_symbol", "does not export burin_plugin_main" },
         { "bad_refuses", "refused to start: no licence for 100%s" },
         { "bad_refuses_silently", "it gave no reason" },
@@ -37,7 +39,7 @@ static void test_bad_plugins(void **state)
         int before = plug_count();
         assert_false(plug_load(abi(bad[i].file)));
         assert_error(bad[i].says);
-        assert_error(bad[i].file);  /* the path */
+        assert_error(bad[i].file); /* the path */
         assert_int_equal(plug_count(), before);
     }
 }
@@ -80,7 +82,7 @@ static void test_folder(void **state)
     log_threshold = LOG_QUIET;
     assert_int_equal(plug_load_dir(some), 1);
     assert_int_equal(plug_load_dir(in_folder(some, "absent")), 0);
-    assert_int_equal(plug_load_dir(some), 1);  /* the same file again is no second plugin */
+    assert_int_equal(plug_load_dir(some), 1); /* the same file again is no second plugin */
     log_threshold = LOG_INFO;
     assert_int_equal(plug_count(), 1);
     assert_string_equal(plug_at(0)->plugin->name, "plugin-v1");
@@ -145,7 +147,11 @@ static void test_template(void **state)
 static void test_recognised(void **state)
 {
     (void)state;
-    static const struct { const char *content; size_t n; const char *says; } files[] = {
+    static const struct {
+        const char *content;
+        size_t n;
+        const char *says;
+    } files[] = {
         { "", 0, "is empty" },
         { "version https://git-lfs.github.com/spec/v1\noid", 46, "git-lfs pointer" },
         { "<!DOCTYPE html><html>", 21, "an HTML page" },

@@ -137,7 +137,11 @@ static void test_storage(void **state)
                *y = burin_call(h.g, "cast", &x, 1, NULL, 0, NULL, BURIN_BF16);
     burin_var whole = { .name = "whole", .dtype = BURIN_F16, .shape = SHAPE(16) };
     burin_var view = {
-        .name = "view", .dtype = BURIN_F16, .shape = SHAPE(2, 3), .parent = &whole, .offset = 8
+        .name = "view",
+        .dtype = BURIN_F16,
+        .shape = SHAPE(2, 3),
+        .parent = &whole,
+        .offset = 8,
     };
     fixture_fill(&h, x, -1, 1);
     fixture_value(&h, x)[0] = 1.0 / 3;

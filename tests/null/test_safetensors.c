@@ -12,7 +12,7 @@ static char *folder;
 static const struct burin_loader *loader;
 static const struct burin_exporter *exporter;
 
-/* ---- files --------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 /* A length of `claimed`, the header, `data` bytes. */
 static const char *make_file(const char *json, size_t json_bytes, uint64_t claimed, size_t data)
@@ -20,12 +20,10 @@ static const char *make_file(const char *json, size_t json_bytes, uint64_t claim
     struct str s = { 0 };
     uint8_t length[8];
     const char *path = in_folder(folder, "case.safetensors");
-    for (int i = 0; i < 8; i++)
-        length[i] = (uint8_t)(claimed >> (8 * i));
+    for (int i = 0; i < 8; i++) length[i] = (uint8_t)(claimed >> (8 * i));
     str_add_bytes(&s, length, 8);
     str_add_bytes(&s, json, json_bytes);
-    for (size_t i = 0; i < data; i++)
-        str_add_bytes(&s, &(char){ (char)i }, 1);
+    for (size_t i = 0; i < data; i++) str_add_bytes(&s, &(char){ (char)i }, 1);
     assert_true(file_write(path, s.data, s.len));
     str_finish(&s);
     return path;
@@ -46,8 +44,7 @@ static void rejected(const char *what, const char *json, size_t n, size_t data, 
         _fail(__FILE__, __LINE__);
     }
     assert_error("case.safetensors");
-    if (says)
-        assert_error(says);
+    if (says) assert_error(says);
 }
 
 static void accepted(const char *what, const char *json, size_t n, size_t data, int64_t count)
@@ -64,19 +61,24 @@ static void accepted(const char *what, const char *json, size_t n, size_t data, 
         assert_int_equal(loader->info(self, i, &info), 0);
         assert_true(info.bytes <= sizeof bytes);
         assert_int_equal(loader->read(self, i, bytes, info.bytes), 0);
-        if (info.bytes)
-            assert_memory_equal(info.mapped, bytes, info.bytes);
+        if (info.bytes) assert_memory_equal(info.mapped, bytes, info.bytes);
     }
     loader->close(self);
 }
 
-#define T(name, dtype, shape, begin, end)                                                          \
-    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end   \
+#define T(name, dtype, shape, begin, end)                                                        \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end \
     "]}"
 #define GOOD T("a", "F32", "[2]", "0", "8")
 
-struct json_case { const char *name, *json; size_t data; const char *says; };
+struct json_case {
+    const char *name, *json;
+    size_t data;
+    const char *says;
+};
+/* clang-format off */
 #define CASE(name, json, data, says) { name, json, data, says }
+/* clang-format on */
 
 static const struct json_case bad[] = {
     CASE("S08 not UTF-8", "{" T("\xff", "F32", "[2]", "0", "8") "}", 8, "not UTF-8"),
@@ -173,7 +175,10 @@ static const struct json_case bad[] = {
     CASE("two roots", "{}{}", 0, "after the end"),
 };
 
-static const struct { const char *name, *json; size_t data; int64_t count;
+static const struct {
+    const char *name, *json;
+    size_t data;
+    int64_t count;
 } good[] = {
     { "S11 empty", "{}", 0, 0 },
     { "S13 spaces at the end", "{" GOOD "}     ", 8, 1 },
@@ -194,34 +199,25 @@ static const struct { const char *name, *json; size_t data; int64_t count;
     { "a field of the future",
       "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"new\":[1.5e3]}}", 1, 1 },
     { "header length not a multiple of 8", "{" T("abc", "U8", "[1]", "0", "1") "}", 1, 1 },
+    /* clang-format off */
     { "every dtype",
-      "{" T("0", "F64", "[]", "0", "8") "," T("1", "I64", "[]", "8", "16") "," T("2", "U64", "[]", "16", "24") "," T("3", "F32", "[]", "24", "28") "," T(
-          "4", "I32", "[]", "28",
-          "32") "," T("5", "U32", "[]", "32",
-                      "36") "," T("6", "F16", "[]", "36",
-                                  "38") "," T("7", "BF16", "[]", "38",
-                                              "40") "," T("8", "I16", "[]", "40",
-                                                          "42") "," T("9", "U16", "[]", "42",
-                                                                      "44") "," T("10", "I8", "[]",
-                                                                                  "44",
-                                                                                  "45") "," T("11",
-                                                                                              "U8",
-                                                                                              "[]",
-                                                                                              "45",
-                                                                                              "46") "," T("12",
-                                                                                                          "BOOL",
-                                                                                                          "[]",
-                                                                                                          "46",
-                                                                                                          "47") "," T("13",
-                                                                                                                      "F8_E4M3",
-                                                                                                                      "[]",
-                                                                                                                      "47",
-                                                                                                                      "48") "," T("14",
-                                                                                                                                  "F8_E5M2",
-                                                                                                                                  "[]",
-                                                                                                                                  "48",
-                                                                                                                                  "49") "}",
+      "{" T("0", "F64", "[]", "0", "8") ","
+      T("1", "I64", "[]", "8", "16") ","
+      T("2", "U64", "[]", "16", "24") ","
+      T("3", "F32", "[]", "24", "28") ","
+      T("4", "I32", "[]", "28", "32") ","
+      T("5", "U32", "[]", "32", "36") ","
+      T("6", "F16", "[]", "36", "38") ","
+      T("7", "BF16", "[]", "38", "40") ","
+      T("8", "I16", "[]", "40", "42") ","
+      T("9", "U16", "[]", "42", "44") ","
+      T("10", "I8", "[]", "44", "45") ","
+      T("11", "U8", "[]", "45", "46") ","
+      T("12", "BOOL", "[]", "46", "47") ","
+      T("13", "F8_E4M3", "[]", "47", "48") ","
+      T("14", "F8_E5M2", "[]", "48", "49") "}",
       49, 15 },
+    /* clang-format on */
 };
 
 static void test_headers(void **state)
@@ -256,9 +252,9 @@ static void test_lengths(void **state)
     refused_file("S02", "1234567", 7, "too short");
     refused_file("S03", "\0\0\0\0\0\0\0\0", 8, "0 bytes");
     refused_file("S04", "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10, "18446744073709551615 bytes");
-    assert_int_equal(try_open(make_file("{}", 2, 100000001, 0), &self), -1);  /* S05 */
+    assert_int_equal(try_open(make_file("{}", 2, 100000001, 0), &self), -1); /* S05 */
     assert_error("100000001 bytes");
-    assert_int_equal(try_open(make_file("{}", 2, 3, 0), &self), -1);  /* S06 */
+    assert_int_equal(try_open(make_file("{}", 2, 3, 0), &self), -1); /* S06 */
     assert_error("cut off");
     static const char whole[] = "{" GOOD "}";
     for (size_t n = 2; n < sizeof whole - 1;
@@ -297,10 +293,8 @@ static void test_large(void **state)
         struct str name = { 0 };
         for (int k = 0; k < n; k++) str_add(&name, "n");
         str_addf(&s, "{\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", name.data);
-        if (n < 512)
-            accepted("name of 511 bytes", s.data, s.len, 1, 1);
-        else
-            rejected("name of 512 bytes", s.data, s.len, 1, "longer than 511");
+        if (n < 512) accepted("name of 511 bytes", s.data, s.len, 1, 1);
+        else rejected("name of 512 bytes", s.data, s.len, 1, "longer than 511");
         str_finish(&name);
         str_finish(&s);
     }
@@ -318,7 +312,7 @@ static void test_changed_file(void **state)
     (void)state;
     static const char json[] = "{" GOOD "}";
     static const long changes[] = { -1, 4096, -8 };
-    for (int i = 0; i < COUNT_OF(changes); i++) {  /* S36 */
+    for (int i = 0; i < COUNT_OF(changes); i++) { /* S36 */
         void *self;
         struct burin_tensor_info info;
         uint8_t bytes[8];
@@ -352,7 +346,7 @@ static void test_probe(void **state)
     assert_int_equal(loader->probe("folder", NULL, 0), 0);
 }
 
-/* ---- the exporter -------------------------------------------------------------------------- */
+/* ---- the exporter ---------------------------------------------------------------------------- */
 
 static struct burin_tensor_info tensor(const char *name, int dtype, int rank, int64_t a, int64_t b,
                                        uint64_t bytes)
@@ -367,15 +361,12 @@ static int export(const char *path, const struct burin_tensor_info *t, const voi
                   int n)
 {
     void *self;
-    if (exporter->begin(path, &self) != 0)
-        return -1;
+    if (exporter->begin(path, &self) != 0) return -1;
     int rc = exporter->meta(self, "modelspec.title", "a \"quoted\" \\ title\n\xc3\xa9");
-    for (int i = 0; i < n && rc == 0; i++)
-        rc = exporter->declare(self, &t[i]);
+    for (int i = 0; i < n && rc == 0; i++) rc = exporter->declare(self, &t[i]);
     for (int i = n - 1; i >= 0 && rc == 0; i--)
         rc = exporter->put(self, t[i].name, data[i], t[i].bytes);
-    if (rc == 0)
-        return exporter->finish(self);
+    if (rc == 0) return exporter->finish(self);
     exporter->abort(self);
     return -1;
 }
@@ -388,13 +379,13 @@ static void test_round_trip(void **state)
     uint16_t half[3] = { 0x3c00, 0x7bff, 0x8000 };
     int64_t steps = 12;
     const struct burin_tensor_info t[] = {
-        tensor("b.weight", BURIN_T_F32, 2, 2, 3, 24), tensor("half", BURIN_T_F16, 1, 3, 0, 6),
-        tensor("steps", BURIN_T_I64, 0, 0, 0, 8),     tensor("empty", BURIN_T_F32, 1, 0, 0, 0),
+        tensor("b.weight", BURIN_T_F32, 2, 2, 3, 24),     tensor("half", BURIN_T_F16, 1, 3, 0, 6),
+        tensor("steps", BURIN_T_I64, 0, 0, 0, 8),         tensor("empty", BURIN_T_F32, 1, 0, 0, 0),
         tensor("a \"name\"\\", BURIN_T_F32, 2, 3, 2, 24),
     };
     const void *const data[] = { weight, half, &steps, NULL, weight };
     static const char *const order[] = { "steps", "a \"name\"\\", "b.weight", "empty", "half" };
-    for (int pass = 0; pass < 2; pass++) {  /* the second replaces the first */
+    for (int pass = 0; pass < 2; pass++) { /* the second replaces the first */
         assert_int_equal(export(path, t, data, 5), 0);
         void *self;
         assert_int_equal(try_open(path, &self), 0);
@@ -405,8 +396,7 @@ static void test_round_trip(void **state)
             assert_string_equal(info.name, order[i]);
             int64_t size = info.dtype == BURIN_T_I64 ? 8 : info.dtype == BURIN_T_F32 ? 4 : 2;
             assert_int_equal((uintptr_t)info.mapped % (uintptr_t)size, 0);
-            if (strcmp(info.name, "b.weight") == 0)
-                assert_memory_equal(info.mapped, weight, 24);
+            if (strcmp(info.name, "b.weight") == 0) assert_memory_equal(info.mapped, weight, 24);
         }
         const char *key, *value;
         assert_int_equal(loader->meta(self, 0, &key, &value), 1);
@@ -417,14 +407,14 @@ static void test_round_trip(void **state)
     }
     struct str first = { 0 }, second = { 0 };
     assert_true(file_read(path, 1 << 20, &first));
-    assert_int_equal((first.data[0] & 7), 0);  /* the header's length keeps the data aligned */
+    assert_int_equal((first.data[0] & 7), 0); /* the header's length keeps the data aligned */
     assert_int_equal(export(path, t, data, 5), 0);
     assert_true(file_read(path, 1 << 20, &second));
     assert_int_equal(first.len, second.len);
     assert_memory_equal(first.data, second.data, first.len);
     str_finish(&first);
     str_finish(&second);
-    assert_int_equal(export(path, t, data, 0), 0);  /* a model without tensors */
+    assert_int_equal(export(path, t, data, 0), 0); /* a model without tensors */
     assert_int_equal(count_files(folder),
                      2); /* this file and case.safetensors: no temporary ones */
 }
@@ -438,7 +428,11 @@ static void test_non_finite(void **state)
     double d = -INFINITY;
     uint16_t f16[2] = { 0x3c00, 0x7c00 }, bf16[2] = { 0x7f80, 0 };
     uint8_t e4m3 = 0xff, e5m2 = 0x7c, fine = 0x7e;
-    const struct { int dtype; uint64_t n, bytes; const void *data; bool ok;
+    const struct {
+        int dtype;
+        uint64_t n, bytes;
+        const void *data;
+        bool ok;
     } cases[] = {
         { BURIN_T_F32, 2, 8, f, false },         { BURIN_T_F32, 2, 8, inf, false },
         { BURIN_T_F64, 1, 8, &d, false },        { BURIN_T_F16, 2, 4, f16, false },
@@ -450,13 +444,12 @@ static void test_non_finite(void **state)
         struct burin_tensor_info t =
             tensor("t", cases[i].dtype, 1, (int64_t)cases[i].n, 0, cases[i].bytes);
         assert_int_equal(export(path, &t, &cases[i].data, 1), cases[i].ok ? 0 : -1);
-        if (cases[i].ok)
-            continue;
+        if (cases[i].ok) continue;
         assert_error("NaN or an infinity");
         assert_error("\"t\"");
         struct str s = { 0 };
         assert_true(file_read(path, 100, &s));
-        assert_string_equal(s.data, "old");  /* a refused file leaves the old one */
+        assert_string_equal(s.data, "old"); /* a refused file leaves the old one */
         str_finish(&s);
     }
     unlink(path);
@@ -466,8 +459,7 @@ static void refused(const struct burin_tensor_info *t, int n, const char *says)
 {
     static const float zero[64];
     const void *data[8];
-    for (int i = 0; i < 8; i++)
-        data[i] = zero;
+    for (int i = 0; i < 8; i++) data[i] = zero;
     const char *path = in_folder(folder, "never.safetensors");
     assert_int_equal(export(path, t, data, n), -1);
     assert_error(says);
@@ -505,8 +497,13 @@ static void test_exporter_refusals(void **state)
     assert_int_equal(exporter->declare(self, t), 0);
     assert_int_equal(exporter->finish(self), -1);
     assert_error("never written");
-    static const struct { const char *name; uint64_t bytes; const char *says; } puts[] = {
-        { "b", 8, "never announced" }, { "a", 4, "another size" },
+    static const struct {
+        const char *name;
+        uint64_t bytes;
+        const char *says;
+    } puts[] = {
+        { "b", 8, "never announced" },
+        { "a", 4, "another size" },
     };
     for (int i = 0; i < COUNT_OF(puts); i++) {
         assert_int_equal(exporter->begin(path, &self), 0);
@@ -546,10 +543,10 @@ static void test_full_disk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_headers),       cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_large),         cmocka_unit_test(test_changed_file),
-        cmocka_unit_test(test_probe),         cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_non_finite),    cmocka_unit_test(test_exporter_refusals),
+        cmocka_unit_test(test_headers),    cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_large),      cmocka_unit_test(test_changed_file),
+        cmocka_unit_test(test_probe),      cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_non_finite), cmocka_unit_test(test_exporter_refusals),
         cmocka_unit_test(test_full_disk),
     };
     if (!plug_load(TEST_PLUGINS "/safetensors.so")) {

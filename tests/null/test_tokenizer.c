@@ -32,8 +32,7 @@ static int split(char *line, char **column, int most)
     while (n < most) {
         column[n++] = line;
         line = strchr(line, '\t');
-        if (!line)
-            break;
+        if (!line) break;
         *line++ = 0;
     }
     return n;
@@ -49,8 +48,7 @@ static int each_line(const char *file, int (*row)(char **column, int n), int *go
     assert_non_null(at);
     for (at++; *at;) {
         char *end = strchr(at, '\n'), *column[COLUMNS] = { 0 };
-        if (end)
-            *end = 0;
+        if (end) *end = 0;
         *good += row(column, split(at, column, COLUMNS));
         lines++;
         at = end ? end + 1 : at + strlen(at);
@@ -65,8 +63,7 @@ static bool same_ids(const char *expected, const int32_t *ids, int n)
     for (; *expected; i++) {
         char *end;
         long v = strtol(expected, &end, 10);
-        if (i >= n || ids[i] != v)
-            return false;
+        if (i >= n || ids[i] != v) return false;
         expected = *end ? end + 1 : end;
     }
     return i == n;
@@ -87,8 +84,7 @@ static int case_row(char **column, int n)
         if (count < 0 || !same_ids(expected, ids, count)) {
             print_error("case %s (%s) %s flavour %d: expected %s, got", column[0], column[1],
                         column[2], f, expected);
-            for (int i = 0; i < count; i++)
-                print_error(" %d", ids[i]);
+            for (int i = 0; i < count; i++) print_error(" %d", ids[i]);
             print_error("\n");
             good = false;
         }
@@ -113,8 +109,7 @@ static bool same_weights(const char *expected, const float *w, int n)
     for (; *expected; i++) {
         char *end;
         float v = strtof(expected, &end);
-        if (i >= n || fabsf(w[i] - v) > 1e-6f)
-            return false;
+        if (i >= n || fabsf(w[i] - v) > 1e-6f) return false;
         expected = *end ? end + 1 : end;
     }
     return i == n;
@@ -132,14 +127,11 @@ static int chunk_row(char **column, int n)
     float weights[3 * 77];
     bool ok = weighted ? tokenizer_chunks_weighted(text, bytes, flavour, length, pad, ids, weights)
                        : tokenizer_chunks(text, bytes, flavour, length, pad, ids);
-    for (char *c = column[5]; *c; c++)
-        *c = *c == '|' ? ',' : *c;
-    for (char *c = column[6]; *c; c++)
-        *c = *c == '|' ? ',' : *c;
+    for (char *c = column[5]; *c; c++) *c = *c == '|' ? ',' : *c;
+    for (char *c = column[6]; *c; c++) *c = *c == '|' ? ',' : *c;
     bool good = ok && same_ids(column[5], ids, chunks * 77) &&
                 (!weighted || same_weights(column[6], weights, chunks * 77));
-    if (!good)
-        print_error("chunks of %s, %s: %.80s\n", column[0], column[1], column[3]);
+    if (!good) print_error("chunks of %s, %s: %.80s\n", column[0], column[1], column[3]);
     mem_free(text);
     return good;
 }
@@ -202,8 +194,7 @@ static void test_left_alone(void **state)
         strcpy(text, texts[i]);
         int n = tokenizer_encode(text, strlen(text), TOKENIZER_HF, &clean);
         char *quote = strstr(text, "”");
-        if (quote)
-            strcpy(quote, "\"");
+        if (quote) strcpy(quote, "\"");
         int m = tokenizer_encode(text, strlen(text), TOKENIZER_PLAIN, &plain);
         assert_int_equal(n, m);
         assert_memory_equal(clean, plain, (size_t)n * sizeof *clean);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_torch.c - the torch loader: files that PyTorch wrote, and every class of bad pickle (K01 to K17). What is
- * wrong with the archive around them is in test_torch_zip.c. */
+ * test_torch.c - the torch loader: files that PyTorch wrote, and every class of bad pickle (K01 to
+ * K17). What is wrong with the archive around them is in test_torch_zip.c. */
 #include "torch_file.h"
 
 #include <fcntl.h>
@@ -12,8 +12,14 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-struct pickle_case { const char *name, *pickle; size_t n; const char *says; };
+struct pickle_case {
+    const char *name, *pickle;
+    size_t n;
+    const char *says;
+};
+/* clang-format off */
 #define CASE(name, pickle, says) { name, pickle, sizeof pickle - 1, says }
+/* clang-format on */
 
 static void refused_pickle(const char *what, const char *pickle, size_t n, const char *says)
 {
@@ -29,39 +35,55 @@ static void *accepted_pickle(const char *what, const char *pickle, size_t n)
     return accepted(what, &a);
 }
 
-/* ---- bad pickles ----------------------------------------------------------------------------------- */
+/* ---- bad pickles ----------------------------------------------------------------------------- */
 
 #define CALL(module, name, args) "c" module "\n" name "\n" args "R"
 #define TEXT1 "(X\4\0\0\0exitt"
 #define VIEW(offset, size, stride) DICT(KEY("a") TENSOR_OF(STORAGE, offset, size, stride))
-#define STORED(type, key, numel) DICT(KEY("a") TENSOR_OF(STORAGE_OF(type, key, numel), "K\0", "K\1\x85", "K\1\x85"))
+#define STORED(type, key, numel) \
+    DICT(KEY("a") TENSOR_OF(STORAGE_OF(type, key, numel), "K\0", "K\1\x85", "K\1\x85"))
 #define REBUILD(args) DICT(KEY("a") "ctorch._utils\n_rebuild_tensor_v2\n" args "R")
-#define V3(dtype)                                                                                  \
-    "ctorch._utils\n_rebuild_tensor_v3\n((X\7\0\0\0storagectorch.storage\nUntypedStorage\n" KEY("0") KEY("c")        \
+/* clang-format off */
+#define V3(dtype)                                                              \
+    "ctorch._utils\n_rebuild_tensor_v3\n"                                      \
+    "((X\7\0\0\0storagectorch.storage\nUntypedStorage\n" KEY("0") KEY("c")     \
     "K\30tQK\0K\3\x85K\1\x85\x89" NO_HOOKS dtype "tR"
+/* clang-format on */
 #define MOST "\xff\xff\xff\xff\xff\xff\xff\x7f"
-#define HALF "\0\0\0\0\1\0\0\0"     /* 2^32 */
+#define HALF "\0\0\0\0\1\0\0\0" /* 2^32 */
 
 static const struct pickle_case bad[] = {
     CASE("K01 os.system", BEGIN CALL("os", "system", TEXT1) ".", "call \"os.system\""),
-    CASE("K01 posix.system inside", DICT(KEY("a") CALL("posix", "system", TEXT1)), "call \"posix.system\""),
-    CASE("K01 eval", DICT(KEY("a") CALL("__builtin__", "eval", TEXT1)), "call \"__builtin__.eval\""),
-    CASE("K01 behind a good tensor", DICT(KEY("a") TENSOR KEY("b") CALL("builtins", "exec", TEXT1)), "builtins.exec"),
-    CASE("K01 near an allowed name", BEGIN CALL("torch._utils", "_rebuild_tensor_v22", ")") ".", "tensor_v22"),
-    CASE("K01 submodule of an allowed name", BEGIN CALL("torch", "_utils._rebuild_tensor_v2", ")") ".", "call"),
+    CASE("K01 posix.system inside", DICT(KEY("a") CALL("posix", "system", TEXT1)),
+         "call \"posix.system\""),
+    CASE("K01 eval", DICT(KEY("a") CALL("__builtin__", "eval", TEXT1)),
+         "call \"__builtin__.eval\""),
+    CASE("K01 behind a good tensor", DICT(KEY("a") TENSOR KEY("b") CALL("builtins", "exec", TEXT1)),
+         "builtins.exec"),
+    CASE("K01 near an allowed name", BEGIN CALL("torch._utils", "_rebuild_tensor_v22", ")") ".",
+         "tensor_v22"),
+    CASE("K01 submodule of an allowed name",
+         BEGIN CALL("torch", "_utils._rebuild_tensor_v2", ")") ".", "call"),
     CASE("K01 torch.load", BEGIN CALL("torch", "load", TEXT1) ".", "call \"torch.load\""),
     CASE("K01 instance", BEGIN "cos\nsystem\n)\x81.", "call \"os.system\""),
-    CASE("K01 instance of an allowed name", BEGIN "ccollections\nOrderedDict\n)\x81.", "collections.OrderedDict"),
+    CASE("K01 instance of an allowed name", BEGIN "ccollections\nOrderedDict\n)\x81.",
+         "collections.OrderedDict"),
     CASE("K01 INST", BEGIN "(X\2\0\0\0idios\nsystem\n.", "opcode 0x69"),
     CASE("K01 OBJ", BEGIN "(cos\nsystem\nX\2\0\0\0ido.", "opcode 0x6f"),
-    CASE("K01 NEWOBJ_EX", "\x80\4" "cos\nsystem\n)}\x92.", "opcode 0x92"),
+    CASE("K01 NEWOBJ_EX",
+         "\x80\4"
+         "cos\nsystem\n)}\x92.",
+         "opcode 0x92"),
     CASE("K01 setstate", BEGIN "cos\nsystem\n}b.", "call \"os.system\""),
-    CASE("K01 the result of a call is called", BEGIN CALL("_codecs", "encode", ")") ")R.", "no function"),
-    CASE("K01 control characters in the name", BEGIN CALL("os\x1b[2J", "system", ")") ".", "os?[2J.system"),
+    CASE("K01 the result of a call is called", BEGIN CALL("_codecs", "encode", ")") ")R.",
+         "no function"),
+    CASE("K01 control characters in the name", BEGIN CALL("os\x1b[2J", "system", ")") ".",
+         "os?[2J.system"),
     CASE("K01 a storage is called", BEGIN CALL("torch", "FloatStorage", ")") ".", "no function"),
     CASE("K01 a type is called", BEGIN CALL("torch", "uint16", ")") ".", "no function"),
     CASE("K01 EXT1", BEGIN "\x82\1.", "opcode 0x82"),
-    CASE("K02 memo", "\x80\4(\x8c\2os\x94\x8c\6system\x94h\0h\1\x93\x8c\2id\x85Rt.", "call \"os.system\""),
+    CASE("K02 memo", "\x80\4(\x8c\2os\x94\x8c\6system\x94h\0h\1\x93\x8c\2id\x85Rt.",
+         "call \"os.system\""),
     CASE("K02 no text", "\x80\4(K\1\x8c\6system\x93t.", "no text"),
     CASE("K03 list", REBUILD("](" STORAGE "K\0))\x89}e"), "no tuple"),
     CASE("K03 dict", REBUILD("}"), "no tuple"),
@@ -69,8 +91,10 @@ static const struct pickle_case bad[] = {
     CASE("K03 five", REBUILD("(" STORAGE "K\0))\x89t"), "wrong types"),
     CASE("K03 nine", REBUILD("(" STORAGE "K\0))\x89" NO_HOOKS "NNNt"), "wrong types"),
     CASE("K03 no storage", REBUILD("(K\1K\0))\x89" NO_HOOKS "t"), "wrong types"),
-    CASE("K03 a type for a storage", REBUILD("(ctorch\nFloatStorage\nK\0))\x89" NO_HOOKS "t"), "wrong types"),
-    CASE("K03 text for an offset", REBUILD("(" STORAGE KEY("0") "))\x89" NO_HOOKS "t"), "wrong types"),
+    CASE("K03 a type for a storage", REBUILD("(ctorch\nFloatStorage\nK\0))\x89" NO_HOOKS "t"),
+         "wrong types"),
+    CASE("K03 text for an offset", REBUILD("(" STORAGE KEY("0") "))\x89" NO_HOOKS "t"),
+         "wrong types"),
     CASE("K03 list for a size", REBUILD("(" STORAGE "K\0])\x89" NO_HOOKS "t"), "wrong types"),
     CASE("K03 number for a stride", REBUILD("(" STORAGE "K\0)K\1\x89" NO_HOOKS "t"), "wrong types"),
     CASE("K03 number for a flag", REBUILD("(" STORAGE "K\0))K\0" NO_HOOKS "t"), "wrong types"),
@@ -78,9 +102,11 @@ static const struct pickle_case bad[] = {
     CASE("K03 negated", REBUILD("(" STORAGE "K\0))\x89" NO_HOOKS "}" KEY("n") "\x88st"), "negated"),
     CASE("K03 text as a size", VIEW("K\0", KEY("x") "\x85", "K\1\x85"), "no integers"),
     CASE("K03 fewer strides", VIEW("K\0", "K\2K\3\x86", "K\1\x85"), "differ in number"),
-    CASE("K03 parameter of no tensor", DICT(KEY("a") CALL("torch._utils", "_rebuild_parameter", "(K\1\x89" NO_HOOKS "t")),
+    CASE("K03 parameter of no tensor",
+         DICT(KEY("a") CALL("torch._utils", "_rebuild_parameter", "(K\1\x89" NO_HOOKS "t")),
          "parameter"),
-    CASE("K03 OrderedDict of pairs", BEGIN CALL("collections", "OrderedDict", "(]t") ".", "fills a dictionary"),
+    CASE("K03 OrderedDict of pairs", BEGIN CALL("collections", "OrderedDict", "(]t") ".",
+         "fills a dictionary"),
     CASE("K04 list", BEGIN "](" KEY("a") "K\1u.", "no dictionary"),
     CASE("K04 tuple", BEGIN ")(" KEY("a") "K\1u.", "no dictionary"),
     CASE("K04 tensor", BEGIN TENSOR "(" KEY("a") "K\1u.", "no dictionary"),
@@ -94,42 +120,60 @@ static const struct pickle_case bad[] = {
     CASE("K05 one more", STORED("FloatStorage", "0", "K\7"), "promises"),
     CASE("K05 none", STORED("FloatStorage", "0", "K\0"), "promises"),
     CASE("K05 negative", STORED("FloatStorage", "0", "J\xff\xff\xff\xff"), "promises"),
-    CASE("K05 overflow to the size", STORED("FloatStorage", "0", LONG8("\6\0\0\0\0\0\0\x40")), "promises"),
+    CASE("K05 overflow to the size", STORED("FloatStorage", "0", LONG8("\6\0\0\0\0\0\0\x40")),
+         "promises"),
     CASE("K05 another type", STORED("HalfStorage", "0", "K\6"), "promises"),
     CASE("K05 not in the archive", STORED("FloatStorage", "1", "K\6"), "is missing"),
-    CASE("K05 path as a key", DICT(KEY("a") "(X\7\0\0\0storagectorch\nFloatStorage\nX\4\0\0\0../xX\3\0\0\0cpuK\6tQ"),
+    CASE("K05 path as a key",
+         DICT(KEY("a") "(X\7\0\0\0storagectorch\nFloatStorage\nX\4\0\0\0../xX\3\0\0\0cpuK\6tQ"),
          "is missing"),
-    CASE("K05 NUL in a key", DICT(KEY("a") "(X\7\0\0\0storagectorch\nFloatStorage\nX\2\0\0\0000\0X\3\0\0\0cpuK\6tQ"),
+    CASE("K05 NUL in a key",
+         DICT(KEY("a") "(X\7\0\0\0storagectorch\nFloatStorage\nX\2\0\0\0000\0X\3\0\0\0cpuK\6tQ"),
          "impossible name"),
-    CASE("K05 unknown type", STORED("ComplexFloatStorage", "0", "K\3"), "torch.ComplexFloatStorage"),
+    CASE("K05 unknown type", STORED("ComplexFloatStorage", "0", "K\3"),
+         "torch.ComplexFloatStorage"),
     CASE("K05 a function as a type", STORED("load", "0", "K\6"), "torch.load"),
-    CASE("K05 a number as a type", DICT(KEY("a") "(X\7\0\0\0storageK\1" KEY("0") KEY("c") "K\6tQ"), "unknown way"),
+    CASE("K05 a number as a type", DICT(KEY("a") "(X\7\0\0\0storageK\1" KEY("0") KEY("c") "K\6tQ"),
+         "unknown way"),
     CASE("K05 no tuple", BEGIN KEY("a") "Q.", "unknown way"),
     CASE("K05 module", BEGIN "(X\6\0\0\0moduleNNNNtQ.", "unknown way"),
-    CASE("K05 raw storage in a typed tensor", DICT(KEY("a") TENSOR_OF("(X\7\0\0\0storagectorch.storage\nUntypedStorage\n" KEY("0")
-         KEY("c") "K\30tQ", "K\0", "K\1\x85", "K\1\x85")), "wrong type"),
-    CASE("K05 unknown type of a raw storage", DICT(KEY("a") V3("ctorch\nquint8\n")), "type torch.quint8"),
+    CASE("K05 raw storage in a typed tensor",
+         DICT(KEY("a") TENSOR_OF("(X\7\0\0\0storagectorch.storage\nUntypedStorage\n" KEY("0")
+                                     KEY("c") "K\30tQ",
+                                 "K\0", "K\1\x85", "K\1\x85")),
+         "wrong type"),
+    CASE("K05 unknown type of a raw storage", DICT(KEY("a") V3("ctorch\nquint8\n")),
+         "type torch.quint8"),
     CASE("K05 no type of a raw storage", DICT(KEY("a") V3("N")), "wrong type"),
-    CASE("K06 offset and extent", VIEW("K\1", "K\2K\3\x86", "K\3K\1\x86"), "outside of its storage"),
+    CASE("K06 offset and extent", VIEW("K\1", "K\2K\3\x86", "K\3K\1\x86"),
+         "outside of its storage"),
     CASE("K06 offset", VIEW("K\7", "K\0\x85", "K\1\x85"), "outside of its storage"),
     CASE("K06 offset at the end", VIEW("K\6", "K\1\x85", "K\1\x85"), "outside of its storage"),
     CASE("K06 extent", VIEW("K\0", "K\7\x85", "K\1\x85"), "outside of its storage"),
     CASE("K06 scalar behind the end", VIEW("K\6", ")", ")"), "outside of its storage"),
     CASE("K06 stride", VIEW("K\0", "K\2\x85", "K\6\x85"), "outside of its storage"),
-    CASE("K06 negative offset", VIEW("J\xff\xff\xff\xff", "K\1\x85", "K\1\x85"), "outside of its storage"),
+    CASE("K06 negative offset", VIEW("J\xff\xff\xff\xff", "K\1\x85", "K\1\x85"),
+         "outside of its storage"),
     CASE("K06 huge offset", VIEW(LONG8(MOST), "K\1\x85", "K\1\x85"), "outside of its storage"),
     CASE("K07 negative stride", VIEW("K\5", "K\2\x85", "J\xff\xff\xff\xff\x85"), "negative"),
     CASE("K07 stride 0", VIEW("K\0", "K\2K\3\x86", "K\0K\1\x86"), "share memory"),
     CASE("K07 overlapping strides", VIEW("K\0", "K\2K\3\x86", "K\2K\1\x86"), "share memory"),
     CASE("K07 equal strides", VIEW("K\0", "K\2K\2\x86", "K\1K\1\x86"), "share memory"),
     CASE("K07 huge stride", VIEW("K\0", "K\2\x85", LONG8(MOST) "\x85"), "outside of its storage"),
-    CASE("K07 stride overflow", VIEW("K\0", "K\3\x85", LONG8(MOST) "\x85"), "outside of its storage"),
-    CASE("K07 stride overflow past 2^64", VIEW("K\0", "K\5\x85", LONG8(MOST) "\x85"), "share memory"),
-    CASE("K08 product", VIEW("K\0", LONG8(HALF) LONG8(HALF) "\x86", "K\1K\1\x86"), "size is impossible"),
-    CASE("K08 product with a 0", VIEW("K\0", LONG8(HALF) LONG8(HALF) "K\0\x87", "K\1K\1K\1\x87"), "size is impossible"),
-    CASE("K08 2^63 bytes", VIEW("K\0", LONG8("\0\0\0\0\0\0\0\x20") "\x85", "K\1\x85"), "size is impossible"),
+    CASE("K07 stride overflow", VIEW("K\0", "K\3\x85", LONG8(MOST) "\x85"),
+         "outside of its storage"),
+    CASE("K07 stride overflow past 2^64", VIEW("K\0", "K\5\x85", LONG8(MOST) "\x85"),
+         "share memory"),
+    CASE("K08 product", VIEW("K\0", LONG8(HALF) LONG8(HALF) "\x86", "K\1K\1\x86"),
+         "size is impossible"),
+    CASE("K08 product with a 0", VIEW("K\0", LONG8(HALF) LONG8(HALF) "K\0\x87", "K\1K\1K\1\x87"),
+         "size is impossible"),
+    CASE("K08 2^63 bytes", VIEW("K\0", LONG8("\0\0\0\0\0\0\0\x20") "\x85", "K\1\x85"),
+         "size is impossible"),
     CASE("K08 negative", VIEW("K\0", "J\xff\xff\xff\xff\x85", "K\1\x85"), "negative"),
-    CASE("K08 rank 9", VIEW("K\0", "(K\1K\1K\1K\1K\1K\1K\1K\1K\1t", "(K\1K\1K\1K\1K\1K\1K\1K\1K\1t"), "9 dimensions"),
+    CASE("K08 rank 9",
+         VIEW("K\0", "(K\1K\1K\1K\1K\1K\1K\1K\1K\1t", "(K\1K\1K\1K\1K\1K\1K\1K\1K\1t"),
+         "9 dimensions"),
     CASE("K09 index 2^32 - 1", BEGIN "}r\xff\xff\xff\xff.", "too large"),
     CASE("K09 index beyond the opcodes", BEGIN "}q\2.", "too large"),
     CASE("K09 undefined", BEGIN "h\0.", "never remembered"),
@@ -183,9 +227,11 @@ static void test_bad(void **state)
     (void)state;
     for (int i = 0; i < COUNT_OF(bad); i++)
         refused_pickle(bad[i].name, bad[i].pickle, bad[i].n, bad[i].says);
-    static const char good[] =   /* K10: cut at every place */
-        "\x80\4\x95\1\0\0\0\0\0\0\0}\x94(" KEY("a") TENSOR KEY("b") "(](K\1M\2\1J\1\0\0\0e\x8a\2\1\1G\0\0\0\0\0\0\0\0"
-        "\x8c\1c\x8d\1\0\0\0\0\0\0\0c\x93h\0\x88Nr\2\0\0\0j\2\0\0\0\x86t" "cos\nsystem\n" NO_HOOKS "u.";
+    static const char good[] = /* K10: cut at every place */
+        "\x80\4\x95\1\0\0\0\0\0\0\0}\x94(" KEY("a")
+            TENSOR KEY("b") "(](K\1M\2\1J\1\0\0\0e\x8a\2\1\1G\0\0\0\0\0\0\0\0"
+                            "\x8c\1c\x8d\1\0\0\0\0\0\0\0c\x93h\0\x88Nr\2\0\0\0j\2\0\0\0\x86t"
+                            "cos\nsystem\n" NO_HOOKS "u.";
     for (size_t n = 0; n < sizeof good - 1; n++)
         refused_pickle("a pickle that is cut off", good, n, "data.pkl");
     refused_pickle("the same as a whole", good, sizeof good - 1, "contains itself");
@@ -201,7 +247,7 @@ static void test_large(void **state)
 {
     (void)state;
     struct str s = { 0 };
-    str_add_bytes(&s, BEGIN, 2);   /* K11 */
+    str_add_bytes(&s, BEGIN, 2); /* K11 */
     repeat(&s, "(", 1, 2000000);
     refused_pickle("K11 marks", s.data, s.len, "nested too deeply");
     str_finish(&s);
@@ -210,16 +256,15 @@ static void test_large(void **state)
     str_add(&s, ".");
     refused_pickle("K11 tuples", s.data, s.len, "nested more than 64 deep");
     str_finish(&s);
-    for (int depth = 63; depth <= 64; depth++) {   /* 62 dictionaries in the first one, or one too many */
+    /* 62 dictionaries in the first one, or one too many */
+    for (int depth = 63; depth <= 64; depth++) {
         str_add_bytes(&s, BEGIN "}", 3);
         for (int i = 1; i < depth; i++) str_add_bytes(&s, KEY("d") "}", 7);
         str_add_bytes(&s, KEY("a") "]", 7);
         repeat(&s, "s", 1, depth);
         str_add(&s, ".");
-        if (depth == 63)
-            loader->close(accepted_pickle("nested 64 deep", s.data, s.len));
-        else
-            refused_pickle("nested 65 deep", s.data, s.len, "nested more than 64 deep");
+        if (depth == 63) loader->close(accepted_pickle("nested 64 deep", s.data, s.len));
+        else refused_pickle("nested 65 deep", s.data, s.len, "nested more than 64 deep");
         str_finish(&s);
     }
     str_add_bytes(&s, BEGIN "}(", 4);
@@ -233,13 +278,12 @@ static void test_large(void **state)
         put(&s, n, 4);
         repeat(&s, "n", 1, (int)n);
         str_add_bytes(&s, TENSOR "s.", sizeof(TENSOR "s.") - 1);
-        if (n == 511)
-            loader->close(accepted_pickle("name of 511 bytes", s.data, s.len));
-        else
-            refused_pickle("name of 512 bytes", s.data, s.len, "longer than 511");
+        if (n == 511) loader->close(accepted_pickle("name of 511 bytes", s.data, s.len));
+        else refused_pickle("name of 512 bytes", s.data, s.len, "longer than 511");
         str_finish(&s);
     }
-    str_add_bytes(&s, BEGIN "}(" KEY("a") TENSOR "q\0", sizeof(BEGIN "}(" KEY("a") TENSOR "q\0") - 1);
+    str_add_bytes(&s, BEGIN "}(" KEY("a") TENSOR "q\0",
+                  sizeof(BEGIN "}(" KEY("a") TENSOR "q\0") - 1);
     for (int i = 0; i < 200000; i++) {
         str_addf(&s, "X\x06%c%c%c%06d", 0, 0, 0, i);
         str_add_bytes(&s, "h\0", 2);
@@ -269,7 +313,7 @@ static void test_large(void **state)
     str_finish(&s);
 }
 
-/* ---- good pickles ---------------------------------------------------------------------------------- */
+/* ---- good pickles ---------------------------------------------------------------------------- */
 
 /* Tensor i has this name and these values, read in both ways where it is mapped. */
 static void holds(void *self, int64_t i, const char *name, const float *values, int n)
@@ -282,8 +326,7 @@ static void holds(void *self, int64_t i, const char *name, const float *values, 
     assert_int_equal(info.bytes, (size_t)n * 4);
     assert_int_equal(loader->read(self, i, read, info.bytes), 0);
     assert_memory_equal(read, values, (size_t)n * 4);
-    if (info.mapped)
-        assert_memory_equal(info.mapped, values, (size_t)n * 4);
+    if (info.mapped) assert_memory_equal(info.mapped, values, (size_t)n * 4);
 }
 
 static bool is_mapped(void *self, int64_t i)
@@ -296,30 +339,47 @@ static bool is_mapped(void *self, int64_t i)
 static void test_good(void **state)
 {
     (void)state;
-    static const struct { const char *name, *pickle; size_t n; int64_t count; } good[] = {
+    static const struct {
+        const char *name, *pickle;
+        size_t n;
+        int64_t count;
+    } good[] = {
 #define FINE(name, pickle, count) { name, pickle, sizeof pickle - 1, count }
         FINE("plain", GOOD, 1),
         FINE("K14 shared storage", DICT(KEY("a") TENSOR KEY("b") TENSOR), 2),
         FINE("K14 shared tensor", DICT(KEY("a") TENSOR "q\0" KEY("b") "h\0"), 2),
         FINE("K14 shared list", DICT(KEY("a") "]q\0" KEY("b") "h\0"), 0),
-        FINE("K15 state of an OrderedDict", BEGIN NO_HOOKS KEY("a") TENSOR "s}X\11\0\0\0_metadataNsb.", 1),
+        FINE("K15 state of an OrderedDict",
+             BEGIN NO_HOOKS KEY("a") TENSOR "s}X\11\0\0\0_metadataNsb.", 1),
         FINE("K17 a second pickle", GOOD BEGIN CALL("os", "system", TEXT1) ".", 1),
         FINE("K12 LONG1 of 8 bytes", DICT(KEY("a") LONG8(MOST)), 0),
         FINE("K12 LONG1 of none", DICT(KEY("a") "\x8a\0"), 0),
-        FINE("K02 allowed names from the memo", "\x80\4}\x8c\1a\x8c\13collections\x94\x8c\13OrderedDict\x94\x93)Rs.", 0),
-        FINE("an unknown class that is not called", DICT(KEY("a") TENSOR KEY("c") "}cpl.callbacks\nEarlyStopping\n}s"), 1),
-        FINE("numbers of numpy", DICT(KEY("a") TENSOR KEY("s") CALL("numpy.core.multiarray", "scalar",
-             "(" CALL("numpy", "dtype", "(X\2\0\0\0f8K\0K\1t") "(K\3" KEY("<") "NNNtb"
-             CALL("_codecs", "encode", "(" KEY("x") "X\6\0\0\0latin1t") "t")), 1),
-        FINE("parameter", DICT(KEY("a") CALL("torch._utils", "_rebuild_parameter", "(" TENSOR "\x88" NO_HOOKS "t")), 1),
+        FINE("K02 allowed names from the memo",
+             "\x80\4}\x8c\1a\x8c\13collections\x94\x8c\13OrderedDict\x94\x93)Rs.", 0),
+        FINE("an unknown class that is not called",
+             DICT(KEY("a") TENSOR KEY("c") "}cpl.callbacks\nEarlyStopping\n}s"), 1),
+        FINE("numbers of numpy",
+             DICT(KEY("a") TENSOR KEY("s") CALL(
+                 "numpy.core.multiarray", "scalar",
+                 "(" CALL("numpy", "dtype", "(X\2\0\0\0f8K\0K\1t") "(K\3" KEY("<") "NNNtb" CALL(
+                     "_codecs", "encode", "(" KEY("x") "X\6\0\0\0latin1t") "t")),
+             1),
+        FINE("parameter",
+             DICT(KEY("a")
+                      CALL("torch._utils", "_rebuild_parameter", "(" TENSOR "\x88" NO_HOOKS "t")),
+             1),
         FINE("raw storage with a type", DICT(KEY("a") V3("ctorch\nuint64\n")), 1),
         FINE("metadata None", REBUILD("(" STORAGE "K\0))\x89" NO_HOOKS "Nt"), 1),
         FINE("scalar", VIEW("K\5", ")", ")"), 1),
         FINE("rank 8", VIEW("K\0", "(K\1K\1K\1K\1K\1K\1K\1K\1t", "(K\1K\1K\1K\1K\1K\1K\1K\1t"), 1),
         FINE("no elements, at the end", VIEW("K\6", "K\0\x85", "K\1\x85"), 1),
-        FINE("stride of a dimension of 1", VIEW("K\0", "K\1K\6\x86", "J\xff\xff\xff\x7fK\1\x86"), 1),
+        FINE("stride of a dimension of 1", VIEW("K\0", "K\1K\6\x86", "J\xff\xff\xff\x7fK\1\x86"),
+             1),
         FINE("protocol 5", "\x80\5\x95\1\0\0\0\0\0\0\0}.", 0),
-        FINE("lists and numbers beside tensors", DICT(KEY("a") TENSOR KEY("l") "](K\1NG\0\0\0\0\0\0\0\0e" "K\1" TENSOR), 1),
+        FINE("lists and numbers beside tensors",
+             DICT(KEY("a") TENSOR KEY("l") "](K\1NG\0\0\0\0\0\0\0\0e"
+                                           "K\1" TENSOR),
+             1),
     };
     for (int i = 0; i < COUNT_OF(good); i++) {
         void *self = accepted_pickle(good[i].name, good[i].pickle, good[i].n);
@@ -331,8 +391,7 @@ static void test_good(void **state)
         for (int64_t k = 0; k < good[i].count; k++) {
             assert_int_equal(loader->info(self, k, &info), 0);
             assert_int_equal(loader->read(self, k, bytes, info.bytes), 0);
-            if (info.bytes)
-                assert_memory_equal(info.mapped, bytes, info.bytes);
+            if (info.bytes) assert_memory_equal(info.mapped, bytes, info.bytes);
         }
         loader->close(self);
     }
@@ -342,12 +401,12 @@ static void test_views(void **state)
 {
     (void)state;
     static const char pickle[] =
-        DICT(KEY("a") TENSOR                                                    /* all */
-             KEY("b") TENSOR_OF(STORAGE, "K\2", "K\3\x85", "K\1\x85")             /* a piece */
-             KEY("c") TENSOR_OF(STORAGE, "K\0", "K\3K\2\x86", "K\1K\3\x86")       /* transposed */
-             KEY("d") TENSOR_OF(STORAGE, "K\1", "K\2\x85", "K\3\x85"));           /* a column */
-    static const float piece[] = { 3.5f, 0, 1e30f }, transposed[] = { 1, 0, -2, 1e30f, 3.5f, -0.25f },
-                       column[] = { -2, 1e30f };
+        DICT(KEY("a") TENSOR                                                /* all */
+                 KEY("b") TENSOR_OF(STORAGE, "K\2", "K\3\x85", "K\1\x85")   /* a piece */
+             KEY("c") TENSOR_OF(STORAGE, "K\0", "K\3K\2\x86", "K\1K\3\x86") /* transposed */
+             KEY("d") TENSOR_OF(STORAGE, "K\1", "K\2\x85", "K\3\x85"));     /* a column */
+    static const float piece[] = { 3.5f, 0, 1e30f },
+                       transposed[] = { 1, 0, -2, 1e30f, 3.5f, -0.25f }, column[] = { -2, 1e30f };
     void *self = accepted_pickle("views", pickle, sizeof pickle - 1);
     holds(self, 0, "a", six_floats, 6);
     holds(self, 1, "b", piece, 3);
@@ -365,16 +424,24 @@ static void test_views(void **state)
     loader->close(self);
 }
 
-/* state_dict is unwrapped, scalars beside it are metadata; without one, dictionaries give names with points. */
+/* state_dict is unwrapped, scalars beside it are metadata; without one,
+ * dictionaries give names with points. */
 static void test_names(void **state)
 {
     (void)state;
+    /* clang-format off */
     static const char wrapped[] =
-        DICT("X\12\0\0\0state_dict" "}" KEY("w") TENSOR "s" KEY("e") "M\x10\x27" KEY("f") "G\x3f\xd0\0\0\0\0\0\0"
-             KEY("y") "\x88" KEY("v") "X\5\0\0\0" "1.4.2" KEY("o") "}" KEY("x") TENSOR "s" KEY("n") "N" "K\1K\2"
-             KEY("c") KEY("\xff"));
-    static const struct { const char *key, *value; } meta[] = {
-        { "e", "10000" }, { "f", "0.25" }, { "y", "true" }, { "v", "1.4.2" },
+        DICT("X\12\0\0\0state_dict" "}" KEY("w") TENSOR "s" KEY("e") "M\x10\x27"
+             KEY("f") "G\x3f\xd0\0\0\0\0\0\0" KEY("y") "\x88" KEY("v") "X\5\0\0\0" "1.4.2"
+             KEY("o") "}" KEY("x") TENSOR "s" KEY("n") "N" "K\1K\2" KEY("c") KEY("\xff"));
+    /* clang-format on */
+    static const struct {
+        const char *key, *value;
+    } meta[] = {
+        { "e", "10000" },
+        { "f", "0.25" },
+        { "y", "true" },
+        { "v", "1.4.2" },
     };
     void *self = accepted_pickle("wrapped", wrapped, sizeof wrapped - 1);
     const char *key, *value;
@@ -388,7 +455,8 @@ static void test_names(void **state)
     assert_int_equal(loader->meta(self, COUNT_OF(meta), &key, &value), 0);
     assert_int_equal(loader->meta(self, -1, &key, &value), 0);
     loader->close(self);
-    static const char nested[] = DICT(KEY("z") TENSOR KEY("p") "}(" KEY("*") TENSOR KEY("d") "}" KEY("w") TENSOR "su");
+    static const char nested[] =
+        DICT(KEY("z") TENSOR KEY("p") "}(" KEY("*") TENSOR KEY("d") "}" KEY("w") TENSOR "su");
     self = accepted_pickle("nested", nested, sizeof nested - 1);
     assert_int_equal(loader->count(self), 3);
     holds(self, 0, "p.*", six_floats, 6);
@@ -397,36 +465,42 @@ static void test_names(void **state)
     loader->close(self);
 }
 
-/* ---- nothing is run ---------------------------------------------------------------------------------- */
+/* ---- nothing is run -------------------------------------------------------------------------- */
 
-/* From here on the process may open files for reading, read them and use memory; any other system call kills it. */
+/* From here on the process may open files for reading, read them and use memory;
+ * any other system call kills it. */
 static bool lock_in(void)
 {
     static const int allowed[] = {
-        SYS_newfstatat, SYS_fstat, SYS_pread64, SYS_read, SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise,
-        SYS_brk, SYS_close, SYS_exit_group, SYS_futex, SYS_sched_yield,
-        SYS_sigaltstack,   /* the sanitizers', on the way out */
+        SYS_newfstatat, SYS_fstat,       SYS_pread64,     SYS_read, SYS_mmap,  SYS_munmap,
+        SYS_mremap,     SYS_mprotect,    SYS_madvise,     SYS_brk,  SYS_close, SYS_exit_group,
+        SYS_futex,      SYS_sched_yield, SYS_sigaltstack, /* the sanitizers', on the way out */
     };
     struct sock_filter f[2 * COUNT_OF(allowed) + 6] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
     };
     int n = 1;
     for (int i = 0; i < COUNT_OF(allowed); i++) {
-        f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)allowed[i], 0, 1);
+        f[n++] =
+            (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)allowed[i], 0, 1);
         f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     }
     f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 3);
-    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2]));
-    f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_WRONLY | O_RDWR | O_CREAT, 1, 0);
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                                          offsetof(struct seccomp_data, args[2]));
+    f[n++] =
+        (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_WRONLY | O_RDWR | O_CREAT, 1, 0);
     f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
     struct sock_fprog program = { .len = (unsigned short)n, .filter = f };
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
 enum { ACCEPTED = 10, REFUSED, UNABLE, LEFT = 100 };
 
-/* Opens and reads the file in a child that can do nothing else; afterwards `extra` may try to get out. */
+/* Opens and reads the file in a child that can do nothing else;
+ * afterwards `extra` may try to get out. */
 static int in_jail(const char *path, const char *says, bool extra)
 {
     pid_t child = fork();
@@ -434,12 +508,9 @@ static int in_jail(const char *path, const char *says, bool extra)
         void *self;
         char bytes[64];
         struct burin_tensor_info info;
-        if (!lock_in())
-            _exit(UNABLE);
-        if (extra)
-            _exit(mkdir("/nowhere/at/all", 0777) + LEFT);
-        if (try_open(path, &self) != 0)
-            _exit(strstr(burin_error(), says) ? REFUSED : LEFT);
+        if (!lock_in()) _exit(UNABLE);
+        if (extra) _exit(mkdir("/nowhere/at/all", 0777) + LEFT);
+        if (try_open(path, &self) != 0) _exit(strstr(burin_error(), says) ? REFUSED : LEFT);
         for (int64_t i = 0; i < loader->count(self); i++)
             if (loader->info(self, i, &info) != 0 || loader->read(self, i, bytes, info.bytes) != 0)
                 _exit(LEFT);
@@ -457,13 +528,13 @@ static void test_runs_nothing(void **state)
     struct archive a;
     char command[4200];
     snprintf(command, sizeof command, "touch %s", in_folder(folder, "pwned"));
-    static const char *const ways[] = { "cos\nsystem\n", "cposix\nsystem\n", "csubprocess\ngetoutput\n",
-                                        "\x8c\2os\x8c\6system\x93" };
+    static const char *const ways[] = { "cos\nsystem\n", "cposix\nsystem\n",
+                                        "csubprocess\ngetoutput\n", "\x8c\2os\x8c\6system\x93" };
     for (int i = 0; i < COUNT_OF(ways); i++)
         for (int inside = 0; inside < 2; inside++) {
             struct str s = { 0 };
             str_add_bytes(&s, "\x80\4}(", 4);
-            if (inside)   /* behind a tensor, so that much of the file was accepted before */
+            if (inside) /* behind a tensor, so that much of the file was accepted before */
                 str_add_bytes(&s, KEY("a") TENSOR, sizeof(KEY("a") TENSOR) - 1);
             str_add_bytes(&s, KEY("b"), sizeof(KEY("b")) - 1);
             str_add(&s, ways[i]);
@@ -481,15 +552,16 @@ static void test_runs_nothing(void **state)
     pack_pickle(&a, GOOD, sizeof(GOOD) - 1);
     const char *path = write_archive(&a);
     assert_int_equal(in_jail(path, "", false), ACCEPTED);
-    assert_int_equal(in_jail(path, "", true), -SIGSYS);   /* the jail holds */
+    assert_int_equal(in_jail(path, "", true), -SIGSYS); /* the jail holds */
 }
 
-/* ---- files that PyTorch wrote -------------------------------------------------------------------------- */
+/* ---- files that PyTorch wrote ---------------------------------------------------------------- */
 
 /* Every tensor of the safetensors file, bit for bit, and no other. */
 static void same_tensors(const char *torch, const char *safetensors)
 {
-    const struct burin_loader *by_torch = plug_loader_for(torch), *plain = plug_loader_for(safetensors);
+    const struct burin_loader *by_torch = plug_loader_for(torch),
+                              *plain = plug_loader_for(safetensors);
     void *a, *b;
     assert_ptr_equal(by_torch, loader);
     assert_ptr_not_equal(plain, loader);
@@ -509,10 +581,8 @@ static void same_tensors(const char *torch, const char *safetensors)
         assert_int_equal(x.bytes, y.bytes);
         assert_true(x.bytes <= sizeof bytes);
         assert_int_equal(loader->read(a, k, bytes, x.bytes), 0);
-        if (x.bytes)
-            assert_memory_equal(bytes, y.mapped, x.bytes);
-        if (x.mapped)
-            assert_memory_equal(x.mapped, y.mapped, x.bytes);
+        if (x.bytes) assert_memory_equal(bytes, y.mapped, x.bytes);
+        if (x.mapped) assert_memory_equal(x.mapped, y.mapped, x.bytes);
     }
     loader->close(a);
     plain->close(b);
@@ -549,12 +619,15 @@ static void test_files_of_torch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bad),   cmocka_unit_test(test_large),        cmocka_unit_test(test_good),
-        cmocka_unit_test(test_views), cmocka_unit_test(test_names),        cmocka_unit_test(test_runs_nothing),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_good),
+        cmocka_unit_test(test_views),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_runs_nothing),
         cmocka_unit_test(test_files_of_torch),
     };
-    if (!use_plugin())
-        return 1;
+    if (!use_plugin()) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove_folder(folder);
     return failed;

@@ -9,11 +9,11 @@
 
 /* ---- pickles: pieces of text, to be put together --------------------------------------------- */
 
-#define STORAGE_OF(type, key, numel)                                                               \
+#define STORAGE_OF(type, key, numel) \
     "(X\7\0\0\0storagectorch\n" type "\nX\1\0\0\0" key "X\3\0\0\0cpu" numel "tQ"
 #define STORAGE STORAGE_OF("FloatStorage", "0", "K\6")
 #define NO_HOOKS "ccollections\nOrderedDict\n)R"
-#define TENSOR_OF(storage, offset, size, stride)                                                   \
+#define TENSOR_OF(storage, offset, size, stride) \
     "ctorch._utils\n_rebuild_tensor_v2\n(" storage offset size stride "\x89" NO_HOOKS "tR"
 /* (2, 3), the whole storage */
 #define TENSOR TENSOR_OF(STORAGE, "K\0", "K\2K\3\x86", "K\3K\1\x86")
@@ -34,20 +34,18 @@ struct member {
 #define MEMBERS_MAX 8
 struct archive {
     struct str s;
-    size_t local[MEMBERS_MAX], data[MEMBERS_MAX], central[MEMBERS_MAX];   /* of the first members */
+    size_t local[MEMBERS_MAX], data[MEMBERS_MAX], central[MEMBERS_MAX]; /* of the first members */
     size_t directory, end64, locator, end;
 };
 
 static inline void put(struct str *s, uint64_t value, int bytes)
 {
-    for (; bytes > 0; bytes--, value >>= 8)
-        str_add_bytes(s, &(char){ (char)value }, 1);
+    for (; bytes > 0; bytes--, value >>= 8) str_add_bytes(s, &(char){ (char)value }, 1);
 }
 
 static inline void set(struct archive *a, size_t at, uint64_t value, int bytes)
 {
-    for (int i = 0; i < bytes; i++)
-        a->s.data[at + (size_t)i] = (char)(value >> 8 * i);
+    for (int i = 0; i < bytes; i++) a->s.data[at + (size_t)i] = (char)(value >> 8 * i);
 }
 
 static inline uint32_t crc32_of(const void *data, size_t n)
@@ -56,8 +54,7 @@ static inline uint32_t crc32_of(const void *data, size_t n)
     uint32_t crc = ~0u;
     for (size_t i = 0; i < n; i++) {
         crc ^= b[i];
-        for (int k = 0; k < 8; k++)
-            crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
+        for (int k = 0; k < 8; k++) crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
     }
     return ~crc;
 }
@@ -76,7 +73,7 @@ static inline void pack(struct archive *a, const struct member *m, int n, bool a
         if (i < MEMBERS_MAX) {
             a->local[i] = local;
             a->data[i] = local + 30 + name + pad;
-            a->central[i] = directory.len;   /* made absolute below */
+            a->central[i] = directory.len; /* made absolute below */
         }
         put(&a->s, 0x04034b50, 4), put(&a->s, 0, 2), put(&a->s, (uint64_t)flags, 2),
             put(&a->s, 0, 6);
@@ -100,10 +97,8 @@ static inline void pack(struct archive *a, const struct member *m, int n, bool a
         str_add_bytes(&directory, m[i].name, name);
     }
     a->directory = a->s.len;
-    for (int i = 0; i < n && i < MEMBERS_MAX; i++)
-        a->central[i] += a->directory;
-    if (directory.len)
-        str_add_bytes(&a->s, directory.data, directory.len);
+    for (int i = 0; i < n && i < MEMBERS_MAX; i++) a->central[i] += a->directory;
+    if (directory.len) str_add_bytes(&a->s, directory.data, directory.len);
     a->end64 = a->s.len;
     if (as_torch || n > 0xffff) {
         put(&a->s, 0x06064b50, 4), put(&a->s, 44, 8), put(&a->s, 0x2d031e, 4), put(&a->s, 0, 8);
@@ -159,8 +154,7 @@ static inline void refused(const char *what, struct archive *a, const char *says
         print_error("%s was accepted\n", what);
         _fail(__FILE__, __LINE__);
     }
-    if (!strstr(burin_error(), says))
-        print_error("%s: ", what);
+    if (!strstr(burin_error(), says)) print_error("%s: ", what);
     assert_error("case.ckpt");
     assert_error(says);
 }

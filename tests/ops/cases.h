@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * cases.h - graphs of one op each, at least one per row of ops.def: odd sizes, dims of 1, several batches, and sizes
- * that take the kernels' fast paths. The first case of a row runs in more types than the others. Rows without a case
- * must occur in the gradient of one. */
+ * cases.h - graphs of one op each, at least one per row of ops.def: odd sizes, dims of 1, several
+ * batches, and sizes that take the kernels' fast paths. The first case of a row runs in more types
+ * than the others. Rows without a case must occur in the gradient of one. */
 #ifndef CASES_H
 #define CASES_H
 
@@ -10,19 +10,22 @@
 struct op_case {
     enum op_code op;
     burin_shape in[BURIN_MAX_INPUTS];
-    double at[BURIN_MAX_ATTRS];     /* all attributes, no defaults */
+    double at[BURIN_MAX_ATTRS]; /* all attributes, no defaults */
     burin_shape to;
-    double low, high;               /* range of the inputs; 0, 0 = [-1, 1) */
-    int ids, ids_input;             /* input ids_input holds whole numbers below ids */
-    burin_dtype dtype;              /* of the result; 0 = the op's own choice */
-    uint64_t max_range;             /* bytes per binding, to have long vectors done in pieces; 0 = the device's own */
-    bool forward_only;              /* its gradient's kernels take seconds to compile, or do not fit max_range */
-    bool int8;                      /* input 1 is a frozen weight in 8 bits */
-    double loose;                   /* factor on the tolerance, where the formula itself loses digits */
+    double low, high;   /* range of the inputs; 0, 0 = [-1, 1) */
+    int ids, ids_input; /* input ids_input holds whole numbers below ids */
+    burin_dtype dtype;  /* of the result; 0 = the op's own choice */
+    /* Bytes per binding, to have long vectors done in pieces; 0 = the device's own */
+    uint64_t max_range;
+    bool forward_only; /* its gradient's kernels take seconds to compile, or do not fit max_range */
+    bool int8;         /* input 1 is a frozen weight in 8 bits */
+    double loose;      /* factor on the tolerance, where the formula itself loses digits */
 };
 
+/* clang-format off */
 #define CONTROL_SHAPE { 1, { 24 } }
 #define AMP_SHAPE { 1, { 8 } }
+/* clang-format on */
 
 static const struct op_case op_cases[] = {
     { .op = OP_neg, .in = { { 2, { 3, 5 } } } },
@@ -50,11 +53,15 @@ static const struct op_case op_cases[] = {
 
     { .op = OP_add, .in = { { 3, { 2, 3, 5 } }, { 1, { 5 } } } },
     { .op = OP_add, .in = { { 0 }, { 2, { 2, 6 } } } },
-    { .op = OP_add, .in = { { 1, { 3000 } }, { 0 } }, .max_range = 4100, .forward_only = true },  /* in pieces */
+    /* In pieces */
+    { .op = OP_add, .in = { { 1, { 3000 } }, { 0 } }, .max_range = 4100, .forward_only = true },
     { .op = OP_sub, .in = { { 2, { 3, 1 } }, { 3, { 2, 1, 8 } } } },
     { .op = OP_mul, .in = { { 4, { 2, 3, 4, 8 } }, { 4, { 2, 1, 1, 8 } } } },
     { .op = OP_mul, .in = { { 4, { 3, 2, 4, 8 } }, { 4, { 3, 1, 1, 1 } } } },
-    { .op = OP_mul, .in = { { 1, { 3000 } }, { 1, { 3000 } } }, .max_range = 4100, .forward_only = true },
+    { .op = OP_mul,
+      .in = { { 1, { 3000 } }, { 1, { 3000 } } },
+      .max_range = 4100,
+      .forward_only = true },
     { .op = OP_div, .in = { { 2, { 3, 5 } }, { 2, { 3, 1 } } }, .low = 0.5, .high = 2 },
     { .op = OP_minimum, .in = { { 2, { 3, 8 } }, { 1, { 8 } } } },
     { .op = OP_maximum, .in = { { 1, { 8 } }, { 2, { 3, 8 } } } },
@@ -80,9 +87,22 @@ static const struct op_case op_cases[] = {
     { .op = OP_upsample_grad, .in = { { 4, { 2, 7, 9, 3 } } }, .at = { 3, 4 } },
     { .op = OP_embedding, .in = { { 2, { 50, 12 } }, { 2, { 2, 7 } } }, .ids = 50, .ids_input = 1 },
     { .op = OP_embedding, .in = { { 2, { 5, 3 } }, { 1, { 11 } } }, .ids = 5, .ids_input = 1 },
-    { .op = OP_embedding, .in = { { 2, { 600, 12 } }, { 1, { 20 } } }, .ids = 600, .ids_input = 1, .max_range = 20000 },
-    { .op = OP_embedding_grad, .in = { { 1, { 9 } }, { 2, { 9, 8 } } }, .at = { 6 }, .ids = 6, .ids_input = 0 },
-    { .op = OP_timestep_embedding, .in = { { 1, { 3 } } }, .at = { 20, 10000 }, .low = 0, .high = 1000, .loose = 20 },
+    { .op = OP_embedding,
+      .in = { { 2, { 600, 12 } }, { 1, { 20 } } },
+      .ids = 600,
+      .ids_input = 1,
+      .max_range = 20000 },
+    { .op = OP_embedding_grad,
+      .in = { { 1, { 9 } }, { 2, { 9, 8 } } },
+      .at = { 6 },
+      .ids = 6,
+      .ids_input = 0 },
+    { .op = OP_timestep_embedding,
+      .in = { { 1, { 3 } } },
+      .at = { 20, 10000 },
+      .low = 0,
+      .high = 1000,
+      .loose = 20 },
 
     { .op = OP_sum_to, .in = { { 3, { 2, 3, 5 } } }, .to = { 2, { 3, 1 } } },
     { .op = OP_sum_to, .in = { { 3, { 3, 700, 12 } } }, .to = { 1, { 12 } } },
@@ -92,7 +112,10 @@ static const struct op_case op_cases[] = {
     { .op = OP_sum_to, .in = { { 2, { 30, 1001 } } }, .to = { 0 } },
     { .op = OP_sum_squares, .in = { { 3, { 2, 3, 5 } } } },
     { .op = OP_sum_squares, .in = { { 2, { 300, 104 } } } },
-    { .op = OP_sum_squares, .in = { { 2, { 700, 1000 } } }, .max_range = 1200000, .forward_only = true },
+    { .op = OP_sum_squares,
+      .in = { { 2, { 700, 1000 } } },
+      .max_range = 1200000,
+      .forward_only = true },
     { .op = OP_softmax, .in = { { 2, { 3, 7 } } }, .low = -2, .high = 2 },
     { .op = OP_softmax, .in = { { 3, { 2, 5, 160 } } }, .low = -2, .high = 2 },
 
@@ -104,39 +127,99 @@ static const struct op_case op_cases[] = {
     { .op = OP_matmul, .in = { { 3, { 2, 77, 16 } }, { 2, { 16, 24 } } }, .at = { 0, 0 } },
     { .op = OP_matmul, .in = { { 3, { 2, 9, 5 } }, { 3, { 2, 5, 7 } } }, .at = { 0, 0 } },
     { .op = OP_matmul, .in = { { 4, { 2, 1, 16, 12 } }, { 4, { 2, 1, 8, 16 } } }, .at = { 1, 1 } },
-    { .op = OP_matmul, .in = { { 2, { 16, 1032 } }, { 2, { 1032, 16 } } }, .at = { 0, 0 } },  /* k is split */
-    /* tiles of the CPU engine: 16 x 32 (transposed), 16 x 64 (columns spread, rows in lanes), 16 x 128, 16 x 160 */
-    { .op = OP_matmul, .in = { { 2, { 40, 32 } }, { 2, { 40, 32 } } }, .at = { 1, 0 }, .forward_only = true },
-    { .op = OP_matmul, .in = { { 2, { 200, 48 } }, { 2, { 48, 16 } } }, .at = { 0, 0 }, .forward_only = true },
-    { .op = OP_matmul, .in = { { 2, { 136, 64 } }, { 2, { 64, 128 } } }, .at = { 0, 0 }, .forward_only = true },
-    { .op = OP_matmul, .in = { { 2, { 63, 40 } }, { 2, { 40, 160 } } }, .at = { 0, 0 }, .forward_only = true },
+    /* K is split */
+    { .op = OP_matmul, .in = { { 2, { 16, 1032 } }, { 2, { 1032, 16 } } }, .at = { 0, 0 } },
+    /* tiles of the CPU engine: 16 x 32 (transposed), 16 x 64 (columns spread, rows
+     * in lanes), 16 x 128, 16 x 160 */
+    { .op = OP_matmul,
+      .in = { { 2, { 40, 32 } }, { 2, { 40, 32 } } },
+      .at = { 1, 0 },
+      .forward_only = true },
+    { .op = OP_matmul,
+      .in = { { 2, { 200, 48 } }, { 2, { 48, 16 } } },
+      .at = { 0, 0 },
+      .forward_only = true },
+    { .op = OP_matmul,
+      .in = { { 2, { 136, 64 } }, { 2, { 64, 128 } } },
+      .at = { 0, 0 },
+      .forward_only = true },
+    { .op = OP_matmul,
+      .in = { { 2, { 63, 40 } }, { 2, { 40, 160 } } },
+      .at = { 0, 0 },
+      .forward_only = true },
 
     /* stride, top, left, bottom, right; then height, width or kh, kw */
     { .op = OP_matmul, .in = { { 2, { 3, 8 } }, { 2, { 8, 12 } } }, .at = { 0, 0 }, .int8 = true },
-    { .op = OP_matmul, .in = { { 3, { 2, 77, 16 } }, { 2, { 16, 24 } } }, .at = { 0, 0 }, .int8 = true },
-    { .op = OP_matmul, .in = { { 2, { 136, 64 } }, { 2, { 64, 128 } } }, .at = { 0, 0 }, .int8 = true },
-    { .op = OP_matmul, .in = { { 2, { 16, 1032 } }, { 2, { 1032, 16 } } }, .at = { 0, 0 }, .int8 = true },
-    { .op = OP_conv2d, .in = { { 4, { 2, 9, 8, 8 } }, { 4, { 3, 3, 8, 16 } } }, .at = { 1, 1, 1, 1, 1 } },
-    { .op = OP_conv2d, .in = { { 4, { 2, 9, 8, 8 } }, { 4, { 3, 3, 8, 16 } } }, .at = { 1, 1, 1, 1, 1 }, .int8 = true },
-    { .op = OP_conv2d, .in = { { 4, { 1, 9, 7, 8 } }, { 4, { 3, 3, 8, 12 } } }, .at = { 2, 0, 0, 1, 1 }, .int8 = true },
-    { .op = OP_conv2d, .in = { { 4, { 1, 5, 6, 40 } }, { 4, { 3, 3, 40, 160 } } }, .at = { 1, 1, 1, 1, 1 }, .int8 = true },
-    { .op = OP_conv2d, .in = { { 4, { 1, 9, 7, 8 } }, { 4, { 3, 3, 8, 12 } } }, .at = { 2, 0, 0, 1, 1 } },
-    { .op = OP_conv2d, .in = { { 4, { 2, 6, 5, 3 } }, { 4, { 3, 3, 3, 5 } } }, .at = { 1, 1, 1, 1, 1 } },
-    { .op = OP_conv2d, .in = { { 4, { 1, 5, 6, 4 } }, { 4, { 1, 1, 4, 8 } } }, .at = { 1, 0, 0, 0, 0 } },
-    { .op = OP_conv2d, .in = { { 4, { 2, 8, 8, 16 } }, { 4, { 3, 3, 16, 4 } } }, .at = { 1, 1, 1, 1, 1 } },
-    { .op = OP_conv2d, .in = { { 4, { 1, 5, 6, 40 } }, { 4, { 3, 3, 40, 160 } } }, .at = { 1, 1, 1, 1, 1 } },
-    { .op = OP_conv2d_dx, .in = { { 4, { 1, 3, 4, 4 } }, { 4, { 3, 3, 8, 4 } } }, .at = { 2, 0, 0, 1, 1, 6, 8 } },
-    { .op = OP_conv2d_dw, .in = { { 4, { 1, 6, 8, 4 } }, { 4, { 1, 3, 4, 8 } } }, .at = { 2, 0, 0, 1, 1, 3, 3 } },
+    { .op = OP_matmul,
+      .in = { { 3, { 2, 77, 16 } }, { 2, { 16, 24 } } },
+      .at = { 0, 0 },
+      .int8 = true },
+    { .op = OP_matmul,
+      .in = { { 2, { 136, 64 } }, { 2, { 64, 128 } } },
+      .at = { 0, 0 },
+      .int8 = true },
+    { .op = OP_matmul,
+      .in = { { 2, { 16, 1032 } }, { 2, { 1032, 16 } } },
+      .at = { 0, 0 },
+      .int8 = true },
+    { .op = OP_conv2d,
+      .in = { { 4, { 2, 9, 8, 8 } }, { 4, { 3, 3, 8, 16 } } },
+      .at = { 1, 1, 1, 1, 1 } },
+    { .op = OP_conv2d,
+      .in = { { 4, { 2, 9, 8, 8 } }, { 4, { 3, 3, 8, 16 } } },
+      .at = { 1, 1, 1, 1, 1 },
+      .int8 = true },
+    { .op = OP_conv2d,
+      .in = { { 4, { 1, 9, 7, 8 } }, { 4, { 3, 3, 8, 12 } } },
+      .at = { 2, 0, 0, 1, 1 },
+      .int8 = true },
+    { .op = OP_conv2d,
+      .in = { { 4, { 1, 5, 6, 40 } }, { 4, { 3, 3, 40, 160 } } },
+      .at = { 1, 1, 1, 1, 1 },
+      .int8 = true },
+    { .op = OP_conv2d,
+      .in = { { 4, { 1, 9, 7, 8 } }, { 4, { 3, 3, 8, 12 } } },
+      .at = { 2, 0, 0, 1, 1 } },
+    { .op = OP_conv2d,
+      .in = { { 4, { 2, 6, 5, 3 } }, { 4, { 3, 3, 3, 5 } } },
+      .at = { 1, 1, 1, 1, 1 } },
+    { .op = OP_conv2d,
+      .in = { { 4, { 1, 5, 6, 4 } }, { 4, { 1, 1, 4, 8 } } },
+      .at = { 1, 0, 0, 0, 0 } },
+    { .op = OP_conv2d,
+      .in = { { 4, { 2, 8, 8, 16 } }, { 4, { 3, 3, 16, 4 } } },
+      .at = { 1, 1, 1, 1, 1 } },
+    { .op = OP_conv2d,
+      .in = { { 4, { 1, 5, 6, 40 } }, { 4, { 3, 3, 40, 160 } } },
+      .at = { 1, 1, 1, 1, 1 } },
+    { .op = OP_conv2d_dx,
+      .in = { { 4, { 1, 3, 4, 4 } }, { 4, { 3, 3, 8, 4 } } },
+      .at = { 2, 0, 0, 1, 1, 6, 8 } },
+    { .op = OP_conv2d_dw,
+      .in = { { 4, { 1, 6, 8, 4 } }, { 4, { 1, 3, 4, 8 } } },
+      .at = { 2, 0, 0, 1, 1, 3, 3 } },
 
     /* heads, causal, scale */
-    { .op = OP_attention, .in = { { 3, { 2, 17, 80 } }, { 3, { 2, 17, 80 } }, { 3, { 2, 17, 80 } } }, .at = { 2, 1, 0 } },
-    { .op = OP_attention, .in = { { 3, { 2, 70, 80 } }, { 3, { 2, 77, 80 } }, { 3, { 2, 77, 80 } } }, .at = { 2, 0, 0 } },
-    { .op = OP_attention, .in = { { 3, { 1, 9, 64 } }, { 3, { 1, 13, 64 } }, { 3, { 1, 13, 64 } } }, .at = { 1, 0, 0.3 },
+    { .op = OP_attention,
+      .in = { { 3, { 2, 17, 80 } }, { 3, { 2, 17, 80 } }, { 3, { 2, 17, 80 } } },
+      .at = { 2, 1, 0 } },
+    { .op = OP_attention,
+      .in = { { 3, { 2, 70, 80 } }, { 3, { 2, 77, 80 } }, { 3, { 2, 77, 80 } } },
+      .at = { 2, 0, 0 } },
+    { .op = OP_attention,
+      .in = { { 3, { 1, 9, 64 } }, { 3, { 1, 13, 64 } }, { 3, { 1, 13, 64 } } },
+      .at = { 1, 0, 0.3 },
       .forward_only = true },
 
-    { .op = OP_group_norm, .in = { { 4, { 2, 3, 5, 32 } }, { 1, { 32 } }, { 1, { 32 } } }, .at = { 8, 1e-5 } },
-    { .op = OP_group_norm, .in = { { 3, { 1, 35, 6 } }, { 1, { 6 } }, { 1, { 6 } } }, .at = { 3, 1e-3 } },
-    { .op = OP_layer_norm, .in = { { 3, { 2, 9, 48 } }, { 1, { 48 } }, { 1, { 48 } } }, .at = { 1e-5 } },
+    { .op = OP_group_norm,
+      .in = { { 4, { 2, 3, 5, 32 } }, { 1, { 32 } }, { 1, { 32 } } },
+      .at = { 8, 1e-5 } },
+    { .op = OP_group_norm,
+      .in = { { 3, { 1, 35, 6 } }, { 1, { 6 } }, { 1, { 6 } } },
+      .at = { 3, 1e-3 } },
+    { .op = OP_layer_norm,
+      .in = { { 3, { 2, 9, 48 } }, { 1, { 48 } }, { 1, { 48 } } },
+      .at = { 1e-5 } },
     { .op = OP_layer_norm, .in = { { 2, { 5, 7 } }, { 1, { 7 } }, { 1, { 7 } } }, .at = { 1e-5 } },
     { .op = OP_geglu, .in = { { 3, { 2, 3, 24 } } }, .low = -2, .high = 2 },
     { .op = OP_geglu, .in = { { 2, { 3, 10 } } }, .low = -2, .high = 2 },
@@ -146,13 +229,32 @@ static const struct op_case op_cases[] = {
     { .op = OP_randint, .in = { CONTROL_SHAPE }, .at = { 5, 2, 1000 }, .to = { 1, { 6 } } },
 
     { .op = OP_grad_factor, .in = { { 0 }, AMP_SHAPE }, .at = { 1 }, .low = 1e4, .high = 2e4 },
-    { .op = OP_grad_factor, .in = { { 0 }, AMP_SHAPE }, .at = { 0 }, .low = INFINITY, .high = INFINITY },
-    { .op = OP_adamw, .in = { { 1, { 300 } }, { 1, { 300 } }, { 1, { 300 } }, { 1, { 300 } }, CONTROL_SHAPE, AMP_SHAPE },
+    { .op = OP_grad_factor,
+      .in = { { 0 }, AMP_SHAPE },
+      .at = { 0 },
+      .low = INFINITY,
+      .high = INFINITY },
+    { .op = OP_adamw,
+      .in = { { 1, { 300 } },
+              { 1, { 300 } },
+              { 1, { 300 } },
+              { 1, { 300 } },
+              CONTROL_SHAPE,
+              AMP_SHAPE },
       .at = { 1, 0.9, 0.999, 1e-8, 0.01 } },
-    { .op = OP_adamw, .in = { { 2, { 43, 7 } }, { 2, { 43, 7 } }, { 2, { 43, 7 } }, { 2, { 43, 7 } }, CONTROL_SHAPE, AMP_SHAPE },
-      .at = { 0, 0.9, 0.99, 1e-6, 0 }, .max_range = 1100 },
-    { .op = OP_sgd, .in = { { 1, { 300 } }, { 1, { 300 } }, { 1, { 300 } }, CONTROL_SHAPE, AMP_SHAPE },
-      .at = { 1, 0.9, 0.01 }, .max_range = 1100 },
+    { .op = OP_adamw,
+      .in = { { 2, { 43, 7 } },
+              { 2, { 43, 7 } },
+              { 2, { 43, 7 } },
+              { 2, { 43, 7 } },
+              CONTROL_SHAPE,
+              AMP_SHAPE },
+      .at = { 0, 0.9, 0.99, 1e-6, 0 },
+      .max_range = 1100 },
+    { .op = OP_sgd,
+      .in = { { 1, { 300 } }, { 1, { 300 } }, { 1, { 300 } }, CONTROL_SHAPE, AMP_SHAPE },
+      .at = { 1, 0.9, 0.01 },
+      .max_range = 1100 },
 };
 
 #endif

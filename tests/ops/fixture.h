@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SHAPE(...)                                                                                 \
+#define SHAPE(...) \
     ((burin_shape){ (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), { __VA_ARGS__ } })
 #define SCALAR ((burin_shape){ 0 })
 #define FIXTURE_VARS 64

@@ -47,18 +47,13 @@ static inline burin_node *grow(struct fixture *f, struct pool *p, burin_node **w
     switch (pick(f, 12)) {
     case 0:
     case 1:
-    case 2:
-        return call1(f, one[pick(f, COUNT_OF(one))], a);
+    case 2: return call1(f, one[pick(f, COUNT_OF(one))], a);
     case 3:
     case 4:
-    case 5:
-        return call2(f, two[pick(f, COUNT_OF(two))], a, b);
-    case 6:
-        return scale(f, a, 0.5);
-    case 7:
-        return call1(f, "tanh", call2(f, "matmul", a, weights[0]));
-    case 8:
-        return call2(f, "add", call2(f, "matmul", a, weights[1]), weights[2]);
+    case 5: return call2(f, two[pick(f, COUNT_OF(two))], a, b);
+    case 6: return scale(f, a, 0.5);
+    case 7: return call1(f, "tanh", call2(f, "matmul", a, weights[0]));
+    case 8: return call2(f, "add", call2(f, "matmul", a, weights[1]), weights[2]);
     case 9:
         return burin_call(f->g, "layer_norm", (burin_node *[]){ a, weights[2], weights[3] }, 3,
                           (double[]){ 1e-3 }, 1, NULL, 0);

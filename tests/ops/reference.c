@@ -59,17 +59,17 @@ const double *reference_value(const struct reference *r, const burin_node *n, in
 #define min fmin
 #define max fmax
 #define erf_ erf
-#define EW1(name, attrs, formula, gradient, help)                                                  \
-    static double value_##name(double v, double b, double p, double q)                             \
-    {                                                                                              \
-        (void)b, (void)p, (void)q;                                                                 \
-        return formula;                                                                            \
+#define EW1(name, attrs, formula, gradient, help)                      \
+    static double value_##name(double v, double b, double p, double q) \
+    {                                                                  \
+        (void)b, (void)p, (void)q;                                     \
+        return formula;                                                \
     }
-#define EW2(name, attrs, formula, gradient, help)                                                  \
-    static double value_##name(double a, double b, double p, double q)                             \
-    {                                                                                              \
-        (void)p, (void)q;                                                                          \
-        return formula;                                                                            \
+#define EW2(name, attrs, formula, gradient, help)                      \
+    static double value_##name(double a, double b, double p, double q) \
+    {                                                                  \
+        (void)p, (void)q;                                              \
+        return formula;                                                \
     }
 #define OP(...)
 #include "graph/ops.def"
@@ -129,12 +129,9 @@ static void run_node(struct reference *r, const burin_node *n)
     struct ref row = { .n = n };
     for (int i = 0; i < n->n_in; i++) row.x[i] = r->value[n->in[i]->index][0];
     bool alias = n->op == OP_leaf || n->op == OP_part || n->op == OP_reshape || n->op == OP_detach;
-    if (n->op == OP_part)
-        out[0] = r->value[n->in[0]->index][(int)n->at[0]];
-    else if (n->op == OP_leaf || n->op == OP_assign)
-        out[0] = reference_var(r, n->var);
-    else if (alias)
-        out[0] = row.x[0];
+    if (n->op == OP_part) out[0] = r->value[n->in[0]->index][(int)n->at[0]];
+    else if (n->op == OP_leaf || n->op == OP_assign) out[0] = reference_var(r, n->var);
+    else if (alias) out[0] = row.x[0];
     else
         for (int k = 0; k < n->n_parts; k++)
             out[k] = arena_alloc(&r->arena,

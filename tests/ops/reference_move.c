@@ -93,10 +93,8 @@ static void resize(const burin_shape *small, const burin_shape *large, const dou
         int64_t n = i / channels / large->dim[2] / large->dim[1];
         int64_t hs = h * small->dim[1] / large->dim[1], ws = w * small->dim[2] / large->dim[2];
         int64_t s = ((n * small->dim[1] + hs) * small->dim[2] + ws) * channels + c;
-        if (adjoint)
-            to[s] += from[i];
-        else
-            to[i] = from[s];
+        if (adjoint) to[s] += from[i];
+        else to[i] = from[s];
     }
 }
 

@@ -43,12 +43,9 @@ static void conv(const struct ref *r, const burin_shape *xs, const burin_shape *
             for (int64_t i = 0; i < channels * out; i++) {
                 double *px = x + from + i / out, *pk = k + tap * channels * out + i,
                        *py = y + pixel * out + i % out;
-                if (term == TERM_Y)
-                    *py += *px * *pk;
-                else if (term == TERM_DX)
-                    *px += *py * *pk;
-                else
-                    *pk += *px * *py;
+                if (term == TERM_Y) *py += *px * *pk;
+                else if (term == TERM_DX) *px += *py * *pk;
+                else *pk += *px * *py;
             }
         }
     }
@@ -164,10 +161,8 @@ static void attend_grad(struct ref *r, const struct heads *h, int64_t q, int64_t
         double p = exp(dot(r->x[0] + q, r->x[1] + kj, h->size) * h->scale - r->x[4][row]);
         double ds = p * (dot(r->x[3] + q, r->x[2] + kj, h->size) - r->x[5][row]) * h->scale;
         for (int64_t c = 0; c < h->size; c++) {
-            if (want_dq)
-                r->y[0][q + c] += ds * r->x[1][kj + c];
-            else
-                r->y[0][kj + c] += ds * r->x[0][q + c], r->y[1][kj + c] += p * r->x[3][q + c];
+            if (want_dq) r->y[0][q + c] += ds * r->x[1][kj + c];
+            else r->y[0][kj + c] += ds * r->x[0][q + c], r->y[1][kj + c] += p * r->x[3][q + c];
         }
     }
 }

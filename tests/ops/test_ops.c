@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * test_ops.c - every row of ops.def on a device, in every storage type and kernel tier, forward and backward, against
- * the float64 reference. Each session runs twice over poisoned memory and must give the same bits. A row that no
- * graph here contains fails. */
+ * test_ops.c - every row of ops.def on a device, in every storage type and kernel tier, forward and
+ * backward, against the float64 reference. Each session runs twice over poisoned memory and must
+ * give the same bits. A row that no graph here contains fails. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,7 +26,11 @@
 #define LR 0.015625f
 
 /* A tensor of the graph: on the device, and in the reference. */
-struct tensor { burin_var *var; double *value; bool filled, result; };
+struct tensor {
+    burin_var *var;
+    double *value;
+    bool filled, result;
+};
 
 struct bench {
     struct tier_run *run;
@@ -40,9 +44,14 @@ struct bench {
 };
 
 enum column { FORWARD, BACKWARD, COLUMNS };
-struct row_result { double worst[3][COLUMNS]; bool seen, forward; };  /* by f32, f16, bf16 */
+/* By f32, f16, bf16 */
+struct row_result {
+    double worst[3][COLUMNS];
+    bool seen, forward;
+};
 
-/* The tiers run side by side, each with a device and a thread of its own: most of the time is compilation. */
+/* The tiers run side by side, each with a device and a thread of its own:
+ * most of the time is compilation. */
 struct tier_run {
     const char *tier;
     struct row_result row[OP_COUNT];
@@ -50,8 +59,13 @@ struct tier_run {
 };
 static struct tier_run runs[] = { { .tier = "cpu" }, { .tier = "simd" } };
 
-static const struct { burin_dtype dtype; double tolerance[COLUMNS]; } types[] = {
-    { BURIN_F32, { 2e-6, 5e-6 } }, { BURIN_F16, { 6e-4, 2e-3 } }, { BURIN_BF16, { 5e-3, 2e-2 } },
+static const struct {
+    burin_dtype dtype;
+    double tolerance[COLUMNS];
+} types[] = {
+    { BURIN_F32, { 2e-6, 5e-6 } },
+    { BURIN_F16, { 6e-4, 2e-3 } },
+    { BURIN_BF16, { 5e-3, 2e-2 } },
 };
 
 static void failure(const struct bench *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -59,7 +73,8 @@ static void failure(const struct bench *b, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
-    fprintf(stderr, "%s, case %d, %s: ", b->run->tier, (int)(b->c - op_cases), op_at(b->c->op)->name);
+    fprintf(stderr, "%s, case %d, %s: ", b->run->tier, (int)(b->c - op_cases),
+            op_at(b->c->op)->name);
     vfprintf(stderr, fmt, args);
     fputc('\n', stderr);
     va_end(args);
@@ -72,7 +87,7 @@ static bool want(const struct bench *b, bool ok)
     return ok;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------ */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static double next_random(struct bench *b, double low, double high)
 {
@@ -85,11 +100,13 @@ static double stored(double v, burin_dtype dtype)
 {
     float f = (float)v;
     if (dtype == BURIN_I8) return rint(127 * v) / 127;
-    return dtype == BURIN_F16 ? f16_to_f32(f32_to_f16(f)) : dtype == BURIN_BF16 ? bf16_to_f32(f32_to_bf16(f)) : f;
+    return dtype == BURIN_F16    ? f16_to_f32(f32_to_f16(f))
+           : dtype == BURIN_BF16 ? bf16_to_f32(f32_to_bf16(f))
+                                 : f;
 }
 
-static burin_node *add_leaf(struct bench *b, burin_dtype dtype, const burin_shape *shape, double low, double high,
-                            bool whole)
+static burin_node *add_leaf(struct bench *b, burin_dtype dtype, const burin_shape *shape,
+                            double low, double high, bool whole)
 {
     struct tensor *t = &b->tensor[b->tensors++];
     t->var = burin_var_create(b->device, "input", dtype, shape, BURIN_ROLE_INPUT);
@@ -114,9 +131,15 @@ static void add_result(struct bench *b, burin_node *value)
 /* Which input is the control or the amp block; -1 = none. */
 static int control_input(enum op_code op)
 {
-    return op == OP_adamw ? 4 : op == OP_sgd ? 3 : op == OP_randn || op == OP_rand || op == OP_randint ? 0 : -1;
+    return op == OP_adamw                                        ? 4
+           : op == OP_sgd                                        ? 3
+           : op == OP_randn || op == OP_rand || op == OP_randint ? 0
+                                                                 : -1;
 }
-static int amp_input(enum op_code op) { return op == OP_adamw ? 5 : op == OP_sgd ? 4 : op == OP_grad_factor ? 1 : -1; }
+static int amp_input(enum op_code op)
+{
+    return op == OP_adamw ? 5 : op == OP_sgd ? 4 : op == OP_grad_factor ? 1 : -1;
+}
 
 static burin_node *add_input(struct bench *b, int i, burin_dtype dtype)
 {
@@ -124,21 +147,35 @@ static burin_node *add_input(struct bench *b, int i, burin_dtype dtype)
     bool set = c->low != 0 || c->high != 0, ids = c->ids && i == c->ids_input;
     if (control_input(c->op) >= 0 || amp_input(c->op) >= 0) dtype = BURIN_F32;
     if (c->int8 && i == 1) dtype = BURIN_I8;
-    if (ids) dtype = dtype == BURIN_BF16 ? BURIN_F32 : BURIN_I32;  /* whole F32 numbers are ids too */
-    burin_node *n = add_leaf(b, dtype, &c->in[i], ids ? 0 : set ? c->low : -1, ids ? c->ids : set ? c->high : 1, ids);
+    /* Whole F32 numbers are ids too */
+    if (ids) dtype = dtype == BURIN_BF16 ? BURIN_F32 : BURIN_I32;
+    burin_node *n = add_leaf(b, dtype, &c->in[i],
+                             ids   ? 0
+                             : set ? c->low
+                                   : -1,
+                             ids   ? c->ids
+                             : set ? c->high
+                                   : 1,
+                             ids);
     double *v = b->tensor[b->tensors - 1].value;
-    const double control[CONTROL_WORDS] = { [CONTROL_STEP] = 12345, [CONTROL_SEED_LO] = 0x89abcdef,
-                                            [CONTROL_SEED_HI] = 0x1234567, [CONTROL_LR] = LR, [CONTROL_LR + 1] = LR };
-    const double amp[AMP_WORDS] = { [AMP_STEP] = 1, [AMP_SCALE] = 1024, [AMP_GOOD] = 4, [AMP_GROWTH] = 5,
+    const double control[CONTROL_WORDS] = { [CONTROL_STEP] = 12345,
+                                            [CONTROL_SEED_LO] = 0x89abcdef,
+                                            [CONTROL_SEED_HI] = 0x1234567,
+                                            [CONTROL_LR] = LR,
+                                            [CONTROL_LR + 1] = LR };
+    const double amp[AMP_WORDS] = { [AMP_STEP] = 1,
+                                    [AMP_SCALE] = 1024,
+                                    [AMP_GOOD] = 4,
+                                    [AMP_GROWTH] = 5,
                                     [AMP_FACTOR] = 1.0 / 1024 };
     if (i == control_input(c->op)) memcpy(v, control, sizeof control);
     if (i == amp_input(c->op)) memcpy(v, amp, sizeof amp);
     for (int64_t k = 0; c->op == OP_adamw && i == 3 && k < burin_shape_count(&c->in[i]); k++)
-        v[k] = fabs(v[k]);  /* second moments are not negative */
+        v[k] = fabs(v[k]); /* second moments are not negative */
     return n;
 }
 
-/* ---- the device ---------------------------------------------------------------------------------------- */
+/* ---- the device ------------------------------------------------------------------------------ */
 
 static float word_as_float(double v)
 {
@@ -157,7 +194,9 @@ static void write_all(struct bench *b)
         float *f = mem_alloc((size_t)count * sizeof *f);
         bool control = k == control_input(b->c->op);
         for (int64_t i = 0; i < count; i++)
-            f[i] = !t->filled ? NAN : control && i < CONTROL_LR ? word_as_float(t->value[i]) : (float)t->value[i];
+            f[i] = !t->filled                  ? NAN
+                   : control && i < CONTROL_LR ? word_as_float(t->value[i])
+                                               : (float)t->value[i];
         want(b, burin_var_write(t->var, BURIN_F32, f, count));
         mem_free(f);
     }
@@ -184,16 +223,18 @@ static double relative_error(const float *y, const double *reference, int64_t co
     return norm > 0 ? sqrt(error / norm) : sqrt(error);
 }
 
-/* ---- a case ---------------------------------------------------------------------------------------------- */
+/* ---- a case ---------------------------------------------------------------------------------- */
 
-/* Adds y = op(x) and its results; then, if wanted, the gradients of sum(y * w). Returns where the latter begin. */
+/* Adds y = op(x) and its results; then, if wanted, the gradients of sum(y * w).
+ * Returns where the latter begin. */
 static int trace(struct bench *b, burin_dtype dtype, bool backward)
 {
     const struct op_case *c = b->c;
     const struct op_row *row = op_at(c->op);
     burin_node *in[BURIN_MAX_INPUTS], *dx[BURIN_MAX_INPUTS] = { NULL };
     for (int i = 0; i < row->inputs; i++) in[i] = add_input(b, i, dtype);
-    burin_node *y = burin_call(b->g, row->name, in, row->inputs, c->at, row->n_attrs, row->takes_shape ? &c->to : NULL, c->dtype);
+    burin_node *y = burin_call(b->g, row->name, in, row->inputs, c->at, row->n_attrs,
+                               row->takes_shape ? &c->to : NULL, c->dtype);
     if (!want(b, y != NULL)) return 0;
     add_result(b, y);
     for (int i = 1; i < y->n_parts; i++) add_result(b, burin_part(y, i));
@@ -203,7 +244,8 @@ static int trace(struct bench *b, burin_dtype dtype, bool backward)
     if (!backward || !row->gradient) return first;
     burin_node *w = add_leaf(b, y->dtype, &y->shape, -1, 1, false);
     burin_node *product = burin_call(b->g, "mul", (burin_node *[]){ y, w }, 2, NULL, 0, NULL, 0);
-    burin_node *loss = burin_call(b->g, "sum_to", &product, 1, NULL, 0, &(burin_shape){ 0 }, BURIN_F32);
+    burin_node *loss =
+        burin_call(b->g, "sum_to", &product, 1, NULL, 0, &(burin_shape){ 0 }, BURIN_F32);
     int n = c->int8 ? 1 : row->inputs;
     want(b, burin_backward(b->g, loss, NULL, in, dx, n));
     for (int i = 0; i < n; i++)
@@ -212,7 +254,8 @@ static int trace(struct bench *b, burin_dtype dtype, bool backward)
 }
 
 /* The tolerance is that of the narrower of the case's type and the result's own. */
-static void note(const struct bench *b, int type, burin_dtype dtype, enum column column, double error)
+static void note(const struct bench *b, int type, burin_dtype dtype, enum column column,
+                 double error)
 {
     double limit = types[type].tolerance[column];
     for (int i = type; i < COUNT_OF(types); i++)
@@ -226,7 +269,8 @@ static void note(const struct bench *b, int type, burin_dtype dtype, enum column
             column == FORWARD ? "forward" : "backward", error, limit);
 }
 
-/* Runs the session twice and returns the results of the first run; the second must have the same bits. */
+/* Runs the session twice and returns the results of the first run; the
+ * second must have the same bits. */
 static bool run_twice(struct bench *b, burin_session *s, float **out)
 {
     for (int run = 0; run < 2; run++) {
@@ -252,7 +296,8 @@ static void mark_seen(struct row_result *row, const struct burin_plan *p, const 
 {
     for (int i = 0; i < p->count; i++) {
         row[p->step[i].node->op].seen = true;
-        for (int k = 0; k < p->step[i].chain.n_steps; k++) row[p->step[i].chain.step[k].op].seen = true;
+        for (int k = 0; k < p->step[i].chain.n_steps; k++)
+            row[p->step[i].chain.step[k].op].seen = true;
     }
     for (int i = 0; i < g->count; i++)
         if (node_is_alias(g->node[i])) row[g->node[i]->op].seen = true;
@@ -268,10 +313,15 @@ static void compare(const struct bench *b, int type, int first, float *const *ou
     }
 }
 
-static void run_case(struct tier_run *run, burin_device *device, const struct op_case *c, int type, bool backward)
+static void run_case(struct tier_run *run, burin_device *device, const struct op_case *c, int type,
+                     bool backward)
 {
-    struct bench b = { .run = run, .c = c, .device = device, .g = burin_graph_create(),
-                       .r = reference_create(false), .random = 1 };
+    struct bench b = { .run = run,
+                       .c = c,
+                       .device = device,
+                       .g = burin_graph_create(),
+                       .r = reference_create(false),
+                       .random = 1 };
     float *out[MAX_VARS] = { NULL };
     uint64_t max_range = device->target.max_range;
     if (c->max_range) device->target.max_range = c->max_range;
@@ -289,7 +339,7 @@ static void run_case(struct tier_run *run, burin_device *device, const struct op
     burin_graph_destroy(b.g);
 }
 
-/* ---- all of them --------------------------------------------------------------------------------------- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 /* TEST_OPS="name name" limits the run to some rows. */
 static bool selected(enum op_code op)
@@ -305,7 +355,8 @@ static bool selected(enum op_code op)
 static void *run_tier(void *argument)
 {
     struct tier_run *run = argument;
-    burin_device *device = burin_device_create(&(burin_device_params){ .tier = run->tier, .cache = "" });
+    burin_device *device =
+        burin_device_create(&(burin_device_params){ .tier = run->tier, .cache = "" });
     if (!device) {
         fprintf(stderr, "%s: %s\n", run->tier, burin_error());
         run->failures++;
@@ -327,7 +378,8 @@ static void test_tiers(void **state)
 {
     pthread_t thread[COUNT_OF(runs)];
     (void)state;
-    for (int i = 0; i < COUNT_OF(runs); i++) assert_int_equal(pthread_create(&thread[i], NULL, run_tier, &runs[i]), 0);
+    for (int i = 0; i < COUNT_OF(runs); i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, run_tier, &runs[i]), 0);
     for (int i = 0; i < COUNT_OF(runs); i++) pthread_join(thread[i], NULL);
     for (int i = 0; i < COUNT_OF(runs); i++) assert_int_equal(runs[i].failures, 0);
 }
@@ -337,15 +389,18 @@ static void test_every_row(void **state)
 {
     int missing = 0;
     (void)state;
-    printf("%-20s %8s  %8s  %8s     %8s  %8s\n", "row", "f32", "f16", "bf16", "grad f32", "grad f16");
+    printf("%-20s %8s  %8s  %8s     %8s  %8s\n", "row", "f32", "f16", "bf16", "grad f32",
+           "grad f16");
     for (int i = 0; i < OP_COUNT; i++) {
         const struct row_result *a = &runs[0].row[i], *b = &runs[1].row[i];
         printf("%-20s", op_at((enum op_code)i)->name);
         if (!a->seen) printf(" NO CASE");
         else if (!a->forward) printf(" in the graphs of other rows");
-        else for (int column = 0; column < COLUMNS; column++)
-            for (int type = 0; type < 3 - column; type++)
-                printf("%s%9.1e ", column && !type ? "   " : "", fmax(a->worst[type][column], b->worst[type][column]));
+        else
+            for (int column = 0; column < COLUMNS; column++)
+                for (int type = 0; type < 3 - column; type++)
+                    printf("%s%9.1e ", column && !type ? "   " : "",
+                           fmax(a->worst[type][column], b->worst[type][column]));
         printf("\n");
         missing += !a->seen;
     }
@@ -355,6 +410,7 @@ static void test_every_row(void **state)
 int main(void)
 {
     setenv("BURIN_POISON", "2", 1);
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_tiers), cmocka_unit_test(test_every_row) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_tiers),
+                                        cmocka_unit_test(test_every_row) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,10 +41,10 @@ static int close_device(void **state)
     return 0;
 }
 
-#define NEED_DEVICE()                                                                              \
-    do {                                                                                           \
-        (void)state;                                                                               \
-        if (!device) skip();                                                                       \
+#define NEED_DEVICE()        \
+    do {                     \
+        (void)state;         \
+        if (!device) skip(); \
     } while (0)
 
 static void ok(bool done)
@@ -66,30 +66,37 @@ static void expect_error(const char *text)
     assert_non_null(strstr(burin_error(), text));
 }
 
-/* ---- variables ---------------------------------------------------------------------------- */
+/* ---- variables ------------------------------------------------------------------------------- */
 
-/* A file's (outputs, inputs, taps) becomes (taps, inputs, outputs), from and in every type, and in 8 bits with a scale. */
+/* A file's (outputs, inputs, taps) becomes (taps, inputs, outputs), from and in every
+ * type, and in 8 bits with a scale. */
 static void upload_case(burin_dtype from, burin_dtype to, int outputs, int inputs, int taps)
 {
-    static const double tolerance[] = { [BURIN_F32] = 0, [BURIN_F16] = 1e-3, [BURIN_BF16] = 8e-3, [BURIN_I8] = 4e-3 };
+    static const double tolerance[] = {
+        [BURIN_F32] = 0, [BURIN_F16] = 1e-3, [BURIN_BF16] = 8e-3, [BURIN_I8] = 4e-3
+    };
     int n = outputs * inputs * taps;
     bool int8 = to == BURIN_I8;
     if (int8 && (outputs % 4 || inputs * taps % 4)) return;
-    float *values = mem_alloc((size_t)n * sizeof *values), *out = mem_alloc((size_t)n * sizeof *out), scale[64] = { 0 };
+    float *values = mem_alloc((size_t)n * sizeof *values),
+          *out = mem_alloc((size_t)n * sizeof *out), scale[64] = { 0 };
     uint16_t *small = mem_alloc((size_t)n * sizeof *small);
     for (int i = 0; i < n; i++) {
         values[i] = sinf((float)(i + 1)) * (float)(1 + i / (inputs * taps));
         small[i] = from == BURIN_F16 ? f32_to_f16(values[i]) : f32_to_bf16(values[i]);
-        if (from != BURIN_F32) values[i] = from == BURIN_F16 ? f16_to_f32(small[i]) : bf16_to_f32(small[i]);
+        if (from != BURIN_F32)
+            values[i] = from == BURIN_F16 ? f16_to_f32(small[i]) : bf16_to_f32(small[i]);
     }
     burin_var *v = variable("weight", to, SHAPE(taps, inputs, outputs), BURIN_ROLE_WEIGHT);
     burin_var *s = int8 ? variable("scale", BURIN_F32, SHAPE(outputs), BURIN_ROLE_WEIGHT) : NULL;
-    ok(burin_var_upload(v, s, from, from == BURIN_F32 ? (const void *)values : small, outputs, inputs, taps));
+    ok(burin_var_upload(v, s, from, from == BURIN_F32 ? (const void *)values : small, outputs,
+                        inputs, taps));
     ok(burin_var_read(v, BURIN_F32, out, n));
     if (s) ok(burin_var_read(s, BURIN_F32, scale, outputs));
     for (int o = 0; o < outputs; o++) {
         float largest = 0;
-        for (int i = 0; i < inputs * taps; i++) largest = fmaxf(largest, fabsf(values[o * inputs * taps + i]));
+        for (int i = 0; i < inputs * taps; i++)
+            largest = fmaxf(largest, fabsf(values[o * inputs * taps + i]));
         if (s) assert_true(scale[o] == largest);
         for (int i = 0; i < inputs; i++)
             for (int t = 0; t < taps; t++) {
@@ -109,11 +116,15 @@ static void test_upload(void **state)
 {
     NEED_DEVICE();
     if (gpu_device_caps(device->gpu)->type == GPU_TYPE_NULL) skip();
-    static const struct { int outputs, inputs, taps; } sizes[] = { { 8, 12, 1 }, { 12, 8, 9 }, { 3, 5, 9 }, { 1, 7, 1 }, { 40, 68, 1 } };
+    static const struct {
+        int outputs, inputs, taps;
+    } sizes[] = { { 8, 12, 1 }, { 12, 8, 9 }, { 3, 5, 9 }, { 1, 7, 1 }, { 40, 68, 1 } };
     static const burin_dtype types[] = { BURIN_F32, BURIN_F16, BURIN_BF16, BURIN_I8 };
     for (int k = 0; k < COUNT_OF(sizes); k++)
         for (int from = 0; from < 3; from++)
-            for (int to = 0; to < 4; to++) upload_case(types[from], types[to], sizes[k].outputs, sizes[k].inputs, sizes[k].taps);
+            for (int to = 0; to < 4; to++)
+                upload_case(types[from], types[to], sizes[k].outputs, sizes[k].inputs,
+                            sizes[k].taps);
     burin_var *v = variable("weight", BURIN_I8, SHAPE(8, 8), BURIN_ROLE_WEIGHT);
     assert_false(burin_var_upload(v, NULL, BURIN_F32, (float[64]){ 0 }, 8, 8, 1));
     expect_error("8 bits and a scale go together");
@@ -284,7 +295,7 @@ static void test_blocks(void **state)
     assert_true(gpu_device_allocated(device->gpu) < held);
 }
 
-/* ---- sessions ----------------------------------------------------------------------------- */
+/* ---- sessions -------------------------------------------------------------------------------- */
 
 /* Gives a fixture's graph variables of the device, with the values of the reference. */
 static void move_to_device(struct fixture *f, burin_var **real)
@@ -473,7 +484,8 @@ int main(void)
         cmocka_unit_test(test_device_first)
     const struct CMUnitTest null_tests[] = { TESTS }, real_tests[] = { TESTS };
     /* what a CPU driver's tier does on the host */
-    const struct CMUnitTest simd_tests[] = { cmocka_unit_test(test_packing), cmocka_unit_test(test_upload),
+    const struct CMUnitTest simd_tests[] = { cmocka_unit_test(test_packing),
+                                             cmocka_unit_test(test_upload),
                                              cmocka_unit_test(test_validation) };
     return cmocka_run_group_tests_name("null device", null_tests, open_null, close_device) +
            cmocka_run_group_tests_name("default device", real_tests, open_real, close_device) +

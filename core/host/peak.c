@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * peak.c - measures the processor: independent multiply-adds in registers, and a sum over more memory than any cache
- * holds. All cores work at once; threads are timed by the processor time they got and the best of a few short rounds
- * counts, so that other programs disturb little. */
-#include "run/peak.h"
+ * peak.c - measures the processor: independent multiply-adds in registers, and a sum over more
+ * memory than any cache holds. All cores work at once; threads are timed by the processor time they
+ * got and the best of a few short rounds counts, so that other programs disturb little. */
+#include "host/peak.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -16,17 +16,18 @@
 #endif
 
 #define ROUNDS 3
-#define SLICE 0.08                  /* seconds */
+#define SLICE 0.08 /* seconds */
 #define MEMORY (256u << 20)
 #define MAX_CORES 256
-#define STEPS 20000                 /* between two looks at the clock */
-#define CHAINS 12                   /* independent sums: covers the latency of two multiply-add units */
+#define STEPS 20000 /* between two looks at the clock */
+#define CHAINS 12   /* independent sums: covers the latency of two multiply-add units */
 
-/* ---- the work ------------------------------------------------------------------------------------------------ */
+/* ---- the work -------------------------------------------------------------------------------- */
 
-static volatile float sink;         /* so that no result is unused */
+static volatile float sink; /* so that no result is unused */
 
-/* Plain C, and how many operations one call does. Vectors of 4 are within what every compiler forms by itself. */
+/* Plain C, and how many operations one call does. Vectors of 4 are within what
+ * every compiler forms by itself. */
 static double fma_portable(void)
 {
     float sum[CHAINS][4], a = 0.999f, b = 0.001f;
@@ -92,7 +93,7 @@ static double read_memory(const uint64_t *p, size_t bytes)
     return (double)bytes;
 }
 
-/* ---- the threads ------------------------------------------------------------------------------------------------ */
+/* ---- the threads ----------------------------------------------------------------------------- */
 
 struct worker {
     pthread_t thread;
@@ -120,7 +121,8 @@ static void measure_fma(struct worker *w, int round)
     w->available += elapsed / (clock_seconds() - wall) / ROUNDS;
 }
 
-/* In pieces, so that the clock is looked at; the position moves on, so that a piece is not in a cache. */
+/* In pieces, so that the clock is looked at; the position moves on, so
+ * that a piece is not in a cache. */
 static void measure_read(struct worker *w, const uint64_t *memory, size_t *at, int round)
 {
     const size_t piece = 1u << 20;
@@ -139,7 +141,7 @@ static void *work(void *data)
     struct worker *w = data;
     uint64_t *memory = mem_alloc(w->bytes);
     size_t at = 0;
-    memset(memory, 1, w->bytes);  /* untouched pages would all be the same one */
+    memset(memory, 1, w->bytes); /* untouched pages would all be the same one */
     for (int round = 0; round < ROUNDS; round++) {
         pthread_barrier_wait(w->start);
         measure_fma(w, round);
@@ -167,7 +169,8 @@ void peak_measure(struct peak *out)
     size_t bytes = MEMORY / (size_t)out->cores / (1u << 20) * (1u << 20);
     for (int i = 0; i < out->cores; i++) {
         w[i] = (struct worker){ .start = &start, .fma = fma, .bytes = bytes ? bytes : 1u << 20 };
-        if (i && pthread_create(&w[i].thread, NULL, work, &w[i])) panic("cannot start %d threads", out->cores);
+        if (i && pthread_create(&w[i].thread, NULL, work, &w[i]))
+            panic("cannot start %d threads", out->cores);
     }
     work(&w[0]);
     for (int i = 1; i < out->cores; i++) pthread_join(w[i].thread, NULL);

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: MIT
+ * disk.c - plain files, folders and hashes for Lua. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lua/script.h"
+
+/* ---- files and folders ----------------------------------------------------------------------- */
+
+/* core.read_file(path, max?) -> bytes; more than max (16 MiB) are an error */
+static int core_read_file(lua_State *L)
+{
+    struct str s = { 0 };
+    if (!file_read(luaL_checkstring(L, 1), (size_t)luaL_optinteger(L, 2, 16 << 20), &s))
+        return script_raise(L);
+    lua_pushlstring(L, s.data ? s.data : "", s.len);
+    str_finish(&s);
+    return 1;
+}
+
+/* core.read_part(path, first, count) -> the bytes from `first` (0) on, fewer at the file's end */
+static int core_read_part(lua_State *L)
+{
+    struct file_map m;
+    lua_Integer first = luaL_checkinteger(L, 2), count = luaL_checkinteger(L, 3);
+    luaL_argcheck(L, first >= 0 && count >= 0 && count <= 1 << 20, 3,
+                  "a start from 0 and at most 1 MiB are expected");
+    if (!file_map_open(&m, luaL_checkstring(L, 1))) return script_raise(L);
+    size_t from = (uint64_t)first < m.bytes ? (size_t)first : m.bytes, left = m.bytes - from;
+    lua_pushlstring(L, (const char *)m.data + from, (size_t)count < left ? (size_t)count : left);
+    file_map_close(&m);
+    return 1;
+}
+
+static int core_write_file(lua_State *L)
+{
+    size_t n;
+    const char *data = luaL_checklstring(L, 2, &n);
+    return file_write(luaL_checkstring(L, 1), data, n) ? 0 : script_raise(L);
+}
+
+/* core.append_file(path, text): for logs; one write call, not synced. */
+static int core_append_file(lua_State *L)
+{
+    size_t n;
+    const char *path = luaL_checkstring(L, 1), *data = luaL_checklstring(L, 2, &n);
+    FILE *f = fopen(path, "ab");
+    bool ok = f && fwrite(data, 1, n, f) == n && fflush(f) == 0;
+    int error = errno;
+    if (f) fclose(f);
+    if (!ok) {
+        fail("cannot append to %s: %s", path, strerror(error));
+        return script_raise(L);
+    }
+    return 0;
+}
+
+/* core.sync_file(path): what was appended is on the disk when this returns. */
+static int core_sync_file(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Some file systems cannot */
+    bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL || errno == EROFS);
+    int error = errno;
+    if (fd >= 0) close(fd);
+    if (!ok) {
+        fail("cannot sync %s: %s", path, strerror(error));
+        return script_raise(L);
+    }
+    return 0;
+}
+
+static int core_exists(lua_State *L)
+{
+    struct stat st;
+    if (stat(luaL_checkstring(L, 1), &st)) return 0;
+    lua_pushstring(L, S_ISDIR(st.st_mode) ? "folder" : S_ISREG(st.st_mode) ? "file" : "device");
+    lua_pushinteger(L, st.st_size);
+    return 2;
+}
+
+/* core.real_path(path) -> the same place without links, "." and ".."; nil when there is nothing */
+static int core_real_path(lua_State *L)
+{
+    char *real = realpath(luaL_checkstring(L, 1), NULL);
+    lua_pushstring(L, real);
+    free(real);
+    return 1;
+}
+
+static int core_make_dirs(lua_State *L)
+{
+    return file_make_dirs(luaL_checkstring(L, 1)) ? 0 : script_raise(L);
+}
+
+static int core_remove_file(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    if (unlink(path) && errno != ENOENT) {
+        fail("%s: cannot remove: %s", path, strerror(errno));
+        return script_raise(L);
+    }
+    return 0;
+}
+
+/* core.list(folder) -> sorted names without . and .. */
+static int core_list(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    struct dirent **entry;
+    int n = scandir(path, &entry, NULL, alphasort), k = 0;
+    if (n < 0) {
+        fail("%s: cannot list this folder: %s", path, strerror(errno));
+        return script_raise(L);
+    }
+    lua_newtable(L);
+    for (int i = 0; i < n; i++) {
+        if (strcmp(entry[i]->d_name, ".") && strcmp(entry[i]->d_name, "..")) {
+            lua_pushstring(L, entry[i]->d_name);
+            lua_rawseti(L, -2, ++k);
+        }
+        free(entry[i]);
+    }
+    free(entry);
+    return 1;
+}
+
+/* core.rename(from, to): on the disk when this returns; `to` must not exist, or be a file. */
+static int core_rename(lua_State *L)
+{
+    const char *from = luaL_checkstring(L, 1), *to = luaL_checkstring(L, 2),
+               *slash = strrchr(to, '/');
+    if (rename(from, to)) {
+        fail("cannot rename %s to %s: %s", from, to, strerror(errno));
+        return script_raise(L);
+    }
+    lua_settop(L, 0);
+    lua_pushlstring(L, slash ? to : ".", slash ? (size_t)(slash - to) + 1 : 1);
+    return core_sync_file(L);
+}
+
+/* core.remove_tree(folder): a folder of files and folders; links are removed, not followed. */
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st, (void)type, (void)at;
+    return remove(path);
+}
+
+static int core_remove_tree(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT) {
+        fail("%s: cannot remove: %s", path, strerror(errno));
+        return script_raise(L);
+    }
+    return 0;
+}
+
+/* ---- hashes ---------------------------------------------------------------------------------- */
+
+/* core.hash(text) -> 16 hex digits (XXH3); core.hash_file(path) -> the same of a file's bytes */
+static int push_hash(lua_State *L, const void *data, size_t n)
+{
+    char text[17];
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)hash_bytes(data, n, 0));
+    lua_pushstring(L, text);
+    return 1;
+}
+
+static int core_hash(lua_State *L)
+{
+    size_t n;
+    const char *s = luaL_checklstring(L, 1, &n);
+    return push_hash(L, s, n);
+}
+
+static int core_hash_file(lua_State *L)
+{
+    struct file_map m;
+    if (!file_map_open(&m, luaL_checkstring(L, 1))) return script_raise(L);
+    push_hash(L, m.data, m.bytes);
+    file_map_close(&m);
+    return 1;
+}
+
+static int push_sha256(lua_State *L, const void *data, size_t n)
+{
+    uint8_t h[32];
+    char text[65];
+    hash_sha256(data, n, h);
+    for (int i = 0; i < 32; i++) snprintf(text + 2 * i, 3, "%02x", h[i]);
+    lua_pushstring(L, text);
+    return 1;
+}
+
+static int core_sha256(lua_State *L)
+{
+    size_t n;
+    const char *s = luaL_checklstring(L, 1, &n);
+    return push_sha256(L, s, n);
+}
+
+/* core.sha256_file(path, first?, count?) -> 64 hex digits of the bytes from `first`
+ * (0) on, `count` of them at most */
+static int core_sha256_file(lua_State *L)
+{
+    struct file_map m;
+    lua_Integer first = luaL_optinteger(L, 2, 0), count = luaL_optinteger(L, 3, INT64_MAX);
+    luaL_argcheck(L, first >= 0 && count >= 0, 2, "negative");
+    if (!file_map_open(&m, luaL_checkstring(L, 1))) return script_raise(L);
+    size_t from = (uint64_t)first < m.bytes ? (size_t)first : m.bytes, left = m.bytes - from;
+    push_sha256(L, m.data + from, (uint64_t)count < left ? (size_t)count : left);
+    file_map_close(&m);
+    return 1;
+}
+
+void script_open_disk(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "read_file", core_read_file },
+        { "read_part", core_read_part },
+        { "write_file", core_write_file },
+        { "append_file", core_append_file },
+        { "sync_file", core_sync_file },
+        { "exists", core_exists },
+        { "real_path", core_real_path },
+        { "make_dirs", core_make_dirs },
+        { "list", core_list },
+        { "rename", core_rename },
+        { "remove_file", core_remove_file },
+        { "remove_tree", core_remove_tree },
+        { "hash", core_hash },
+        { "hash_file", core_hash_file },
+        { "sha256", core_sha256 },
+        { "sha256_file", core_sha256_file },
+        { NULL, NULL },
+    };
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT
+ * model.c - model files for Lua: read by a plugin's loader, written by a plugin's exporter. */
+#include <string.h>
+
+#include "lua/script.h"
+#include "plug/plug.h"
+
+#define MODEL "burin.model_file"
+
+/* ---- loaders --------------------------------------------------------------------------------- */
+
+struct model_file {
+    const struct burin_loader *loader;
+    void *self;
+};
+
+static struct model_file *model_check(lua_State *L, int index)
+{
+    struct model_file *m = luaL_checkudata(L, index, MODEL);
+    if (!m->loader) luaL_error(L, "this file is closed");
+    return m;
+}
+
+/* core.load(path) -> file. Its user value 1 maps tensor names to positions. */
+static int core_load(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    const struct burin_loader *loader = plug_loader_for(path);
+    if (!loader) return script_raise(L);
+    struct model_file *m = lua_newuserdatauv(L, sizeof *m, 1);
+    m->loader = NULL;
+    luaL_setmetatable(L, MODEL);
+    if (loader->open(path, &m->self)) return script_raise(L);
+    m->loader = loader;
+    int64_t n = loader->count(m->self);
+    lua_newtable(L);
+    struct burin_tensor_info info;
+    for (int64_t i = 0; i < n; i++) {
+        if (loader->info(m->self, i, &info)) return script_raise(L);
+        lua_pushinteger(L, i);
+        lua_setfield(L, -2, info.name);
+    }
+    lua_setiuservalue(L, -2, 1);
+    return 1;
+}
+
+static int model_gc(lua_State *L)
+{
+    struct model_file *m = luaL_checkudata(L, 1, MODEL);
+    if (m->loader) m->loader->close(m->self);
+    m->loader = NULL;
+    return 0;
+}
+
+/* f:names() -> sorted list */
+static int model_names(lua_State *L)
+{
+    model_check(L, 1);
+    lua_getiuservalue(L, 1, 1);
+    lua_newtable(L);
+    int n = 0;
+    for (lua_pushnil(L); lua_next(L, -3); lua_pop(L, 1)) {
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, -4, ++n);
+    }
+    lua_getglobal(L, "table");
+    lua_getfield(L, -1, "sort");
+    lua_pushvalue(L, -3);
+    lua_call(L, 1, 0);
+    lua_pop(L, 1);
+    return 1;
+}
+
+static bool model_find(lua_State *L, struct model_file *m, struct burin_tensor_info *info,
+                       int64_t *at)
+{
+    const char *name = luaL_checkstring(L, 2);
+    lua_getiuservalue(L, 1, 1);
+    if (lua_getfield(L, -1, name) == LUA_TNIL) {
+        lua_pop(L, 2);
+        return false;
+    }
+    *at = lua_tointeger(L, -1);
+    lua_pop(L, 2);
+    if (m->loader->info(m->self, *at, info)) script_raise(L);
+    return true;
+}
+
+/* f:info(name) -> { dtype =, shape =, bytes = } or nil */
+static int model_info(lua_State *L)
+{
+    struct model_file *m = model_check(L, 1);
+    struct burin_tensor_info info;
+    int64_t at;
+    if (!model_find(L, m, &info, &at)) return 0;
+    lua_newtable(L);
+    lua_pushstring(L, burin_dtype_name((burin_dtype)info.dtype));
+    lua_setfield(L, -2, "dtype");
+    script_push_shape(L, info.dim, info.rank);
+    lua_setfield(L, -2, "shape");
+    lua_pushinteger(L, (lua_Integer)info.bytes);
+    lua_setfield(L, -2, "bytes");
+    return 1;
+}
+
+/* f:read(name) -> tensor, or nil when the file has none of that
+ * name. A mapped file is not copied. */
+static int model_read(lua_State *L)
+{
+    struct model_file *m = model_check(L, 1);
+    struct burin_tensor_info info;
+    int64_t at;
+    if (!model_find(L, m, &info, &at)) return 0;
+    const int64_t none[1] = { 0 };
+    struct tensor *t = tensor_push(L, (burin_dtype)info.dtype, info.mapped ? 1 : info.rank,
+                                   info.mapped ? none : info.dim);
+    t->rank = info.rank;
+    t->count = 1;
+    for (int i = 0; i < info.rank; i++) t->count *= t->dim[i] = info.dim[i];
+    t->bytes = info.bytes;
+    if (info.mapped) {
+        t->view = info.mapped;
+        lua_pushvalue(L, 1);
+        lua_setiuservalue(L, -2, 1);
+    } else if (m->loader->read(m->self, at, t->own, info.bytes)) {
+        return script_raise(L);
+    }
+    return 1;
+}
+
+/* f:meta() -> { key = value } */
+static int model_meta(lua_State *L)
+{
+    struct model_file *m = model_check(L, 1);
+    const char *key, *value;
+    lua_newtable(L);
+    for (int64_t i = 0; m->loader->meta && m->loader->meta(m->self, i, &key, &value) == 1; i++) {
+        lua_pushstring(L, value);
+        lua_setfield(L, -2, key);
+    }
+    return 1;
+}
+
+/* ---- exporters ------------------------------------------------------------------------------- */
+
+/* An exporter's view of item i of the list at index 3. */
+static void export_info(lua_State *L, int i, struct burin_tensor_info *info)
+{
+    memset(info, 0, sizeof *info);
+    lua_rawgeti(L, 3, i);
+    lua_rawgeti(L, -1, 1);
+    if (strlen(luaL_checkstring(L, -1)) >= sizeof info->name)
+        luaL_error(L, "export: a tensor name is too long: %s", lua_tostring(L, -1));
+    snprintf(info->name, sizeof info->name, "%s", lua_tostring(L, -1));
+    lua_rawgeti(L, -2, 2);
+    if (lua_isfunction(L, -1)) {
+        lua_getfield(L, -3, "dtype");
+        info->dtype = (int)script_dtype(L, lua_gettop(L), 0);
+        lua_getfield(L, -4, "shape");
+        info->rank = script_shape(L, lua_gettop(L), info->dim, BURIN_PLUGIN_RANK);
+        lua_pop(L, 2);
+        uint64_t count = 1;
+        for (int k = 0; k < info->rank; k++)
+            if (__builtin_mul_overflow(count, (uint64_t)info->dim[k], &count))
+                luaL_error(L, "export: %s is too large", info->name);
+        info->bytes = count * burin_dtype_bytes((burin_dtype)info->dtype);
+    } else {
+        const struct tensor *t = tensor_check(L, -1);
+        info->dtype = (int)t->dtype;
+        info->rank = t->rank;
+        memcpy(info->dim, t->dim, sizeof info->dim);
+        info->bytes = t->bytes;
+    }
+    lua_pop(L, 3);
+}
+
+/* Writes item i: a tensor, or what its function returns. Lua does not know how large tensors are,
+ * so it is told when to collect. Raises nothing: false, with the error recorded. */
+static bool export_put(lua_State *L, const struct burin_exporter *x, void *self, int i,
+                       uint64_t *garbage)
+{
+    struct burin_tensor_info info;
+    int top = lua_gettop(L);
+    export_info(L, i, &info);
+    lua_rawgeti(L, 3, i);
+    lua_rawgeti(L, -1, 2);
+    bool made = lua_isfunction(L, -1), ok = true;
+    if (made && lua_pcall(L, 0, 1, 0)) ok = fail("%s", luaL_tolstring(L, -1, NULL));
+    const struct tensor *t = ok ? luaL_testudata(L, -1, "burin.tensor") : NULL;
+    if (ok && (!t || (int)t->dtype != info.dtype || t->bytes != info.bytes))
+        ok = fail("export: %s is not what was announced", info.name);
+    if (ok) {
+        int result = x->put(self, info.name, tensor_data(t), t->bytes);
+        ok = !result;
+        if (result == BURIN_NOT_FINITE) fail_as(FAIL_NOT_FINITE, "%s", burin_error());
+    }
+    lua_settop(L, top);
+    *garbage += made ? info.bytes : 0;
+    if (*garbage > 128u << 20) {
+        lua_gc(L, LUA_GCCOLLECT);
+        *garbage = 0;
+    }
+    return ok;
+}
+
+/* core.export(path, format, { { name, tensor }, ... }, { key = value }): whole, synced and read
+ * back, or not there at all. Instead of a tensor a function may stand that returns it when its turn
+ * comes, with dtype = and shape = beside it. */
+static int core_export(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1), *format = luaL_checkstring(L, 2);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    const struct burin_exporter *x = plug_exporter(format);
+    if (!x) return script_raise(L);
+    int n = (int)lua_rawlen(L, 3);
+    struct burin_tensor_info info;
+    /* Checked first: nothing raises while the exporter is open */
+    for (int i = 1; i <= n; i++) export_info(L, i, &info);
+    void *self = NULL;
+    bool ok = !x->begin(path, &self);
+    if (ok && x->meta && lua_istable(L, 4))
+        for (lua_pushnil(L); lua_next(L, 4); lua_pop(L, 1))
+            if (ok && lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING)
+                ok = !x->meta(self, lua_tostring(L, -2), lua_tostring(L, -1));
+    for (int i = 1; ok && i <= n; i++) {
+        export_info(L, i, &info);
+        ok = !x->declare(self, &info);
+    }
+    uint64_t garbage = 0;
+    for (int i = 1; ok && i <= n; i++) ok = export_put(L, x, self, i, &garbage);
+    if (ok) ok = !x->finish(self);
+    else if (self) x->abort(self);
+    return ok ? 0 : script_raise(L);
+}
+
+void script_open_model(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "load", core_load },
+        { "export", core_export },
+        { NULL, NULL },
+    };
+    static const luaL_Reg model[] = {
+        { "__gc", model_gc },     { "__close", model_gc }, { "close", model_gc },
+        { "names", model_names }, { "info", model_info },  { "read", model_read },
+        { "meta", model_meta },   { NULL, NULL },
+    };
+    luaL_setfuncs(L, functions, 0);
+    luaL_newmetatable(L, MODEL);
+    luaL_setfuncs(L, model, 0);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
