@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * error.c - errors that people are meant to see: { kind, message }. Their metatable marks them, and a
- * recipe has no way to it. What kinds there are, and the exit code of each, is for
+ * error.c - errors that people are meant to see: { kind, message }. Their metatable marks them, and
+ * a recipe has no way to it. What kinds there are, and the exit code of each, is for
  * scripts/burin/base/errors.lua to say. */
 #include "lua/script.h"
 
