@@ -4,7 +4,8 @@
 --   METHOD=lora|full PRIOR=1|0 SEED=1 burin run --trust recipes/tiny/dreambooth.lua >> docs/data/dreambooth.jsonl
 local burin = require "burin"
 local core = require "burin.core"
-local plan = require "burin.train.plan"
+local loop = require "burin.train.loop"
+local plans = require "burin.train.plan"
 local world = require "world"
 
 local method, prior, seed = core.env "METHOD" or "lora", core.env "PRIOR" ~= "0", math.tointeger(core.env "SEED" or 1)
@@ -27,12 +28,12 @@ local r = burin.train {
     seed = 5000 + 100 * seed, batch = 8, prompts = prompts },
   state = { every = steps },
 }
-local run = plan.prepare(r)
+local run = loop.new(plans.prepare(r))
 
-function run:draw_samples(step)
+function run:draw(step)
   local jobs, seen = {}, { subject = 0, background = 0, plain = 0 }
   for i, prompt in ipairs(prompts) do jobs[i] = { prompt = prompt, seed = r.sample.seed + i } end
-  self.sampler:run(jobs, { steps = r.sample.steps, guidance = r.sample.guidance, sampler = r.sample.sampler }, function(i, image)
+  self.plan.sampler:run(jobs, { steps = r.sample.steps, guidance = r.sample.guidance, sampler = r.sample.sampler }, function(i, image)
     local s = world.recognise(image:bytes())
     if i <= 32 then
       if s.subject then seen.subject = seen.subject + 1 end

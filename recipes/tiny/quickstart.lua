@@ -2,13 +2,14 @@
 -- What ./quickstart runs: the recipe, then scores from the world's exact recogniser and a before-after picture.
 local core = require "burin.core"
 local grid = require "burin.sample.grid"
+local loop = require "burin.train.loop"
 local progress = require "burin.base.progress"
 local recipe = require "burin.train.recipe"
-local plan = require "burin.train.plan"
+local plans = require "burin.train.plan"
 local world = require "world"
 
 local r, text = recipe.load "recipes/quickstart.lua"
-local run = plan.prepare(r)
+local run = loop.new(plans.prepare(r))
 local result = run:execute { recipe_text = text }
 
 -- What a prompt asks for: the subject or a plain cat, on which background.

@@ -3,7 +3,7 @@ local bench = require "burin.graph.bench"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local recipe = require "burin.train.recipe"
-local plan = require "burin.train.plan"
+local plans = require "burin.train.plan"
 
 local TOP = 15
 
@@ -203,32 +203,32 @@ end
 local function open_step(args)
   local began = core.clock()
   local r = recipe.load(args.recipe, args.trust)
-  local run = plan.prepare(r)
+  local plan = plans.prepare(r)
   local planned = core.clock()
   local planned_bytes = core.planned_memory().total
   core.commit(true)
-  run.model:load()
-  run.tables.upload()
+  plan.model:load()
+  plan.tables.upload()
   r.method:init(r.seed)
-  run.trainer:reset()
+  plan.trainer:reset()
   local largest
-  for _, t in pairs(run.train) do
+  for _, t in pairs(plan.batches) do
     if not largest or t.session:info().flops > largest.session:info().flops then largest = t end
   end
   fill_batch(largest.inputs)
   local loaded = core.clock()
   local bytes, allocations = core.allocated_memory()
-  local lr, sessions = { [0] = r.optimizer.lr, r.optimizer.lr }, { largest.session, run.trainer.update_session }
+  local lr, sessions = { [0] = r.optimizer.lr, r.optimizer.lr }, { largest.session, plan.trainer.update_session }
   local function step(i)
-    for micro = 0, run.trainer.accumulate - 1 do
-      run.trainer:run(largest.session, i * run.trainer.accumulate + micro, lr)
+    for micro = 0, plan.trainer.accumulate - 1 do
+      plan.trainer:run(largest.session, i * plan.trainer.accumulate + micro, lr)
     end
-    run.trainer:read()
+    plan.trainer:read()
   end
   step(0)
   local first = core.clock()
   local now_bytes, now_allocations = core.allocated_memory()
-  return { sessions = sessions, step = step, accumulate = run.trainer.accumulate, seconds = { prepare = planned - began,
+  return { sessions = sessions, step = step, accumulate = plan.trainer.accumulate, seconds = { prepare = planned - began,
       load = loaded - planned, first_step = first - loaded }, planned_bytes = planned_bytes, allocated_bytes = bytes,
     grown_bytes = now_bytes - bytes, new_allocations = now_allocations - allocations,
     shape = largest.bucket.w .. "x" .. largest.bucket.h .. " batch " .. r.batch, flops = largest.session:info().flops }

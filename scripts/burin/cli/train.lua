@@ -3,8 +3,8 @@ local core = require "burin.core"
 local errors = require "burin.base.errors"
 local progress = require "burin.base.progress"
 local recipe = require "burin.train.recipe"
-local runs = require "burin.train.loop"
-local plan = require "burin.train.plan"
+local loop = require "burin.train.loop"
+local plans = require "burin.train.plan"
 
 local command = {
   computes = true,
@@ -21,26 +21,25 @@ local command = {
 
 -- Shared with resume: runs and reports.
 function command.execute(args, r, text, resume)
-  local run = plan.prepare(r)
-  local result = run:execute { resume = resume, recipe_text = text }
+  local training = loop.new(plans.prepare(r))
+  local result = training:execute { resume = resume, recipe_text = text }
   if args.json then
     core.write_stdout(core.json_encode(result) .. "\n")
   else
     core.log("info", ("%d steps in %s, loss %.4f"):format(result.steps, progress.duration(result.seconds), result.loss or 0 / 0))
     core.write_stdout(result.path .. "\n")
   end
-  return run, result
 end
 
 function command.run(args)
   local r, text = recipe.load(args[1], args.trust)
   if args.output then r.output = args.output end
-  local folder = r.output .. "/" .. r.name
+  local folder = recipe.folder(r)
   if core.exists(folder .. "/state/latest.json") and not args.force then
     errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder))
   end
   core.make_dirs(folder)
-  runs.lock(folder)  -- before anything in it changes
+  loop.lock(folder)  -- before anything in it changes
   core.write_file(folder .. "/recipe.lua", text)
   core.write_file(folder .. "/run.json", core.json_encode({ recipe = args[1], output = r.output, trust = args.trust or false,
     version = core.version, started = core.date(), folder = core.cwd() }, 2) .. "\n")

@@ -151,7 +151,7 @@ function Trainer:state()
 end
 
 local call_step
-local Step, new_step = class("step", { __call = function(...) return call_step(...) end })
+local Step, new_step = class("step", nil, { __call = function(...) return call_step(...) end })
 
 -- Writes what a resumed loop needs to go on bit for bit into a folder, beside the states before (the newest two stay).
 function Step:save(folder)

@@ -15,7 +15,7 @@ local function with_warmup(name, o, after, more)
   for option, rule in pairs(more or {}) do schema[option] = rule end
   o = options.check(name, o or {}, schema)
   return {
-    name = name,
+    name = name, options = o,
     factor = function(step, steps)
       local warm = o.warmup < 1 and o.warmup * steps or o.warmup
       if step < warm then return math.min(1, (step + 1) / warm) end

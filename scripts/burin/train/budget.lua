@@ -49,43 +49,40 @@ end
 
 local function gib(bytes) return ("%.2f GiB"):format(bytes / (1 << 30)) end
 
--- What a run has traded for memory, one sentence each.
-function budget.traded(run)
-  local o, s, list = run.o, run.settings, {}
+-- What a plan has traded for memory, one sentence each.
+function budget.traded(plan)
+  local o, s, list = plan.recipe, plan.settings, {}
   local function add(text, ...) list[#list + 1] = text:format(...) end
   local function by(field) return o[field] == nil and "chosen for the budget" or "as the recipe says" end
   if s.precision ~= "f32" then add("%s storage of activations and frozen weights (%s)", s.precision, by "precision") end
   if s.base_precision ~= s.precision then add("%s storage of the U-Net's frozen matrices and kernels (%s)", s.base_precision, by "base_precision") end
   if s.checkpoint then add("blocks are computed again in the backward pass, about a third more time (%s)", by "checkpoint") end
-  local phases = residency.phases(run)
-  for _, component in ipairs(run.model:components()) do
+  local phases = plan.phases
+  for _, component in ipairs(plan.model:components()) do
     local before, after = phases[1].present[component], phases[2].present[component]
-    if component ~= run.model.unet and before and not after then
+    if component ~= plan.model.unet and before and not after then
       add("%s: results are cached, then it leaves the device", component.name)
-    elseif component == run.model.unet and not before then
+    elseif component == plan.model.unet and not before then
       add "unet: comes to the device once everything is cached"
     end
   end
   return list
 end
 
--- The first settings with which the run fits, by preparing it with each in turn: prepare(settings, previous run) -> run.
-function budget.choose(o, bytes, prepare)
-  local run, total
-  for _, settings in ipairs(candidates(o)) do
-    local data = run and { data = run.data, missing_prior = run.missing_prior, reported = run.reported }
-    run = nil
-    o.method:forget()
+-- The first settings with which a plan fits, by preparing it with each in turn: prepare(settings) -> plan.
+function budget.choose(recipe, bytes, prepare)
+  local name, total
+  for _, settings in ipairs(candidates(recipe)) do
+    recipe.method:forget()
     collectgarbage()  -- the variables of the attempt before leave the plan
     collectgarbage()
-    run = prepare(settings, data)
-    local phases, largest = residency.memory(run)
-    total = phases[largest].memory.total
-    if total <= bytes then return run end
-    run.too_large = phases[largest]
+    local plan = prepare(settings)
+    local phases, largest = residency.memory(plan)
+    name, total = phases[largest].name, phases[largest].memory.total
+    if total <= bytes then return plan end
   end
-  options.fail("budget: %s are needed %s, which is more than %s%s", gib(total), run.too_large.name, gib(bytes),
-    o.sample and "; without samples it is less, since the VAE leaves the device" or "")
+  options.fail("budget: %s are needed %s, which is more than %s%s", gib(total), name, gib(bytes),
+    recipe.sample and "; without samples it is less, since the VAE leaves the device" or "")
 end
 
 return budget

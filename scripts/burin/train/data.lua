@@ -69,11 +69,11 @@ local function choose_bucket(sizes, w, h)
   return best
 end
 
-local Dataset, new_dataset = class "dataset"
+local Dataset, new_dataset = class("dataset", { "o", "items", "skipped", "reported", "sizes" })
 
 -- o: batch, seed, resolution, buckets (true: by aspect ratio; false: square crops), granularity (multiple of pixels).
 function data.new(o)
-  local self = new_dataset { o = o, items = {}, skipped = {} }
+  local self = new_dataset { o = o, items = {}, skipped = {}, reported = 0 }
   local r = o.resolution
   local step = r >= 256 and 64 or o.granularity
   self.sizes = o.buckets and data.bucket_sizes(r, math.max(step, r // 2 // step * step), r * 2, step)
@@ -104,6 +104,26 @@ function Dataset:add(location, o, extra)
     end
   end
   return added
+end
+
+-- The same pictures in a dataset of its own: what is added there is not added here.
+function Dataset:copy()
+  return new_dataset { o = self.o, items = table.move(self.items, 1, #self.items, 1, {}),
+    skipped = table.move(self.skipped, 1, #self.skipped, 1, {}), reported = self.reported, sizes = self.sizes }
+end
+
+-- Says which pictures were left out since the last time.
+function Dataset:report()
+  for i = self.reported + 1, #self.skipped do
+    core.log("warn", ("%s left out: %s"):format(self.skipped[i].path, self.skipped[i].reason))
+  end
+  self.reported = #self.skipped
+end
+
+function Dataset:drop_priors()
+  local items = {}
+  for _, item in ipairs(self.items) do if not item.prior then items[#items + 1] = item end end
+  self.items = items
 end
 
 -- Prior images are shown as often as instance images in total: their repeats are dealt out round-robin, and a

@@ -1,143 +1,61 @@
 -- SPDX-License-Identifier: MIT
--- loop.lua - a prepared run, executed: memory committed and filled, then steps, samples, results and states. A run is
--- killed at any moment and resumed bit for bit: the state on disk promises everything before its step.
+-- loop.lua - a plan, executed: memory committed and filled, then steps, samples, results and states. A training is killed at
+-- any moment and resumed bit for bit: the state on disk promises everything before its step.
 local class = require "burin.base.class"
 local core = require "burin.core"
-local grid = require "burin.sample.grid"
 local errors = require "burin.base.errors"
-local material = require "burin.train.material"
-local metadata = require "burin.adapters.metadata"
+local files = require "burin.adapters.metadata"
+local grid = require "burin.sample.grid"
+local latents = require "burin.train.latents"
+local metadata = require "burin.train.metadata"
 local options = require "burin.base.options"
+local priors = require "burin.train.priors"
 local progress = require "burin.base.progress"
+local recipes = require "burin.train.recipe"
 local residency = require "burin.train.residency"
 local sample = require "burin.sample.sampler"
 local state = require "burin.base.state"
-local runs = {}
+local loop = {}
 
-local Run, new_run = class "run"
+local Training, new_training = class("training", {
+  "plan", "folder",
+  "steps", "steps_per_epoch",                -- in all, and of an epoch: once all pictures have been decoded
+  "recipe_key", "data_key", "base_key",      -- hashes of what it learns with: resume wants the same
+  "base_hash",                               -- SHA-256 of the base's file, for metadata
+  "began_at",                                -- seconds since 1970
+  "step", "rate", "norm", "average",         -- updates done; of the last one the rate and the gradient's norm; the loss, averaged
+  "metrics_bytes",                           -- of metrics.jsonl, up to this step
+  "before", "after",                         -- samples: { picture ... }
+  "draw",                                    -- function(training, step) -> pictures, instead of the recipe's samples
+  "allocated", "allocations",                -- device memory
+  "seconds", "first_step_seconds",           -- of all steps; from the beginning to the end of step 1
+})
 
--- A run of a recipe, to be prepared by train.lua. Its files are in `folder`.
-function runs.new(recipe) return new_run { o = recipe, folder = recipe.output .. "/" .. recipe.name } end
+-- A training of a plan. Nothing is taken or written yet.
+function loop.new(plan)
+  return new_training { plan = plan, folder = recipes.folder(plan.recipe), step = 0, metrics_bytes = 0 }
+end
 
-local function write_batch(run, batch)
-  local t = run.train[batch.bucket]
+function Training:path(text, ...) return self.folder .. "/" .. text:format(...) end
+
+-- ---- batches -----------------------------------------------------------------------------------------------------------
+
+local function write_batch(self, batch)
+  local t = self.plan.batches[batch.bucket]
   local n = #batch.items
-  local function gather(var, field)
-    local out = core.tensor(var.shape, var.dtype)
-    local each = out.count // n
-    for i, item in ipairs(batch.items) do out:copy_into((i - 1) * each + 1, item[field]) end
-    var:write(out)
+  local moments = core.tensor(t.inputs.moments.shape, t.inputs.moments.dtype)
+  local each, weights = moments.count // n, {}
+  for i, item in ipairs(batch.items) do
+    moments:copy_into((i - 1) * each + 1, item.moments)
+    weights[i] = item.weight
   end
-  gather(t.inputs.moments, "moments")
-  run.text:write(t.inputs.text, batch.items)
-  local weights = {}
-  for i, item in ipairs(batch.items) do weights[i] = item.weight end
+  t.inputs.moments:write(moments)
+  self.plan.text:write(t.inputs.text, batch.items)
   t.inputs.weight:write(core.tensor({ n }, "f32", weights))
   return t.session
 end
 
-function Run:path(text, ...) return self.folder .. "/" .. text:format(...) end
-
-local function sample_jobs(s)
-  local jobs = {}
-  for i, line in ipairs(s.prompts) do
-    jobs[i] = sample.parse_prompt(line)
-    jobs[i].seed = jobs[i].seed or s.seed + i - 1
-  end
-  return jobs
-end
-
-function Run:draw_samples(step)
-  local s = self.o.sample
-  local jobs = sample_jobs(s)
-  core.make_dirs(self:path "samples")
-  local images = {}
-  self.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image, text)
-    images[i] = image
-    errors.guard("output", core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image, { "parameters", text })
-  end)
-  core.image_save(self:path("samples/step-%06d.png", step), grid.labelled(images, jobs, math.min(#images, 4)))
-  return images
-end
-
-function Run:save_result(name)
-  local o, save = self.o, self.o.save
-  local folder = save.format == "peft" or o.method.method.whole and save.format == "diffusers"
-  local path = self:path(folder and "%s" or "%s.safetensors", name)
-  if folder then core.remove_tree(path) end  -- of the same run, before it was killed and resumed
-  local all = metadata.of_run(self)
-  if o.method.method.whole then all = metadata.profile(all, save.metadata) end
-  errors.guard("output", o.method.save, o.method, path, self.model, { dtype = save.dtype, metadata = all, format = save.format,
-    profile = save.metadata, sidecar = save.sidecar })
-  return path
-end
-
--- The state promises the metrics up to its step, so they reach the disk first.
-local function save_state(run)
-  local device = core.device()
-  local info = { step = run.step, seed = run.o.seed, recipe = run.recipe_hash, data = run.data_key, base = run.base_key,
-    metrics = run.metrics_bytes, average = run.average and ("%a"):format(run.average), device = device.name .. ", " .. device.driver }
-  errors.guard("output", core.sync_file, run:path "metrics.jsonl")
-  state.save(run:path "state", run.step, run.trainer:state(), info, run.o.state.keep)
-end
-
--- Cuts the metrics log back to where the state was saved: later lines are written again, byte for byte.
-local function resume_metrics(run, bytes)
-  local path = run:path "metrics.jsonl"
-  local text = core.exists(path) and core.read_file(path, 1 << 30) or ""
-  if #text < bytes then errors.raise("data", path .. ": shorter than the saved state says; it was changed") end
-  errors.guard("output", core.write_file, path, text:sub(1, bytes))
-  run.metrics_bytes = bytes
-end
-
--- Bit for bit means: the same recipe, pictures, captions and base.
-local function restore(run)
-  local info, file, path = state.latest(run:path "state")
-  if not info then return false end
-  local over = "; start over with 'burin train --force'"
-  if info.recipe ~= run.recipe_hash then
-    errors.raise("recipe", run.folder .. ": the recipe has changed since this run began" .. over)
-  end
-  if info.data ~= run.data_key then
-    errors.raise("data", run.folder .. ": the pictures or captions have changed since this run began" .. over)
-  end
-  if info.base ~= run.base_key then
-    errors.raise("data", run.o.base.path .. ": the base has changed since this run began" .. over)
-  end
-  local device = core.device()
-  if info.device ~= device.name .. ", " .. device.driver then
-    core.log("warn", ("this run began on %s; what follows will not equal an uninterrupted run bit for bit"):format(info.device))
-  end
-  state.restore(info, file, path, run.trainer:state())
-  file:close()
-  run.step, run.average = info.step, tonumber(info.average)
-  resume_metrics(run, info.metrics)
-  return true
-end
-
-local function log_step(run, epoch, loss, norm)
-  local line = core.json_encode { step = run.step, epoch = epoch, loss = loss, grad_norm = norm,
-    lr = run.lr } .. "\n"
-  errors.guard("output", core.append_file, run:path "metrics.jsonl", line)
-  run.metrics_bytes = run.metrics_bytes + #line
-end
-
-local function one_step(run, batches)
-  local o = run.o
-  local factor = o.schedule.factor(run.step, run.steps)
-  run.lr = o.optimizer.lr * factor
-  local total = 0
-  for micro = 0, o.accumulate - 1 do
-    local session = write_batch(run, batches())
-    run.trainer:run(session, run.step * o.accumulate + micro, { [0] = run.lr, o.optimizer.text_encoder_lr * factor })
-    local loss, norm = run.trainer:read()
-    total, run.norm = total + loss, norm
-  end
-  run.step = run.step + 1
-  return total / o.accumulate
-end
-
--- An iterator over all batches from a given micro-batch on.
+-- An iterator over all batches from a given one on.
 local function batches_from(data, first)
   local per_epoch = data:steps_per_epoch()
   local epoch, at = first // per_epoch, first % per_epoch
@@ -152,87 +70,208 @@ local function batches_from(data, first)
   end
 end
 
+-- ---- what it writes ----------------------------------------------------------------------------------------------------
+
+local function sample_jobs(s)
+  local jobs = {}
+  for i, line in ipairs(s.prompts) do
+    jobs[i] = sample.parse_prompt(line)
+    jobs[i].seed = jobs[i].seed or s.seed + i - 1
+  end
+  return jobs
+end
+
+local function draw_samples(self, step)
+  local s = self.plan.recipe.sample
+  local jobs, images = sample_jobs(s), {}
+  core.make_dirs(self:path "samples")
+  self.plan.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image, text)
+    images[i] = image
+    errors.guard("output", core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image, { "parameters", text })
+  end)
+  core.image_save(self:path("samples/step-%06d.png", step), grid.labelled(images, jobs, math.min(#images, 4)))
+  return images
+end
+
+local function save_result(self, name)
+  local plan, save = self.plan, self.plan.recipe.save
+  local folder = save.format == "peft" or plan.method.method.whole and save.format == "diffusers"
+  local path = self:path(folder and "%s" or "%s.safetensors", name)
+  if folder then core.remove_tree(path) end  -- of the same run, before it was killed and resumed
+  local all = metadata.of(self)
+  if plan.method.method.whole then all = files.profile(all, save.metadata) end
+  errors.guard("output", plan.method.save, plan.method, path, plan.model, { dtype = save.dtype, metadata = all,
+    format = save.format, profile = save.metadata, sidecar = save.sidecar })
+  return path
+end
+
+-- The state promises the metrics up to its step, so they reach the disk first.
+local function save_state(self)
+  local device, recipe = core.device(), self.plan.recipe
+  local info = { step = self.step, seed = recipe.seed, recipe = self.recipe_key, data = self.data_key, base = self.base_key,
+    metrics = self.metrics_bytes, average = self.average and ("%a"):format(self.average),
+    device = device.name .. ", " .. device.driver }
+  errors.guard("output", core.sync_file, self:path "metrics.jsonl")
+  state.save(self:path "state", self.step, self.plan.trainer:state(), info, recipe.state.keep)
+end
+
+local function log_step(self, loss)
+  local line = core.json_encode { step = self.step, epoch = (self.step - 1) // self.steps_per_epoch, loss = loss,
+    grad_norm = self.norm, lr = self.rate } .. "\n"
+  errors.guard("output", core.append_file, self:path "metrics.jsonl", line)
+  self.metrics_bytes = self.metrics_bytes + #line
+end
+
+-- ---- resuming ----------------------------------------------------------------------------------------------------------
+
+-- Cuts the metrics log back to where the state was saved: later lines are written again, byte for byte.
+local function resume_metrics(self, bytes)
+  local path = self:path "metrics.jsonl"
+  local text = core.exists(path) and core.read_file(path, 1 << 30) or ""
+  if #text < bytes then errors.file(path, "shorter than the saved state says; it was changed") end
+  errors.guard("output", core.write_file, path, text:sub(1, bytes))
+  self.metrics_bytes = bytes
+end
+
+-- Bit for bit means: the same recipe, pictures, captions and base.
+local function check_same(self, info)
+  local over = "; start over with 'burin train --force'"
+  if info.recipe ~= self.recipe_key then
+    errors.raise("recipe", self.folder .. ": the recipe has changed since this run began" .. over)
+  end
+  if info.data ~= self.data_key then
+    errors.file(self.folder, "the pictures or captions have changed since this run began" .. over)
+  end
+  if info.base ~= self.base_key then
+    errors.file(self.plan.recipe.base.path, "the base has changed since this run began" .. over)
+  end
+  local device = core.device()
+  if info.device ~= device.name .. ", " .. device.driver then
+    core.log("warn", ("this run began on %s; what follows will not equal an uninterrupted run bit for bit"):format(info.device))
+  end
+end
+
+-- Whether there was a state to go on from.
+local function restore(self)
+  local info, file, path = state.latest(self:path "state")
+  if not info then return false end
+  check_same(self, info)
+  state.restore(info, file, path, self.plan.trainer:state())
+  file:close()
+  self.step, self.average = info.step, tonumber(info.average)
+  resume_metrics(self, info.metrics)
+  return true
+end
+
 local locked = {}
 
--- Makes this process the only one that touches the run's folder, until it ends. Again is no error.
-function runs.lock(folder)
+-- Makes this process the only one that touches a run's folder, until it ends. Again is no error.
+function loop.lock(folder)
   if locked[folder] then return end
-  if not core.lock(folder .. "/.lock") then
-    errors.raise("busy", folder .. ": another process is training this run")
-  end
+  if not core.lock(folder .. "/.lock") then errors.raise("busy", folder .. ": another process is training this run") end
   locked[folder] = true
 end
 
--- o: resume (continue from the newest state), recipe_text (its hash guards resume; a copy is kept in the run).
--- Returns { steps =, loss = (average of the last tenth), seconds =, path = of the result }.
-function Run:execute(o)
-  local r = self.o
-  self.recipe_hash = core.hash(o.recipe_text or r.name)
-  core.make_dirs(self.folder)
-  runs.lock(self.folder)
-  for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
-  if not o.resume then state.clear(self:path "state") end
-  local began = core.clock()
-  self.began_at = select(2, core.date())
-  errors.guard("data", residency.enter, self, 1)
-  self.tables.upload()
-  r.method:init(r.seed)
-  self.trainer:reset()
-  self.base_key = core.exists(r.base.path) == "file" and core.hash_file(r.base.path) or self.model:content_hash "unet"
-  material.make_priors(self)
-  material.fill_caches(self)
-  if r.sample and not self.text.live then self.sampler:keep_texts(sample_jobs(r.sample)) end
-  errors.guard("data", residency.enter, self, 2)
-  self.step, self.metrics_bytes = 0, 0
-  if not (o.resume and restore(self)) then
-    errors.guard("output", core.write_file, self:path "metrics.jsonl", "")
-    -- Before the state: once there is one, resume takes everything up to its step as done.
-    if r.sample then self.before = self:draw_samples(0) end
-    save_state(self)
+-- ---- running -----------------------------------------------------------------------------------------------------------
+
+local function one_step(self, batches)
+  local recipe, trainer = self.plan.recipe, self.plan.trainer
+  local factor = recipe.schedule.factor(self.step, self.steps)
+  self.rate = recipe.optimizer.lr * factor
+  local total = 0
+  for micro = 0, recipe.accumulate - 1 do
+    local session = write_batch(self, batches())
+    trainer:run(session, self.step * recipe.accumulate + micro, { [0] = self.rate, recipe.optimizer.text_encoder_lr * factor })
+    local loss, norm = trainer:read()
+    total, self.norm = total + loss, norm
   end
-  return self:loop(began)
+  self.step = self.step + 1
+  return total / recipe.accumulate
 end
 
 -- The plan took all memory there will ever be; a step that takes more is a bug of ours.
-local function check_memory(run)
+local function check_memory(self)
   local bytes, allocations = core.allocated_memory()
-  if run.allocations and allocations ~= run.allocations then
-    error(("internal error: step %d allocated device memory (%d allocations before, %d now)"):format(run.step, run.allocations, allocations), 0)
+  if self.allocations and allocations ~= self.allocations then
+    error(("internal error: step %d allocated device memory (%d allocations before, %d now)"):format(self.step,
+      self.allocations, allocations), 0)
   end
-  run.allocated, run.allocations = bytes, allocations
+  self.allocated, self.allocations = bytes, allocations
 end
 
-function Run:loop(began)
-  local r = self.o
-  local sample_every = r.sample and options.every(r.sample.every, self.per_epoch)
-  local save_every, state_every = options.every(r.save.every, self.per_epoch), options.every(r.state.every, self.per_epoch)
-  local batches = batches_from(self.data, self.step * r.accumulate)
-  local bar = progress.new("training", self.steps, self.step)
-  local start = core.clock()
+-- What is due after a step that was not the last.
+local function results_between(self, every)
+  if every.sample and self.step % every.sample == 0 then self:draw(self.step) end
+  if every.save and self.step % every.save == 0 then
+    save_result(self, ("%s-%06d"):format(self.plan.recipe.name, self.step))
+  end
+end
+
+local function run_steps(self, began)
+  local recipe = self.plan.recipe
+  local every = { state = options.every(recipe.state.every, self.steps_per_epoch),
+    save = options.every(recipe.save.every, self.steps_per_epoch),
+    sample = recipe.sample and options.every(recipe.sample.every, self.steps_per_epoch) }
+  local batches = batches_from(self.plan.data, self.step * recipe.accumulate)
+  local bar, start = progress.new("training", self.steps, self.step), core.clock()
   core.catch_stop()
   while self.step < self.steps do
     local loss = one_step(self, batches)
     self.average = self.average and self.average + 0.05 * (loss - self.average) or loss
     if self.step == 1 then self.first_step_seconds = core.clock() - began end
     check_memory(self)
-    log_step(self, (self.step - 1) // self.per_epoch, loss, self.norm)
+    log_step(self, loss)
     bar:update(self.step, ("loss %.4f"):format(self.average))
     local last = self.step == self.steps
-    if sample_every and (self.step % sample_every == 0) and not last then self:draw_samples(self.step) end
-    if save_every and self.step % save_every == 0 and not last then
-      self:save_result(("%s-%06d"):format(r.name, self.step))
-    end
+    if not last then results_between(self, every) end
     local stop = core.stop_requested()  -- asked once: who is told that we stopped has a state of this very step
-    if self.step % state_every == 0 or last or stop then save_state(self) end
+    if self.step % every.state == 0 or last or stop then save_state(self) end
     if stop then
-      errors.raise("stopped", ("stopped after step %d; continue with: burin resume %s"):format(self.step, self.folder))
+      errors.raise("stopped", "stopped after step %d; continue with: burin resume %s", self.step, self.folder)
     end
   end
   self.seconds = core.clock() - start
-  local path = self:save_result(r.name)
-  if r.sample then self.after = self:draw_samples(self.step) end
+end
+
+-- Everything before the first step: class images, latents, texts; what is on the device afterwards is what trains.
+local function prepare(self)
+  local plan = self.plan
+  local base = plan.recipe.base.path
+  errors.guard("data", residency.enter, plan, 1)
+  plan.tables.upload()
+  plan.method:init(plan.recipe.seed)
+  plan.trainer:reset()
+  self.base_key = core.exists(base) == "file" and core.hash_file(base) or plan.model:content_hash "unet"
+  priors.make(plan, self.base_key)
+  self.data_key = latents.fill(plan)
+  self.steps, self.steps_per_epoch = plan:steps(), plan:steps_per_epoch()
+  if plan.recipe.sample and not plan.text.live then plan.sampler:keep_texts(sample_jobs(plan.recipe.sample)) end
+  errors.guard("data", residency.enter, plan, 2)
+end
+
+-- o: resume (continue from the newest state), recipe_text (its hash guards resume).
+-- Returns { steps =, loss = (average of the last tenth), seconds =, path = of the result ... }.
+function Training:execute(o)
+  local recipe, began = self.plan.recipe, core.clock()
+  self.draw = self.draw or draw_samples
+  self.recipe_key = core.hash(o.recipe_text or recipe.name)
+  core.make_dirs(self.folder)
+  loop.lock(self.folder)
+  for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
+  if not o.resume then state.clear(self:path "state") end
+  self.began_at = select(2, core.date())
+  prepare(self)
+  if not (o.resume and restore(self)) then
+    errors.guard("output", core.write_file, self:path "metrics.jsonl", "")
+    -- Before the state: once there is one, resume takes everything up to its step as done.
+    if recipe.sample then self.before = self:draw(0) end
+    save_state(self)
+  end
+  run_steps(self, began)
+  local path = save_result(self, recipe.name)
+  if recipe.sample then self.after = self:draw(self.step) end
   return { steps = self.step, loss = self.average, seconds = self.seconds, path = path, first_step = self.first_step_seconds,
     planned_bytes = core.planned_memory().total, allocated_bytes = core.allocated_memory() }
 end
 
-return runs
+return loop

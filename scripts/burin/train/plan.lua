@@ -1,104 +1,169 @@
 -- SPDX-License-Identifier: MIT
--- plan.lua - a recipe, traced and planned without taking device memory.
+-- plan.lua - a recipe, traced and planned: everything that its training will run and hold, without taking device memory.
 local budget = require "burin.train.budget"
 local captions = require "burin.text.captions"
+local class = require "burin.base.class"
 local compile = require "burin.graph.compile"
 local core = require "burin.core"
+local data = require "burin.train.data"
+local errors = require "burin.base.errors"
 local losses = require "burin.train.losses"
 local noise = require "burin.models.noise"
-local material = require "burin.train.material"
 local options = require "burin.base.options"
-local runs = require "burin.train.loop"
+local priors = require "burin.train.priors"
+local residency = require "burin.train.residency"
 local sample = require "burin.sample.sampler"
-local plan = {}
+local plans = {}
 
-local function trace_bucket(run, bucket)
-  local o, model = run.o, run.model
+local Plan, new_plan = class("plan", {
+  "recipe",         -- as train/recipe.lua checked it
+  "settings",       -- { precision, checkpoint, base_precision }: the recipe's, or what the budget asks for
+  "model", "method", "text", "tables",
+  "data",           -- data.lua: what is learnt from
+  "missing",        -- class images to be drawn (priors.lua)
+  "trainer",
+  "batches",        -- bucket -> { session, inputs, bucket }
+  "encoders",       -- bucket -> { pixels, moments, session }
+  "sampler",        -- for samples, or nil
+  "prior_sampler",  -- for class images, or nil
+  "phases",         -- residency.lua: what is on the device when
+})
+
+-- Batches of an epoch, updates of an epoch, updates in all: they follow from the data.
+function Plan:steps_per_epoch() return (self.data:steps_per_epoch() + self.recipe.accumulate - 1) // self.recipe.accumulate end
+function Plan:steps()
+  return self.recipe.steps or math.max(1, math.floor(self.recipe.epochs * self:steps_per_epoch() + 0.5))
+end
+
+-- The sessions of a training: { { name, session } ... }.
+function Plan:sessions()
+  local list = {}
+  local function add(name, session) if session then list[#list + 1] = { name, session } end end
+  for _, t in pairs(self.batches) do add("training " .. t.bucket.w .. "x" .. t.bucket.h, t.session) end
+  add("update", self.trainer.update_session)
+  for _, e in pairs(self.encoders) do add("VAE encode", e.session) end
+  add("text encode", self.text.session)
+  local function add_sampler(sampler, step, decode)
+    if sampler then
+      add(step, sampler.step_session)
+      add(decode, sampler.decode_session)
+    end
+  end
+  add_sampler(self.sampler, "sampling step", "VAE decode")
+  if self.prior_sampler ~= self.sampler then add_sampler(self.prior_sampler, "class images step", "class images decode") end
+  return list
+end
+
+local function trace_bucket(plan, bucket)
+  local recipe, model = plan.recipe, plan.model
   local f = model:downsample()
-  local b, h, w, z = o.batch, bucket.h // f, bucket.w // f, model:latent_channels()
+  local b, h, w, z = recipe.batch, bucket.h // f, bucket.w // f, model:latent_channels()
   local name = ("%dx%d"):format(bucket.w, bucket.h)
   local inputs = {
     moments = core.var("batch.moments." .. name, { b, h, w, 2 * z }, "f32", "input"),
     weight = core.var("batch.weight." .. name, { b }, "f32", "input"),
-    text = run.text:declare("batch.%s." .. name, b),
+    text = plan.text:declare("batch.%s." .. name, b),
   }
-  local session = run.trainer:session("train." .. name, function(graph, control)
+  local session = plan.trainer:session("train." .. name, function(graph, control)
     local moments = graph:leaf(inputs.moments)
     local mean = moments:slice { axis = 3, begin = 0, stop = z }
     local std = moments:slice { axis = 3, begin = z, stop = 2 * z }
     local latents = (mean + std * control:randn(mean.shape, { use = 3 })) * model.scaling_factor
-    local context, extra = run.text:trace(graph, inputs.text)
-    local loss = losses.objective { latents = latents, tables = run.tables, control = control, loss = o.loss,
+    local context, extra = plan.text:trace(graph, inputs.text)
+    local loss = losses.objective { latents = latents, tables = plan.tables, control = control, loss = recipe.loss,
       prediction = model.prediction, sample_weight = graph:leaf(inputs.weight),
       predict = function(noisy, t) return model:predict(graph, noisy, t, context, extra) end }
-    return loss, o.method:params()
+    return loss, plan.method:params()
   end)
   return { session = session, inputs = inputs, bucket = bucket }
 end
 
-local function trace_encoders(run)
-  local model = run.model
-  run.encode = {}
-  for _, b in ipairs(run.data:buckets()) do
-    local g, f = core.graph(), model:downsample()
-    local e = { pixels = core.var("encode.pixels", { 1, b.h, b.w, 3 }, "f32", "input"),
-      moments = core.var("encode.moments", { 1, b.h // f, b.w // f, 2 * model:latent_channels() }, "f32", "input") }
-    local _, mean, logvar = model:encode_image(g, g:leaf(e.pixels))
-    g:assign(e.moments, mean:concat((logvar * 0.5):exp(), { axis = 3 }):cast "f32")
-    e.session = core.session(g, "encode.image")
-    run.encode[b.bucket] = e
-  end
-  run.text:trace_encoder()
+local function trace_encoder(model, bucket)
+  local g, f = core.graph(), model:downsample()
+  local e = { pixels = core.var("encode.pixels", { 1, bucket.h, bucket.w, 3 }, "f32", "input"),
+    moments = core.var("encode.moments", { 1, bucket.h // f, bucket.w // f, 2 * model:latent_channels() }, "f32", "input") }
+  local _, mean, logvar = model:encode_image(g, g:leaf(e.pixels))
+  g:assign(e.moments, mean:concat((logvar * 0.5):exp(), { axis = 3 }):cast "f32")
+  e.session = core.session(g, "encode.image")
+  return e
 end
 
-local function trace_sampler(run)
-  local o = run.o
-  if not o.sample and #run.missing_prior == 0 then return end
-  local s = o.sample or {}
+-- All samples of a run have one size.
+local function check_sizes(recipe)
+  local s = recipe.sample or {}
   for _, line in ipairs(s.prompts or {}) do
     local job = sample.parse_prompt(line)
-    if (job.width or s.width or o.resolution) ~= (s.width or o.resolution)
-      or (job.height or s.height or o.resolution) ~= (s.height or o.resolution) then
+    if (job.width or s.width or recipe.resolution) ~= (s.width or recipe.resolution)
+      or (job.height or s.height or recipe.resolution) ~= (s.height or recipe.resolution) then
       options.fail("sample prompt '%s': all samples of a run have one size; set width and height in sample = { ... }", line)
     end
   end
-  local width, height, r = s.width or o.resolution, s.height or o.resolution, o.resolution
-  local function new(w, h) return sample.new(run.model, { width = w, height = h, batch = s.batch or 1, clip_skip = o.clip_skip }) end
-  run.sampler = new(width, height)
-  if #run.missing_prior > 0 then  -- class images are square, whatever size the samples have
-    run.prior_sampler = width == r and height == r and run.sampler or new(r, r)
+end
+
+local function trace_samplers(plan)
+  local recipe = plan.recipe
+  local s, r = recipe.sample or {}, recipe.resolution
+  local width, height = s.width or r, s.height or r
+  local function new(w, h)
+    return sample.new(plan.model, { width = w, height = h, batch = s.batch or 1, clip_skip = recipe.clip_skip })
+  end
+  local for_priors = #plan.missing > 0
+  if recipe.sample or for_priors then plan.sampler = new(width, height) end
+  if for_priors then  -- class images are square, whatever size the samples have
+    plan.prior_sampler = width == r and height == r and plan.sampler or new(r, r)
   end
 end
 
--- settings: precision, checkpoint, base_precision. known: what an earlier attempt has found out about the pictures.
-local function prepare(o, settings, known)
-  local run, int8 = runs.new(o), settings.base_precision == "int8"
-  run.settings = settings
-  run.model = o.base:open { dtype = int8 and settings.precision or settings.base_precision, int8 = int8,
-    compute = settings.precision, checkpoint = settings.checkpoint, prediction = o.prediction }
-  run.model:adapt(o.method)
-  run.text = captions.new(run.model, { live = o.method.options.text_encoder, clip_skip = o.clip_skip })
-  run.schedule = noise.schedule {}
-  run.tables = noise.tables(run.schedule, o.loss, run.model.prediction)
-  if known then
-    for k, v in pairs(known) do run[k] = v end
-  else
-    material.open(run)
+-- The pictures of a recipe's concepts. They are looked at once, whatever settings are tried afterwards.
+local function look_at_pictures(recipe, model)
+  local d = data.new { batch = recipe.batch, seed = recipe.seed, resolution = recipe.resolution, buckets = recipe.buckets,
+    granularity = model:downsample() * 2 }
+  for i, c in ipairs(recipe.concepts) do
+    local o = { prompt = c.prompt, repeats = c.repeats }
+    if errors.guard("input", d.add, d, c.images, o, { weight = c.weight, concept = i }) == 0 then
+      local first = d.skipped[1]
+      errors.raise("data", "concept %d: no usable image in '%s'%s", i, c.images,
+        first and (" (" .. first.path .. ": " .. first.reason .. ")") or "")
+    end
   end
-  run.trainer = compile.trainer { optimizer = o.optimizer, max_norm = o.max_grad_norm, accumulate = o.accumulate,
-    seed = o.seed, loss_scale = settings.precision == "f16" and 1024 or nil }
-  run.train = {}
-  for _, b in ipairs(run.data:buckets()) do run.train[b.bucket] = trace_bucket(run, b.bucket) end
-  trace_encoders(run)
-  trace_sampler(run)
-  material.count_steps(run)
-  return run
+  return d
 end
 
--- Traces and plans a recipe, with settings that keep it within its budget when it has one.
-function plan.prepare(o)
-  if not o.budget then return prepare(o, budget.plain(o)) end
-  return budget.choose(o, budget.parse(o.budget), function(settings, known) return prepare(o, settings, known) end)
+-- One attempt. settings: precision, checkpoint, base_precision. pictures: of an earlier attempt. -> plan, pictures
+local function prepare(recipe, settings, pictures)
+  local int8 = settings.base_precision == "int8"
+  local model = recipe.base:open { dtype = int8 and settings.precision or settings.base_precision, int8 = int8,
+    compute = settings.precision, checkpoint = settings.checkpoint, prediction = recipe.prediction }
+  local method = recipe.method
+  model:adapt(method)
+  pictures = pictures or look_at_pictures(recipe, model)
+  local plan = new_plan { recipe = recipe, settings = settings, model = model, method = method, data = pictures:copy(),
+    text = captions.new(model, { live = method.options.text_encoder, clip_skip = recipe.clip_skip }),
+    tables = noise.tables(noise.schedule {}, recipe.loss, model.prediction),
+    trainer = compile.trainer { optimizer = recipe.optimizer, max_norm = recipe.max_grad_norm, accumulate = recipe.accumulate,
+      seed = recipe.seed, loss_scale = settings.precision == "f16" and 1024 or nil },
+    batches = {}, encoders = {} }
+  plan.missing = priors.add(plan.data, recipe, settings)
+  plan.data:report()
+  pictures.reported = plan.data.reported
+  for _, b in ipairs(plan.data:buckets()) do plan.batches[b.bucket] = trace_bucket(plan, b.bucket) end
+  for _, b in ipairs(plan.data:buckets()) do plan.encoders[b.bucket] = trace_encoder(model, b.bucket) end
+  plan.text:trace_encoder()
+  trace_samplers(plan)
+  plan.phases = residency.phases(plan)
+  return plan, pictures
 end
 
-return plan
+-- Traces and plans a checked recipe, with settings that keep it within its budget when it has one.
+function plans.prepare(recipe)
+  check_sizes(recipe)
+  if not recipe.budget then return (prepare(recipe, budget.plain(recipe))) end
+  local pictures
+  return budget.choose(recipe, budget.parse(recipe.budget), function(settings)
+    local plan
+    plan, pictures = prepare(recipe, settings, pictures)
+    return plan
+  end)
+end
+
+return plans

@@ -84,6 +84,9 @@ function recipe.check(given)
   return o
 end
 
+-- Where a recipe's run lies.
+function recipe.folder(o) return o.output .. "/" .. o.name end
+
 -- Runs the file in the sandbox. Returns the recipe, its text.
 function recipe.load(path, trust)
   if not core.exists(path) then

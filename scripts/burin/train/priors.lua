@@ -1,0 +1,101 @@
+-- SPDX-License-Identifier: MIT
+-- priors.lua - class images: which there are, which are missing, and drawing those.
+local core = require "burin.core"
+local errors = require "burin.base.errors"
+local progress = require "burin.base.progress"
+local recipes = require "burin.train.recipe"
+local state = require "burin.base.state"
+local priors = {}
+
+-- Class images made for a run lie in its folder, under a name of what they depend on: another prompt makes others.
+local function own_folder(recipe, settings, i)
+  local prior = recipe.concepts[i].prior
+  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, prior.sampler, recipe.seed, recipe.resolution,
+    settings.precision, recipe.base.path }
+  return ("%s/prior-%d-%s"):format(recipes.folder(recipe), i, core.hash(key):sub(1, 8))
+end
+
+local function is_image(name)
+  name = name:lower()
+  return name:match "%.png$" or name:match "%.jpe?g$" or name:match "%.bmp$"
+end
+
+-- What a prior's folder holds and lacks. The user's own pictures count, and none of them is ever written over.
+local function look(recipe, settings, i)
+  local prior = recipe.concepts[i].prior
+  local p = { folder = prior.images or own_folder(recipe, settings, i), prior = prior, concept = i, have = 0, missing = {} }
+  local there, own = {}, 0
+  for _, name in ipairs(core.exists(p.folder) and core.list(p.folder) or {}) do
+    there[name] = true
+    if is_image(name) then
+      p.have = p.have + 1
+      if not name:match "^class%-%d+%.png$" then own = own + 1 end
+    end
+  end
+  for k = 1, prior.count - own do
+    local name = ("class-%05d.png"):format(k)
+    if not there[name] then p.missing[#p.missing + 1] = { index = k, path = p.folder .. "/" .. name } end
+  end
+  return p
+end
+
+-- Adds the class images that exist to the data, and stand-ins for those to be made, so that the plan knows the number of
+-- steps. Returns what has to be drawn: { { folder =, prior =, concept =, have = count, missing = { { index =, path = } } } ... }.
+function priors.add(data, recipe, settings)
+  local square = data:bucket_of(recipe.resolution, recipe.resolution)
+  local incomplete = {}
+  for i, c in ipairs(recipe.concepts) do
+    local p = c.prior and look(recipe, settings, i)
+    if p then
+      local extra = { weight = c.prior.weight, concept = i, prior = true }
+      if p.have > 0 then data:add(p.folder, { prompt = c.prior.prompt, repeats = 1 }, extra) end
+      for _ = 1, #p.missing do
+        table.insert(data.items, { concept = i, prior = true, repeats = 1, bucket = square, weight = c.prior.weight })
+      end
+      if #p.missing > 0 then table.insert(incomplete, p) end
+    end
+  end
+  data:balance_priors()
+  return incomplete
+end
+
+-- A folder of class images says which base drew them: those of another would teach what this one never was.
+local function check_base(plan, base_key)
+  for i, c in ipairs(plan.recipe.concepts) do
+    if c.prior and not c.prior.images then
+      local folder = own_folder(plan.recipe, plan.settings, i)
+      local mark = folder .. "/base"
+      if not core.exists(mark) then
+        core.make_dirs(folder)
+        errors.guard("output", core.write_file, mark, base_key)
+      elseif core.read_file(mark, 64) ~= base_key then
+        errors.file(folder, "these class images are of another base than %s is now; remove the folder, and they are drawn anew",
+          plan.recipe.base.path)
+      end
+    end
+  end
+end
+
+-- Draws what is missing. Each class image depends on its number alone, so a killed run makes just those that it still lacks.
+-- base_key: of the base that draws them.
+function priors.make(plan, base_key)
+  check_base(plan, base_key)
+  if #plan.missing == 0 then return end
+  for _, m in ipairs(plan.missing) do
+    core.make_dirs(m.folder)
+    state.sweep(m.folder)
+    local jobs = {}
+    for i, one in ipairs(m.missing) do jobs[i] = { prompt = m.prior.prompt, seed = plan.recipe.seed * 100003 + one.index } end
+    local bar = progress.new("class images", #jobs)
+    local how = { steps = m.prior.steps, guidance = m.prior.guidance, sampler = m.prior.sampler }
+    plan.prior_sampler:run(jobs, how, function(i, image)
+      errors.guard("output", core.image_save, m.missing[i].path, image)
+      bar:update(i)
+    end)
+  end
+  plan.data:drop_priors()
+  priors.add(plan.data, plan.recipe, plan.settings)
+  plan.data:report()
+end
+
+return priors
