@@ -38,6 +38,16 @@ local planned, held = tonumber(plan:match '"total": ?(%d+), "weights"'), tonumbe
 T.check(planned and held and math.abs(held / planned - 1) < 0.02, "planned %s bytes, allocated %s", planned, held)
 print(("planned %s bytes, allocated %s"):format(planned, held))
 
+-- ---- a budget --------------------------------------------------------------------------------------------------------
+
+-- The settings that a budget chooses decide under which name class images lie: those that are drawn are those that are found.
+do
+  local folder, text = train("budget", { steps = "2", budget = '"22 MiB"', precision = "",
+    concepts = '{ { images = "examples/sks-cat", prior = { prompt = "a photo of a cat", count = 3, steps = 1 } } }' })
+  local _, found = T.shell(("ls %s/prior-*/*.png | wc -l; ls -d %s/prior-* | wc -l"):format(folder, folder))
+  T.check(found:match "^3%s+1%s*$" and not text:find "left out", "class images under a budget: %s %s", found, text)
+end
+
 -- ---- precision -------------------------------------------------------------------------------------------------------
 
 -- The same noise and order in each type, so the curves can be compared step by step; averages over 10 steps.
