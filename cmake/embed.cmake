@@ -2,7 +2,9 @@
 #
 # burin_embed_files(target table dir pattern): every matching file below dir, as one row {name, data, bytes} of
 # `const struct embed_file embed_<table>[]` (core/base/embed.h), NULL-terminated. The name is the path below dir.
-# burin_embed_shaders(target dir): the same for dir/*.comp, compiled to SPIR-V, table "spirv", name without suffix.
+# burin_embed_shaders(target dir): the same for dir/*.comp, compiled to SPIR-V, table "spirv", name without suffix. The
+# generated shaders.h has an enumerator for each, its row in that table counted from 1: naming a shader that is not there
+# does not compile.
 
 function(burin_embed_rows target table files names)
   set(rows "")
@@ -35,19 +37,24 @@ endfunction()
 
 function(burin_embed_shaders target dir)
   file(GLOB sources CONFIGURE_DEPENDS ${dir}/*.comp)
-  file(GLOB headers CONFIGURE_DEPENDS ${dir}/lib/*.glsl)
+  set(core ${CMAKE_SOURCE_DIR}/core)
+  file(GLOB headers CONFIGURE_DEPENDS ${dir}/lib/*.glsl ${core}/graph/*.def)
+  list(APPEND headers ${core}/graph/shader.h ${core}/graph/control.h ${core}/base/philox.h)
   set(files "")
   set(names "")
+  set(enum "")
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/spirv)
   foreach(source ${sources})
     get_filename_component(name ${source} NAME_WE)
     set(spv ${CMAKE_BINARY_DIR}/spirv/${name}.spv)
     add_custom_command(OUTPUT ${spv}
-      COMMAND ${GLSLANG} --quiet --target-env vulkan1.2 -I${dir}/lib -I${CMAKE_SOURCE_DIR}/core/graph -o ${spv} ${source}
-      DEPENDS ${source} ${headers} ${CMAKE_SOURCE_DIR}/core/graph/ops.def
+      COMMAND ${GLSLANG} --quiet --target-env vulkan1.2 -I${dir}/lib -I${core}/graph -I${core}/base -o ${spv} ${source}
+      DEPENDS ${source} ${headers}
       COMMENT "Shader ${name}" VERBATIM)
     list(APPEND files ${spv})
     list(APPEND names ${name})
+    string(APPEND enum "    SHADER_${name},\n")
   endforeach()
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/shaders.h @ONLY CONTENT "enum shader {\n    SHADER_none,\n${enum}};\n")
   burin_embed_rows(${target} spirv "${files}" "${names}")
 endfunction()

@@ -7,8 +7,8 @@
 #include "types.glsl"
 #include "control.h"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const bool WIDE = false;    // count is a multiple of 4
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const bool WIDE = false;    // count is a multiple of 4
 layout(push_constant) uniform Push {
     uint count, group;
     float beta1, rest1, log1, beta2, rest2, log2_, eps, decay;  // rest = 1 - beta, log = ln beta, exact on the host
@@ -33,7 +33,7 @@ void main()
 {
     float factor = amp[AMP_FACTOR], lr = control[CONTROL_LR + group], t = amp[AMP_STEP];
     uint n = WIDE ? count / 4 : count;
-    uint i = group_number() * 64 + gl_LocalInvocationIndex;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationIndex;
     if (i == 0) y_set(0, 0.0);  // the result is of no use, but defined
     if (factor == 0.0) return;  // a skipped step changes nothing
     float rate = lr / one_minus_exp(t * log1), root = 1.0 / sqrt(one_minus_exp(t * log2_));

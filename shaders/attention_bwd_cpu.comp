@@ -11,7 +11,7 @@
 #include "attention.glsl"
 #include "attention_lanes.glsl"
 
-layout(constant_id = 11) const bool KEYS = false;  // it owns keys: dk and dv instead of dq
+layout(constant_id = KERNEL_SPEC_OWN + 3) const bool KEYS = false;  // it owns keys: dk and dv instead of dq
 
 TENSOR(0, q, DT0)
 TENSOR(1, k, DT1)

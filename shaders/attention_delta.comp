@@ -5,7 +5,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
+layout(local_size_x = KERNEL_GROUP) in;
 layout(push_constant) uniform Push { uint rows, N, H, D; };  // rows = B N H
 
 TENSOR(0, y, DT0)
@@ -14,7 +14,7 @@ TENSOR(2, delta, DT2)
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationID.x;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationID.x;
     if (i >= rows) return;
     float sum = 0.0;
     if (D % 4 == 0)

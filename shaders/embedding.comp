@@ -4,8 +4,8 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const bool WIDE = false;    // width is a multiple of 4
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const bool WIDE = false;    // width is a multiple of 4
 layout(push_constant) uniform Push { uint count, rows, width, first, block; };
 
 TENSOR(0, table, DT0)
@@ -16,7 +16,7 @@ TENSOR(1, y, DT1)
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationIndex;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationIndex;
     if (WIDE) i *= 4;
     if (i >= count) return;
     uint k = i / width;

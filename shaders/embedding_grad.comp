@@ -6,9 +6,9 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const bool WIDE = false;    // width is a multiple of 4
-layout(constant_id = 9) const bool FILL = false;
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const bool WIDE = false;    // width is a multiple of 4
+layout(constant_id = KERNEL_SPEC_OWN + 1) const bool FILL = false;
 layout(push_constant) uniform Push { uint count, ids, width, first, block; };
 
 #define IDS_BINDING 0
@@ -25,7 +25,7 @@ void store(uint i, vec4 v)
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationIndex;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationIndex;
     if (WIDE) i *= 4;
     if (i >= count) return;
     if (FILL) {

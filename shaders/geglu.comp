@@ -14,8 +14,8 @@
 #define OP(name, inputs, attrs, shape, emit, gradient, help)
 #include "ops.def"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 9) const bool GRADIENT = false;
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN + 1) const bool GRADIENT = false;
 layout(push_constant) uniform Push { uint count, C; };  // count = rows * C / WIDTH
 
 TENSOR(0, x, DT0)
@@ -27,7 +27,7 @@ VECTOR_OUT(y)
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationID.x, columns = C / WIDTH;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationID.x, columns = C / WIDTH;
     if (i >= count) return;
     uint at = i / columns * 2 * columns + i % columns;
     vec4 a = x_get(at), b = x_get(at + columns), gelu = vec4(0.0), slope = vec4(0.0);

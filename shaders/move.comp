@@ -6,9 +6,9 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const bool WIDE = false;    // all of the numbers below are multiples of 4
-layout(constant_id = 9) const bool CONCAT = false;
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const bool WIDE = false;    // all of the numbers below are multiples of 4
+layout(constant_id = KERNEL_SPEC_OWN + 1) const bool CONCAT = false;
 layout(push_constant) uniform Push { uint count, row_y, row_x, row_z; int shift; };
 
 TENSOR(0, x, DT0)
@@ -17,7 +17,7 @@ TENSOR(2, z, DT2)
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationIndex;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationIndex;
     if (WIDE) i *= 4;
     if (i >= count) return;
     uint row = i / row_y;

@@ -11,9 +11,9 @@
 #include "types.glsl"
 #include "vector.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 9) const bool GRADIENT = false;
-layout(constant_id = 10) const bool BY_ROW = false;  // statistics of layer norm, not of group norm
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN + 1) const bool GRADIENT = false;
+layout(constant_id = KERNEL_SPEC_OWN + 2) const bool BY_ROW = false;  // statistics of layer norm, not of group norm
 layout(push_constant) uniform Push { uint count, R, C, slices, height, groups; };
 
 TENSOR(0, x, DT0)
@@ -26,7 +26,7 @@ VECTOR_OUT(part)
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationID.x, columns = C / WIDTH;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationID.x, columns = C / WIDTH;
     if (i >= count) return;
     uint c = i % columns, s = i / columns % slices, b = i / columns / slices;
     uint begin = s * height, end = min(begin + height, R);

@@ -6,7 +6,7 @@
 #include "types.glsl"
 #include "vector.glsl"
 
-layout(local_size_x = 64) in;
+layout(local_size_x = KERNEL_GROUP) in;
 layout(push_constant) uniform Push { uint count, R, C, slices, height, groups; };
 
 TENSOR(0, x, DT0)
@@ -22,7 +22,7 @@ VECTOR_OUT(dx)
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationID.x, columns = C / WIDTH;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationID.x, columns = C / WIDTH;
     if (i >= count) return;
     uint c = i % columns, s = i / columns % slices, b = i / columns / slices;
     vec4 mean = vec4(0.0), rstd = vec4(0.0), along = vec4(0.0), level = vec4(0.0);

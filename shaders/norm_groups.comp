@@ -8,8 +8,8 @@
 #include "types.glsl"
 #include "lanes.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 9) const bool GRADIENT = false;
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN + 1) const bool GRADIENT = false;
 layout(push_constant) uniform Push { uint rows, R, C, slices, height, groups; float eps; };
 
 TENSOR(0, part, DT0)

@@ -9,7 +9,7 @@
 #include "vector.glsl"
 #include "lanes.glsl"
 
-layout(local_size_x = 64) in;
+layout(local_size_x = KERNEL_GROUP) in;
 layout(push_constant) uniform Push { uint rows, C; float eps; CHAIN_PUSH };
 
 #include "chain.glsl"

@@ -6,7 +6,7 @@
 #include "types.glsl"
 #include "vector.glsl"
 
-layout(local_size_x = 64) in;
+layout(local_size_x = KERNEL_GROUP) in;
 layout(push_constant) uniform Push { uint C, slices; };
 
 TENSOR(0, part, DT0)
@@ -18,7 +18,7 @@ VECTOR_OUT(dbeta)
 
 void main()
 {
-    uint c = group_number() * 64 + gl_LocalInvocationID.x, columns = C / WIDTH;
+    uint c = group_number() * KERNEL_GROUP + gl_LocalInvocationID.x, columns = C / WIDTH;
     if (c >= columns) return;
     vec4 a = vec4(0.0), b = vec4(0.0);
     for (uint s = 0; s < slices; s++) {

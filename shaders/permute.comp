@@ -4,9 +4,9 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const bool WIDE = false;    // the last dim is a multiple of 4
-layout(constant_id = 9) const uint LAST = 2;        // stride of the last dim: 0, 1 (and vec4 aligned), 2 = any
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const bool WIDE = false;    // the last dim is a multiple of 4
+layout(constant_id = KERNEL_SPEC_OWN + 1) const uint LAST = PERMUTE_ANY;  // stride of the last dim: 0, 1 (and vec4 aligned) or any
 layout(push_constant) uniform Push { uint count, dim1, dim2, dim3, stride0, stride1, stride2, stride3; };
 
 TENSOR(0, x, DT0)
@@ -20,7 +20,7 @@ uint source(uint i)
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationIndex;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationIndex;
     if (WIDE) i *= 4;
     if (i >= count) return;
     uint s = source(i);

@@ -9,12 +9,8 @@
 #include "philox.glsl"
 #include "trig.glsl"
 
-#define NORMAL 0
-#define UNIFORM 1
-#define INTEGER 2
-
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const uint KIND = NORMAL;
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const uint KIND = RANDOM_NORMAL;
 layout(push_constant) uniform Push { uint count, use; float low; uint range; };
 
 layout(set = 0, binding = 0, std430) readonly buffer control_words { uint control[]; };
@@ -28,8 +24,8 @@ vec2 normal_pair(uint a, uint b)
 
 vec4 numbers(uvec4 w)
 {
-    if (KIND == NORMAL) return vec4(normal_pair(w.x, w.y), normal_pair(w.z, w.w));
-    if (KIND == UNIFORM) return vec4(w >> 8) / 16777216.0;
+    if (KIND == RANDOM_NORMAL) return vec4(normal_pair(w.x, w.y), normal_pair(w.z, w.w));
+    if (KIND == RANDOM_UNIFORM) return vec4(w >> 8) / 16777216.0;
     uvec4 high, unused;
     umulExtended(w, uvec4(range), high, unused);
     return low + vec4(high);
@@ -37,7 +33,7 @@ vec4 numbers(uvec4 w)
 
 void main()
 {
-    uint k = group_number() * 64 + gl_LocalInvocationIndex, i = 4 * k;
+    uint k = group_number() * KERNEL_GROUP + gl_LocalInvocationIndex, i = 4 * k;
     if (i >= count) return;
     uvec2 seed = uvec2(control[CONTROL_SEED_LO], control[CONTROL_SEED_HI]);
     vec4 v = numbers(philox(uvec4(k, use, control[CONTROL_STEP], 0), seed));

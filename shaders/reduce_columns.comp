@@ -6,8 +6,8 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const uint FOURS = 0;       // inner is a multiple of 4 * FOURS
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const uint FOURS = 0;       // inner is a multiple of 4 * FOURS
 layout(push_constant) uniform Push { uint count, rows, inner, chunks, length_; };
 
 TENSOR(0, x, DT0)
@@ -15,7 +15,7 @@ TENSOR(1, y, DT1)
 
 void main()
 {
-    uint i = (group_number() * 64 + gl_LocalInvocationIndex) * max(4 * FOURS, 1);
+    uint i = (group_number() * KERNEL_GROUP + gl_LocalInvocationIndex) * max(4 * FOURS, 1);
     if (i >= count) return;
     uint k = i / inner, o = k / chunks, first = (k - o * chunks) * length_;
     uint at = (o * rows + first) * inner + i - k * inner;

@@ -6,9 +6,9 @@
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const bool WIDE = false;    // width and length are multiples of 4
-layout(constant_id = 9) const bool SQUARES = false;
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const bool WIDE = false;    // width and length are multiples of 4
+layout(constant_id = KERNEL_SPEC_OWN + 1) const bool SQUARES = false;
 layout(push_constant) uniform Push { uint count, width, chunks, length_, groups; };
 
 TENSOR(0, x, DT0)

@@ -3,9 +3,11 @@
 // selftest.comp - y = a*scale + b, or y += step: the smallest kernel that uses bindings, specialization
 // constants, push constants and 16-bit storage. For tests of the gpu layer and of drivers.
 #extension GL_EXT_shader_16bit_storage : require
+#extension GL_GOOGLE_include_directive : require
+#include "shader.h"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 0) const uint MODE = 0;   // 0: y = a*scale + b; 1: y += step; 2: half(y) = a
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = 0) const uint MODE = SELFTEST_ADD;
 layout(constant_id = 1) const uint SCALE = 1;
 
 layout(std430, binding = 0) buffer Y { float y[]; };
@@ -19,9 +21,9 @@ void main()
     uint i = gl_GlobalInvocationID.x;
     if (i >= n)
         return;
-    if (MODE == 0)
+    if (MODE == SELFTEST_ADD)
         y[i] = a[i] * float(SCALE) + b[i];
-    else if (MODE == 1)
+    else if (MODE == SELFTEST_STEP)
         y[i] += step_by;
     else
         h[i] = float16_t(a[i]);

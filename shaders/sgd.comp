@@ -5,8 +5,8 @@
 #include "types.glsl"
 #include "control.h"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const bool WIDE = false;    // count is a multiple of 4
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const bool WIDE = false;    // count is a multiple of 4
 layout(push_constant) uniform Push { uint count, group; float momentum, decay; };
 layout(set = 0, binding = 3, std430) readonly buffer control_words { float control[]; };
 layout(set = 0, binding = 4, std430) readonly buffer amp_words { float amp[]; };
@@ -19,7 +19,7 @@ void main()
 {
     float factor = amp[AMP_FACTOR], lr = control[CONTROL_LR + group];
     uint n = WIDE ? count / 4 : count;
-    uint i = group_number() * 64 + gl_LocalInvocationIndex;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationIndex;
     if (i == 0) y_set(0, 0.0);  // the result is of no use, but defined
     if (factor == 0.0) return;  // a skipped step changes nothing
     if (i >= n) return;

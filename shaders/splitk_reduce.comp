@@ -5,8 +5,8 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const bool FOURS = false;
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const bool FOURS = false;
 layout(push_constant) uniform Push { uint count, size, splits; CHAIN_PUSH };
 TENSOR(0, x, DT0)
 TENSOR(1, y, DT1)
@@ -14,7 +14,7 @@ TENSOR(1, y, DT1)
 
 void main()
 {
-    uint step_ = FOURS ? 4 : 1, i = (group_number() * 64 + gl_LocalInvocationID.x) * step_;
+    uint step_ = FOURS ? 4 : 1, i = (group_number() * KERNEL_GROUP + gl_LocalInvocationID.x) * step_;
     if (i >= count) return;
     uint first = i / size * splits * size + i % size;
     if (FOURS) {

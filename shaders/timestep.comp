@@ -6,7 +6,7 @@
 #include "types.glsl"
 #include "trig.glsl"
 
-layout(local_size_x = 64) in;
+layout(local_size_x = KERNEL_GROUP) in;
 layout(push_constant) uniform Push { uint count, width; float log_period; };
 
 TENSOR(0, t, DT0)
@@ -22,7 +22,7 @@ float exact_exp(float x)
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationIndex;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationIndex;
     if (i >= count) return;
     uint row = i / width, c = i - row * width, half_ = width / 2;
     uint k = c < half_ ? c : c - half_;

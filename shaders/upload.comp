@@ -5,9 +5,9 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const uint MODE = 0;        // 0 move, 1 measure the scales, 2 quantise
-layout(constant_id = 9) const bool WIDE = false;    // columns and outputs are multiples of 4
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const uint MODE = UPLOAD_MOVE;
+layout(constant_id = KERNEL_SPEC_OWN + 1) const bool WIDE = false;    // columns and outputs are multiples of 4
 layout(push_constant) uniform Push { uint rows, first, columns, inputs, taps, outputs; };
 
 TENSOR(0, x, DT0)
@@ -26,7 +26,7 @@ uint target(uint row, uint c) { return (c % taps * inputs + c / taps) * outputs 
 
 const bool SAME = DT0 == DT1 && DT0 != F32;  // 16 bits stay as they are
 
-// Four neighbours of four rows. A group takes 32 x 32: whole cache lines on both sides.
+// Four neighbours of four rows. A group takes a square tile: whole cache lines on both sides.
 void transpose(uint row, uint c)
 {
     if (SAME) {
@@ -42,7 +42,7 @@ void transpose(uint row, uint c)
     vec4 v[4];
     [[unroll]] for (uint r = 0; r < 4; r++) {
         v[r] = x_at4(((row + r) * columns + c) / 4);
-        if (MODE == 2) v[r] /= max(scale_at(first + row + r), 1e-30);
+        if (MODE == UPLOAD_QUANTISE) v[r] /= max(scale_at(first + row + r), 1e-30);
     }
     [[unroll]] for (uint k = 0; k < 4; k++)
         y_set4(target(row, c + k) / 4, vec4(v[0][k], v[1][k], v[2][k], v[3][k]));
@@ -50,14 +50,15 @@ void transpose(uint row, uint c)
 
 void main()
 {
-    uint group = group_number(), lane = gl_LocalInvocationIndex, i = group * 64 + lane;
-    if (MODE == 1) {
+    uint group = group_number(), lane = gl_LocalInvocationIndex, i = group * KERNEL_GROUP + lane;
+    if (MODE == UPLOAD_MEASURE) {
         if (i < rows) measure(i);
     } else if (!WIDE) {
         if (i < rows * columns) y_set(target(i / columns, i % columns), x_at(i));
     } else {
-        uint tiles = (rows + 31) / 32;
-        uint row = group % tiles * 32 + lane % 8 * 4, c = group / tiles * 32 + lane / 8 * 4;
+        uint tiles = (rows + (UPLOAD_TILE - 1)) / UPLOAD_TILE;
+        uint row = group % tiles * UPLOAD_TILE + lane % (UPLOAD_TILE / 4) * 4;
+        uint c = group / tiles * UPLOAD_TILE + lane / (UPLOAD_TILE / 4) * 4;
         if (row < rows && c < columns) transpose(row, c);
     }
 }

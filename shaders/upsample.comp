@@ -5,9 +5,9 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-layout(local_size_x = 64) in;
-layout(constant_id = 8) const bool WIDE = false;    // C is a multiple of 4
-layout(constant_id = 9) const bool ADJOINT = false;
+layout(local_size_x = KERNEL_GROUP) in;
+layout(constant_id = KERNEL_SPEC_OWN) const bool WIDE = false;    // C is a multiple of 4
+layout(constant_id = KERNEL_SPEC_OWN + 1) const bool ADJOINT = false;
 layout(push_constant) uniform Push { uint count, height_x, width_x, height_y, width_y, channels; };
 
 TENSOR(0, x, DT0)
@@ -17,7 +17,7 @@ vec4 load(uint i) { return WIDE ? x_at4(i / 4) : vec4(x_at(i)); }
 
 void main()
 {
-    uint i = group_number() * 64 + gl_LocalInvocationIndex;
+    uint i = group_number() * KERNEL_GROUP + gl_LocalInvocationIndex;
     if (WIDE) i *= 4;
     if (i >= count) return;
     uint pixel = i / channels, c = i - pixel * channels;

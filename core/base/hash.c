@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * hash.c - XXH3 for tables and caches, SHA-256 (FIPS 180-4) for model files, Philox for noise. */
 #include "base/base.h"
+#include "base/philox.h"
 
 #include <string.h>
 #include <xxhash.h>
@@ -70,13 +71,13 @@ void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
     uint32_t c[4] = { counter[0], counter[1], counter[2], counter[3] };
     uint32_t k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; round++) {
-        uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
+    for (int round = 0; round < PHILOX_ROUNDS; round++) {
+        uint64_t a = (uint64_t)PHILOX_MULTIPLIER_0 * c[0], b = (uint64_t)PHILOX_MULTIPLIER_1 * c[2];
         uint32_t next[4] = { (uint32_t)(b >> 32) ^ c[1] ^ k0, (uint32_t)b,
                              (uint32_t)(a >> 32) ^ c[3] ^ k1, (uint32_t)a };
         memcpy(c, next, sizeof c);
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+        k0 += PHILOX_WEYL_0;
+        k1 += PHILOX_WEYL_1;
     }
     memcpy(out, c, sizeof c);
 }

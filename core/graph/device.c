@@ -11,6 +11,10 @@
 
 #define ALIGNMENT 256
 
+_Static_assert(KERNEL_BINDINGS == GPU_MAX_BINDINGS, "shader.h and gpu.h");
+_Static_assert(KERNEL_OWN_PUSH + KERNEL_CHAIN_PUSH <= GPU_MAX_PUSH, "shader.h and gpu.h");
+_Static_assert(KERNEL_SPEC_CHAIN + 2 + CHAIN_STEPS <= GPU_MAX_SPEC, "shader.h and gpu.h");
+
 /* ---- devices --------------------------------------------------------------------------------- */
 
 /* Workgroups that run at once, roughly: enough for a choice between tilings. */
@@ -196,7 +200,8 @@ bool device_record(burin_device *d, struct gpu_program *p, struct gpu_buffer *ar
         if (!dispatch.bind[i].buffer) dispatch.bind[i] = dispatch.bind[0];
     memcpy(dispatch.push, call->word, dispatch.push_bytes);
     memcpy(dispatch.groups, call->groups, sizeof dispatch.groups);
-    dispatch.kernel = gpu_kernel_get(d->gpu, call->shader, call->constant, call->n_constants);
+    dispatch.kernel =
+        gpu_kernel_get(d->gpu, shader_name(call->shader), call->constant, call->n_constants);
     return dispatch.kernel && gpu_program_dispatch(p, &dispatch);
 }
 
@@ -207,8 +212,9 @@ bool device_computes(const burin_device *d)
 
 bool device_run(burin_device *d, struct gpu_buffer *scratch, const struct kernel_call *call)
 {
-    struct gpu_program *p = gpu_program_create(d->gpu, call->shader);
-    bool ok = device_record(d, p, scratch, call, call->shader) && gpu_program_finish(p) &&
+    const char *name = shader_name(call->shader);
+    struct gpu_program *p = gpu_program_create(d->gpu, name);
+    bool ok = device_record(d, p, scratch, call, name) && gpu_program_finish(p) &&
               gpu_program_submit(p) && gpu_wait(d->gpu);
     gpu_program_destroy(p);
     return ok;

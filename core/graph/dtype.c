@@ -9,15 +9,16 @@ static const struct {
     const char *name;
     size_t bytes;
 } types[] = {
-    [BURIN_F32] = { "f32", 4 },         [BURIN_F16] = { "f16", 2 },
-    [BURIN_BF16] = { "bf16", 2 },       [BURIN_F64] = { "f64", 8 },
-    [BURIN_F8_E4M3] = { "f8_e4m3", 1 }, [BURIN_F8_E5M2] = { "f8_e5m2", 1 },
-    [BURIN_I64] = { "i64", 8 },         [BURIN_I32] = { "i32", 4 },
-    [BURIN_I16] = { "i16", 2 },         [BURIN_I8] = { "i8", 1 },
-    [BURIN_U64] = { "u64", 8 },         [BURIN_U32] = { "u32", 4 },
-    [BURIN_U16] = { "u16", 2 },         [BURIN_U8] = { "u8", 1 },
-    [BURIN_BOOL] = { "bool", 1 },
+#define DTYPE(NAME, number, title, size) [number] = { #title, size },
+#include "graph/dtypes.def"
+#undef DTYPE
 };
+
+/* burin.h writes the numbers out, for readers that have no preprocessor. */
+#define DTYPE(NAME, number, title, size) \
+    _Static_assert(BURIN_##NAME == (number), "burin.h and dtypes.def disagree");
+#include "graph/dtypes.def"
+#undef DTYPE
 
 static bool known(burin_dtype d) { return (int)d > 0 && (int)d < COUNT_OF(types); }
 

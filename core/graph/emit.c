@@ -5,6 +5,15 @@
 
 #include <string.h>
 
+#include "base/embed.h"
+
+_Static_assert(KERNEL_SPEC_OWN == KERNEL_BINDINGS, "a constant for the type of each binding");
+_Static_assert(KERNEL_CHAIN_BINDING + CHAIN_INPUTS <= KERNEL_BINDINGS, "the chain's bindings");
+_Static_assert(CHAIN_INPUT > CHAIN_STEPS, "the registers of a chain's inputs and steps");
+_Static_assert(OP_COUNT <= 256, "a chain's step has 8 bits for its op");
+
+const char *shader_name(enum shader shader) { return embed_spirv[shader - 1].name; }
+
 uint32_t kernel_float(float f)
 {
     uint32_t bits;
@@ -36,13 +45,12 @@ struct tensor_ref emit_workspace(struct emit *e, uint64_t bytes)
     return w;
 }
 
-/* How the shader reads an extra input (chain.glsl): 1 same shape, 2 per channel, 3 scalar, 4
- * general. */
+/* How the shader reads an extra input. */
 static uint32_t chain_mode(const struct chain_read *r, uint64_t count)
 {
-    if (r->row == count) return 1;
-    if (r->mod > 1) return 4;
-    return r->row == 1 ? 3 : 2;
+    if (r->row == count) return CHAIN_SAME;
+    if (r->mod > 1) return CHAIN_GENERAL;
+    return r->row == 1 ? CHAIN_SCALAR : CHAIN_CHANNEL;
 }
 
 bool chain_by_fours(const struct plan_step *s)
@@ -63,14 +71,15 @@ static void add_chain(struct kernel_call *call, const struct plan_step *s)
     uint64_t count = (uint64_t)burin_shape_count(&s->out[0].shape);
     *constant++ = (uint32_t)c->n_steps;
     for (int i = 0; i < c->n_steps; i++)
-        constant[i] = c->step[i].op | (uint32_t)c->step[i].a << 8 | (uint32_t)c->step[i].b << 12 |
-                      (uint32_t)c->step[i].p << 16 | (uint32_t)c->step[i].q << 20;
+        constant[i] =
+            CHAIN_STEP((uint32_t)c->step[i].op, (uint32_t)c->step[i].a, (uint32_t)c->step[i].b,
+                       (uint32_t)c->step[i].p, (uint32_t)c->step[i].q);
     for (int i = 0; i < CHAIN_IMMEDIATES; i++) word[i] = kernel_float(c->immediate[i]);
     word += CHAIN_IMMEDIATES;
     for (int i = 0; i < c->n_inputs; i++) {
         const struct chain_read *r = &c->read[i];
         memcpy(word + 3 * i, (uint32_t[]){ r->row, r->div, r->mod }, 3 * sizeof *word);
-        modes |= chain_mode(r, count) << (4 * i);
+        modes |= CHAIN_MODE(chain_mode(r, count), i);
         call->bind[KERNEL_CHAIN_BINDING + i] = s->extra[i];
     }
     constant[CHAIN_STEPS] = modes;
@@ -99,9 +108,11 @@ void kernel_complete(struct kernel_call *call)
 bool emit_call(struct emit *e, struct kernel_call *call)
 {
     bool chain = call->chained && e->step->chain.n_steps;
+    if (!call->shader)
+        panic("%s: a call without a shader", op_at((enum op_code)e->step->node->op)->name);
     if (call->n_spec > COUNT_OF(call->spec) || call->n_push > COUNT_OF(call->push) ||
         call->n_bind > (chain ? KERNEL_CHAIN_BINDING : COUNT_OF(call->bind)))
-        panic("%s: a call with %d bindings, %d constants, %d push words", call->shader,
+        panic("%s: a call with %d bindings, %d constants, %d push words", shader_name(call->shader),
               call->n_bind, call->n_spec, call->n_push);
     kernel_complete(call);
     if (chain) {

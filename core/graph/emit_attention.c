@@ -37,8 +37,6 @@ static void push_attention(struct kernel_call *c, const struct attention *a)
     c->n_push = COUNT_OF(push);
 }
 
-#define MAX_HEAD 256u /* columns; what the tiles of the simd kernels hold */
-
 /* CPU tier: rows that one subgroup keeps in registers. More rows share a loaded vector among more
  * products; the kernel's size, and with it its compile time, grows with rows * d. Their sums per
  * lane must fit into shared memory. */
@@ -50,16 +48,15 @@ static uint32_t owned_rows(const struct plan_target *t, uint32_t d, uint32_t bud
     return most && rows > most ? most : rows;
 }
 
-#define SIMD_TILE 64u /* rows of both sides in a tile of the simd kernels */
-
 /* `products` of 2 N M D multiply-adds; rows: length of the owned side. */
 static bool emit_tiles(struct emit *e, struct kernel_call *c, const struct attention *a,
                        uint32_t rows, uint32_t budget, int products)
 {
-    if (a->d > MAX_HEAD) return fail("attention: a head of %u columns; at most %u", a->d, MAX_HEAD);
+    if (a->d > ATTENTION_MAX_HEAD)
+        return fail("attention: a head of %u columns; at most %d", a->d, ATTENTION_MAX_HEAD);
     bool cpu = e->target->tier == TIER_CPU;
-    uint32_t tile = cpu ? owned_rows(e->target, a->d, budget) : SIMD_TILE;
-    c->spec[0] = cpu ? e->target->subgroup : 256;
+    uint32_t tile = cpu ? owned_rows(e->target, a->d, budget) : ATTENTION_TILE;
+    c->spec[0] = cpu ? e->target->subgroup : KERNEL_TILE_GROUP;
     c->spec[1] = a->d;
     c->spec[2] = tile;
     c->n_spec = c->n_spec < 3 ? 3 : c->n_spec;
@@ -74,7 +71,8 @@ bool emit_attention(struct emit *e)
     const struct plan_step *s = e->step;
     struct attention a = attention_of(s);
     struct kernel_call c = {
-        .shader = e->target->tier == TIER_CPU ? "attention_fwd_cpu" : "attention_fwd_simd",
+        .shader =
+            e->target->tier == TIER_CPU ? SHADER_attention_fwd_cpu : SHADER_attention_fwd_simd,
         .bind = { s->in[0], s->in[1], s->in[2], s->out[0], s->out[1] },
         .n_bind = 5,
         .writes = 3u << 3,
@@ -88,7 +86,7 @@ bool emit_attention_delta(struct emit *e)
     const burin_shape *y = &s->node->in[0]->shape;
     uint32_t heads = (uint32_t)s->node->at[0], rows = (uint32_t)(y->dim[0] * y->dim[1]) * heads;
     struct kernel_call c = {
-        .shader = "attention_delta",
+        .shader = SHADER_attention_delta,
         .bind = { s->in[0], s->in[1], s->out[0] },
         .n_bind = 3,
         .writes = 1u << 2,
@@ -96,7 +94,7 @@ bool emit_attention_delta(struct emit *e)
         .n_push = 4,
         .flops = 2.0 * (double)burin_shape_count(y),
     };
-    kernel_groups(e->target, ceil_div(rows, 64), c.groups);
+    kernel_groups(e->target, ceil_div(rows, KERNEL_GROUP), c.groups);
     return emit_call(e, &c);
 }
 
@@ -104,7 +102,8 @@ static struct kernel_call backward_call(const struct emit *e, bool keys)
 {
     const struct plan_step *s = e->step;
     struct kernel_call c = {
-        .shader = e->target->tier == TIER_CPU ? "attention_bwd_cpu" : "attention_bwd_simd",
+        .shader =
+            e->target->tier == TIER_CPU ? SHADER_attention_bwd_cpu : SHADER_attention_bwd_simd,
         .n_bind = 8,
         .writes = keys ? 3u << 6 : 1u << 6,
         .spec = { [3] = keys },

@@ -50,7 +50,7 @@ static bool emit_pixels(struct emit *e, const struct conv *v, bool gradient)
     uint32_t push[] = { v->n,   grid_h,  grid_w,    out_h,     out_w,           columns,
                         src_h,  src_w,   depth,     v->kh,     v->kw,           v->stride,
                         v->top, v->left, t.u_tiles, t.l_tiles, (uint32_t)groups };
-    return emit_gemm_call(e, &t, "conv", NULL, push, COUNT_OF(push), groups, conv_flops(v));
+    return emit_gemm_call(e, &t, GEMM_CONV, NULL, push, COUNT_OF(push), groups, conv_flops(v));
 }
 
 bool emit_conv2d(struct emit *e)
@@ -85,7 +85,7 @@ bool emit_conv2d_dw(struct emit *e)
                         v.o,   rows,   v.kh,      v.kw,      v.stride,
                         v.top, v.left, t.u_tiles, t.l_tiles, (uint32_t)(groups * splits),
                         part };
-    return emit_gemm_call(e, &t, "conv_dw", splits > 1 ? &parts : NULL, push, COUNT_OF(push),
+    return emit_gemm_call(e, &t, GEMM_CONV_DW, splits > 1 ? &parts : NULL, push, COUNT_OF(push),
                           groups * splits, conv_flops(&v)) &&
            (splits == 1 || emit_splitk_reduce(e, parts, size, splits));
 }

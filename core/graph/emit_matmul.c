@@ -2,14 +2,8 @@
  * emit_matmul.c - matrix products: which engine, which tile, how k is cut. */
 #include "graph/gemm.h"
 
-#include <stdio.h>
 #include <string.h>
 
-/* FLAGS of shaders/lib/gemm.glsl */
-enum { U_RC = 1, L_KC = 2, SWAP = 4, U_SCALAR = 8, L_SCALAR = 16, FOURS = 32 };
-
-#define CPU_LANES 8   /* of lib/gemm_cpu.glsl */
-#define SIMD_TILE 64  /* of lib/gemm_simd.glsl */
 #define LEAST_PART 64 /* k's below which a part is not worth a workgroup */
 #define MOST_SPLITS 64
 
@@ -18,9 +12,9 @@ static uint32_t tile_flags(const struct emit *e, const struct gemm *g, bool swap
     bool u_rc = swap ? !g->tb : g->ta, l_kc = swap ? !g->ta : g->tb;
     bool a_scalar = (g->ta ? g->m : g->k) % 4, b_scalar = (g->tb ? g->k : g->n) % 4;
     bool fours = g->n % 4 == 0 && chain_by_fours(e->step);
-    return (u_rc ? U_RC : 0) | (l_kc ? L_KC : 0) | (swap ? SWAP : 0) | (fours ? FOURS : 0) |
-           ((swap ? b_scalar : a_scalar) ? U_SCALAR : 0) |
-           ((swap ? a_scalar : b_scalar) ? L_SCALAR : 0);
+    return (u_rc ? GEMM_U_RC : 0) | (l_kc ? GEMM_L_KC : 0) | (swap ? GEMM_SWAP : 0) |
+           (fours ? GEMM_FOURS : 0) | ((swap ? b_scalar : a_scalar) ? GEMM_U_SCALAR : 0) |
+           ((swap ? a_scalar : b_scalar) ? GEMM_L_SCALAR : 0);
 }
 
 /* The tile whose rounds over all cores take least time. Wide loads need rows of multiples of 8. */
@@ -33,27 +27,27 @@ static struct gemm_tile cpu_tile(const struct emit *e, const struct gemm *g)
                   { 8, 4, 20, 20 },
                   { 16, 4, 26, 25 },
                   { 16, 8, 35, 33 },
-                  { 16, 16, 42, 29 },
-                  { 16, 20, 41, 34 }
+                  { GEMM_CPU_TU, 16, 42, 29 },
+                  { GEMM_CPU_TU, GEMM_CPU_TL, 41, 34 }
     };
     struct gemm_tile best = { 0 };
     double best_cost = 0;
     for (int i = 0; i < 2 * COUNT_OF(sizes); i++) {
         bool swap = i % 2;
         uint32_t tu = sizes[i / 2].tu, tl = sizes[i / 2].tl, flags = tile_flags(e, g, swap);
-        struct gemm_tile t = { .engine = "cpu",
+        struct gemm_tile t = { .engine = TIER_CPU,
                                .us = (uint32_t)(swap ? g->n : g->m),
                                .ls = (uint32_t)(swap ? g->m : g->n),
                                .spec = { tu, tl, flags },
                                .swap = swap };
-        if ((tu > 8 && flags & U_RC && !(flags & U_SCALAR) && t.us % 8) ||
-            (tl > 4 && (flags & L_SCALAR || (!(flags & L_KC) && t.ls % 8))))
+        if ((tu > 8 && flags & GEMM_U_RC && !(flags & GEMM_U_SCALAR) && t.us % 8) ||
+            (tl > 4 && (flags & GEMM_L_SCALAR || (!(flags & GEMM_L_KC) && t.ls % 8))))
             continue;
         t.u_tiles = ceil_div(t.us, tu);
-        t.l_tiles = ceil_div(t.ls, CPU_LANES * tl);
+        t.l_tiles = ceil_div(t.ls, GEMM_CPU_LANES * tl);
         double rounds = ceil_div(g->batch * t.u_tiles * t.l_tiles, e->target->cores);
-        double cost = rounds * tu * tl / (flags & L_KC ? sizes[i / 2].kc : sizes[i / 2].rc);
-        if (flags & L_SCALAR) cost *= 5;
+        double cost = rounds * tu * tl / (flags & GEMM_L_KC ? sizes[i / 2].kc : sizes[i / 2].rc);
+        if (flags & GEMM_L_SCALAR) cost *= 5;
         if (!best.engine || cost < 0.97 * best_cost) best = t, best_cost = cost;
     }
     return best;
@@ -61,13 +55,14 @@ static struct gemm_tile cpu_tile(const struct emit *e, const struct gemm *g)
 
 struct gemm_tile gemm_tile(const struct emit *e, const struct gemm *g)
 {
-    if (e->target->tier == TIER_CPU && e->target->subgroup >= CPU_LANES) return cpu_tile(e, g);
-    return (struct gemm_tile){ .engine = "simd",
+    if (e->target->tier == TIER_CPU && e->target->subgroup >= GEMM_CPU_LANES) return cpu_tile(e, g);
+    const uint32_t side = GEMM_SIMD_TILE;
+    return (struct gemm_tile){ .engine = TIER_SIMD,
                                .us = (uint32_t)g->m,
                                .ls = (uint32_t)g->n,
-                               .u_tiles = ceil_div(g->m, SIMD_TILE),
-                               .l_tiles = ceil_div(g->n, SIMD_TILE),
-                               .spec = { SIMD_TILE, SIMD_TILE, tile_flags(e, g, false) } };
+                               .u_tiles = ceil_div(g->m, side),
+                               .l_tiles = ceil_div(g->n, side),
+                               .spec = { side, side, tile_flags(e, g, false) } };
 }
 
 uint32_t gemm_splits(const struct emit *e, uint64_t groups, uint64_t most)
@@ -77,15 +72,17 @@ uint32_t gemm_splits(const struct emit *e, uint64_t groups, uint64_t most)
     return splits < 2 ? 1 : splits > MOST_SPLITS ? MOST_SPLITS : (uint32_t)splits;
 }
 
-bool emit_gemm_call(struct emit *e, const struct gemm_tile *t, const char *kernel,
+bool emit_gemm_call(struct emit *e, const struct gemm_tile *t, enum gemm_kernel kernel,
                     const struct tensor_ref *parts, const uint32_t *push, int n_push,
                     uint64_t groups, double flops)
 {
-    static const char *const names[] = { "matmul_cpu", "matmul_simd", "conv_cpu",
-                                         "conv_simd",  "conv_dw_cpu", "conv_dw_simd" };
-    char name[32];
-    snprintf(name, sizeof name, "%s_%s", kernel, t->engine);
-    struct kernel_call c = { .bind = { e->step->in[0], e->step->in[1],
+    static const enum shader shader[][2] = {
+        [GEMM_MATMUL] = { SHADER_matmul_cpu, SHADER_matmul_simd },
+        [GEMM_CONV] = { SHADER_conv_cpu, SHADER_conv_simd },
+        [GEMM_CONV_DW] = { SHADER_conv_dw_cpu, SHADER_conv_dw_simd }
+    };
+    struct kernel_call c = { .shader = shader[kernel][t->engine == TIER_SIMD],
+                             .bind = { e->step->in[0], e->step->in[1],
                                        parts ? *parts : e->step->out[0] },
                              .n_bind = 3,
                              .writes = 4,
@@ -93,8 +90,6 @@ bool emit_gemm_call(struct emit *e, const struct gemm_tile *t, const char *kerne
                              .n_push = n_push,
                              .flops = flops,
                              .chained = !parts };
-    for (int i = 0; i < COUNT_OF(names); i++)
-        if (strcmp(names[i], name) == 0) c.shader = names[i];
     memcpy(c.spec, t->spec, sizeof t->spec);
     memcpy(c.push, push, (size_t)n_push * sizeof *push);
     kernel_groups(e->target, groups, c.groups);
@@ -105,7 +100,7 @@ bool emit_splitk_reduce(struct emit *e, struct tensor_ref parts, uint64_t size, 
 {
     uint64_t count = (uint64_t)burin_shape_count(&e->step->out[0].shape);
     bool fours = size % 4 == 0 && chain_by_fours(e->step);
-    struct kernel_call c = { .shader = "splitk_reduce",
+    struct kernel_call c = { .shader = SHADER_splitk_reduce,
                              .bind = { parts, e->step->out[0] },
                              .n_bind = 2,
                              .writes = 2,
@@ -114,7 +109,7 @@ bool emit_splitk_reduce(struct emit *e, struct tensor_ref parts, uint64_t size, 
                              .push = { (uint32_t)count, (uint32_t)size, splits },
                              .n_push = 3,
                              .chained = true };
-    kernel_groups(e->target, ceil_div(fours ? count / 4 : count, 64), c.groups);
+    kernel_groups(e->target, ceil_div(fours ? count / 4 : count, KERNEL_GROUP), c.groups);
     return emit_call(e, &c);
 }
 
@@ -143,7 +138,7 @@ bool emit_gemm(struct emit *e, const struct gemm *g, uint64_t b_batch)
                         splits,
                         part };
     double flops = 2.0 * (double)g->batch * (double)g->m * (double)g->n * (double)g->k;
-    return emit_gemm_call(e, &t, "matmul", splits > 1 ? &parts : NULL, push, COUNT_OF(push),
+    return emit_gemm_call(e, &t, GEMM_MATMUL, splits > 1 ? &parts : NULL, push, COUNT_OF(push),
                           groups * splits, flops) &&
            (splits == 1 || emit_splitk_reduce(e, parts, g->m * g->n, splits));
 }

@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-#define GROUP 64 /* invocations per workgroup of all these shaders */
+_Static_assert(BURIN_MAX_RANK == 4, "permute.comp has four dims");
 
 static uint32_t count_of(const burin_shape *s) { return (uint32_t)burin_shape_count(s); }
 
@@ -19,7 +19,7 @@ static uint32_t product(const burin_shape *s, int from, int to)
 
 /* The common case: binding 0 is the first input, binding 1 the output; the first specialization
  * constant is `wide`, the first push constant the number of output elements, the others follow. */
-static struct kernel_call move_call(const struct emit *e, const char *shader, bool wide,
+static struct kernel_call move_call(const struct emit *e, enum shader shader, bool wide,
                                     const uint32_t *push, int n)
 {
     const struct plan_step *s = e->step;
@@ -32,7 +32,7 @@ static struct kernel_call move_call(const struct emit *e, const char *shader, bo
                              .push = { count_of(&s->out[0].shape) },
                              .n_push = n + 1 };
     for (int i = 0; i < n; i++) c.push[1 + i] = push[i];
-    kernel_groups(e->target, ceil_div(c.push[0], wide ? 4 * GROUP : GROUP), c.groups);
+    kernel_groups(e->target, ceil_div(c.push[0], wide ? 4 * KERNEL_GROUP : KERNEL_GROUP), c.groups);
     return c;
 }
 
@@ -41,7 +41,7 @@ static bool emit_chain(struct emit *e)
     const struct plan_step *s = e->step;
     uint32_t count = count_of(&s->out[0].shape);
     struct kernel_call c =
-        move_call(e, "elementwise", count % 4 == 0 && chain_by_fours(s), NULL, 0);
+        move_call(e, SHADER_elementwise, count % 4 == 0 && chain_by_fours(s), NULL, 0);
     c.chained = true;
     c.flops = (double)count * s->chain.n_steps;
     return emit_call(e, &c);
@@ -104,7 +104,7 @@ bool emit_elementwise(struct emit *e)
 bool emit_copy(struct emit *e)
 {
     struct kernel_call c =
-        move_call(e, "elementwise", count_of(&e->step->out[0].shape) % 4 == 0, NULL, 0);
+        move_call(e, SHADER_elementwise, count_of(&e->step->out[0].shape) % 4 == 0, NULL, 0);
     if (c.bind[0].dtype == BURIN_I32 && c.bind[1].dtype == BURIN_I32)
         c.bind[0].dtype = c.bind[1].dtype = BURIN_F32;
     return emit_call(e, &c);
@@ -153,10 +153,11 @@ bool emit_permute(struct emit *e)
     uint32_t dim[4], stride[4];
     source_strides(e->step->node, dim, stride);
     merge_dims(dim, stride);
-    uint32_t last = stride[3] > 1 || (stride[0] | stride[1] | stride[2]) % 4 ? 2 : stride[3];
+    uint32_t last =
+        stride[3] > 1 || (stride[0] | stride[1] | stride[2]) % 4 ? PERMUTE_ANY : stride[3];
     if (stride[3] == 0) last = 0;
     const uint32_t push[] = { dim[1], dim[2], dim[3], stride[0], stride[1], stride[2], stride[3] };
-    struct kernel_call c = move_call(e, "permute", dim[3] % 4 == 0, push, COUNT_OF(push));
+    struct kernel_call c = move_call(e, SHADER_permute, dim[3] % 4 == 0, push, COUNT_OF(push));
     c.spec[1] = c.spec[0] ? last : 0;
     c.n_spec = 2;
     return emit_call(e, &c);
@@ -175,7 +176,7 @@ static bool emit_window(struct emit *e, int64_t shift, const struct tensor_ref *
     uint32_t row_z = z ? row_y - row_x : 0, by = (uint32_t)(shift * inner);
     const uint32_t push[] = { row_y, row_x, row_z, by };
     struct kernel_call c =
-        move_call(e, "move", (row_y | row_x | row_z | by) % 4 == 0, push, COUNT_OF(push));
+        move_call(e, SHADER_move, (row_y | row_x | row_z | by) % 4 == 0, push, COUNT_OF(push));
     c.bind[c.n_bind++] = z ? *z : c.bind[0];
     c.spec[1] = z != NULL;
     c.n_spec = 2;
@@ -193,7 +194,7 @@ static bool emit_resize(struct emit *e, bool adjoint)
     const burin_shape *x = &e->step->node->in[0]->shape, *y = &e->step->node->shape;
     const uint32_t push[] = { (uint32_t)x->dim[1], (uint32_t)x->dim[2], (uint32_t)y->dim[1],
                               (uint32_t)y->dim[2], (uint32_t)y->dim[3] };
-    struct kernel_call c = move_call(e, "upsample", y->dim[3] % 4 == 0, push, COUNT_OF(push));
+    struct kernel_call c = move_call(e, SHADER_upsample, y->dim[3] % 4 == 0, push, COUNT_OF(push));
     c.spec[1] = adjoint;
     c.n_spec = 2;
     return emit_call(e, &c);
@@ -236,7 +237,7 @@ bool emit_embedding(struct emit *e)
     for (uint32_t first = 0; first < rows; first += block) {
         uint32_t n = rows - first < block ? rows - first : block;
         const uint32_t push[] = { rows, width, first, n };
-        struct kernel_call c = move_call(e, "embedding", width % 4 == 0, push, COUNT_OF(push));
+        struct kernel_call c = move_call(e, SHADER_embedding, width % 4 == 0, push, COUNT_OF(push));
         c.bind[0] = table_rows(s->in[0], first, n, row_bytes);
         c.bind[c.n_bind++] = s->in[1];
         if (!emit_call(e, &c)) return false;
@@ -258,9 +259,11 @@ bool emit_embedding_grad(struct emit *e)
         for (int fill = 1; fill >= 0; fill--) {
             const uint32_t push[] = { ids, width, first, n };
             struct kernel_call c =
-                move_call(e, "embedding_grad", width % 4 == 0, push, COUNT_OF(push));
+                move_call(e, SHADER_embedding_grad, width % 4 == 0, push, COUNT_OF(push));
             c.push[0] = (fill ? n : ids) * width;
-            kernel_groups(e->target, ceil_div(c.push[0], c.spec[0] ? 4 * GROUP : GROUP), c.groups);
+            kernel_groups(e->target,
+                          ceil_div(c.push[0], c.spec[0] ? 4 * KERNEL_GROUP : KERNEL_GROUP),
+                          c.groups);
             c.bind[1] = table_rows(s->out[0], first, n, row_bytes);
             c.bind[c.n_bind++] = s->in[1];
             c.spec[1] = (uint32_t)fill;
@@ -276,6 +279,6 @@ bool emit_timestep(struct emit *e)
 {
     const burin_node *n = e->step->node;
     const uint32_t push[] = { (uint32_t)n->at[0], kernel_float((float)log(n->at[1])) };
-    struct kernel_call c = move_call(e, "timestep", false, push, COUNT_OF(push));
+    struct kernel_call c = move_call(e, SHADER_timestep, false, push, COUNT_OF(push));
     return emit_call(e, &c);
 }

@@ -7,8 +7,6 @@
  * on rows takes one subgroup per row. */
 #include "graph/kernel.h"
 
-#define LOCAL 64u /* invocations of a workgroup */
-
 /* x as (batch, rows, columns). */
 struct matrix {
     uint32_t batch, rows, columns;
@@ -54,7 +52,7 @@ static bool emit_slices(struct emit *e, struct kernel_call *c, const struct matr
     c->n_push = COUNT_OF(push);
     c->spec[0] = wide;
     c->n_spec = c->n_spec < 1 ? 1 : c->n_spec;
-    kernel_groups(e->target, ceil_div(count, LOCAL), c->groups);
+    kernel_groups(e->target, ceil_div(count, KERNEL_GROUP), c->groups);
     return emit_call(e, c);
 }
 
@@ -70,7 +68,7 @@ static bool emit_gradient_sums(struct emit *e, const struct matrix *x, const str
                                const struct tensor_ref *stats, const struct tensor_ref *sums)
 {
     struct kernel_call c = {
-        .shader = "norm_columns",
+        .shader = SHADER_norm_columns,
         .bind = { e->step->in[0], *sums, *dy, *stats },
         .n_bind = 4,
         .writes = 1u << 1,
@@ -88,7 +86,7 @@ static bool emit_groups(struct emit *e, const struct matrix *x, const struct sli
 {
     uint32_t groups = (uint32_t)e->step->node->at[0], rows = x->batch * groups;
     struct kernel_call c = {
-        .shader = "norm_groups",
+        .shader = SHADER_norm_groups,
         .bind = { *sums, *out, e->step->in[1] /* gamma */ },
         .n_bind = 3,
         .writes = 1u << 1,
@@ -98,7 +96,8 @@ static bool emit_groups(struct emit *e, const struct matrix *x, const struct sli
         .n_push = 7,
         .flops = 6.0 * rows * s->count * (x->columns / groups),
     };
-    kernel_groups(e->target, ceil_div((uint64_t)rows * e->target->subgroup, LOCAL), c.groups);
+    kernel_groups(e->target, ceil_div((uint64_t)rows * e->target->subgroup, KERNEL_GROUP),
+                  c.groups);
     return emit_call(e, &c);
 }
 
@@ -112,7 +111,7 @@ bool emit_group_norm(struct emit *e)
     bool wide = x.columns % 4 == 0;
     double count = (double)x.batch * x.rows * x.columns;
     struct kernel_call columns = {
-        .shader = "norm_columns",
+        .shader = SHADER_norm_columns,
         .bind = { s->in[0], sums },
         .n_bind = 2,
         .writes = 1u << 1,
@@ -120,7 +119,7 @@ bool emit_group_norm(struct emit *e)
         .flops = 4 * count,
     };
     struct kernel_call apply = {
-        .shader = "norm_apply",
+        .shader = SHADER_norm_apply,
         .bind = { s->in[0], s->in[1], s->in[2], s->out[0], s->out[1] },
         .n_bind = 5,
         .writes = 1u << 3,
@@ -141,7 +140,7 @@ bool emit_group_norm_dx(struct emit *e)
     struct tensor_ref sums = sums_workspace(e, &x, &sliced);
     struct tensor_ref means = emit_workspace(e, (uint64_t)x.batch * groups * 2 * 4);
     struct kernel_call apply = {
-        .shader = "norm_group_dx",
+        .shader = SHADER_norm_group_dx,
         .bind = { s->in[0], s->in[1], s->in[2], s->in[3], means, s->out[0] },
         .n_bind = 6,
         .writes = 1u << 5,
@@ -160,7 +159,7 @@ static bool emit_weights(struct emit *e, const struct matrix *x, uint32_t groups
     struct tensor_ref sums = sums_workspace(e, x, &sliced);
     bool wide = x->columns % 4 == 0;
     struct kernel_call c = {
-        .shader = "norm_weights",
+        .shader = SHADER_norm_weights,
         .bind = { sums, s->out[0], s->out[1] },
         .n_bind = 3,
         .writes = 3u << 1,
@@ -170,7 +169,7 @@ static bool emit_weights(struct emit *e, const struct matrix *x, uint32_t groups
         .n_push = 2,
         .flops = 2.0 * x->batch * sliced.count * x->columns,
     };
-    kernel_groups(e->target, ceil_div(wide ? x->columns / 4 : x->columns, LOCAL), c.groups);
+    kernel_groups(e->target, ceil_div(wide ? x->columns / 4 : x->columns, KERNEL_GROUP), c.groups);
     return emit_gradient_sums(e, x, &sliced, groups, &s->in[1], &s->in[2], &sums) &&
            emit_call(e, &c);
 }
@@ -198,7 +197,8 @@ static bool emit_rows(struct emit *e, struct kernel_call *c, const struct matrix
     c->push[1] = x->columns;
     c->n_push = c->n_push < 2 ? 2 : c->n_push;
     c->flops = flops * x->rows * x->columns;
-    kernel_groups(e->target, ceil_div((uint64_t)x->rows * e->target->subgroup, LOCAL), c->groups);
+    kernel_groups(e->target, ceil_div((uint64_t)x->rows * e->target->subgroup, KERNEL_GROUP),
+                  c->groups);
     return emit_call(e, c);
 }
 
@@ -207,7 +207,7 @@ bool emit_layer_norm(struct emit *e)
     const struct plan_step *s = e->step;
     struct matrix x = matrix_of(&s->node->in[0]->shape, false);
     struct kernel_call c = {
-        .shader = "norm_rows",
+        .shader = SHADER_norm_rows,
         .bind = { s->in[0], s->in[1], s->in[2], s->out[0], s->out[1] },
         .n_bind = 5,
         .writes = 3u << 3,
@@ -223,7 +223,7 @@ bool emit_layer_norm_dx(struct emit *e)
     const struct plan_step *s = e->step;
     struct matrix x = matrix_of(&s->node->in[0]->shape, false);
     struct kernel_call c = {
-        .shader = "norm_rows_dx",
+        .shader = SHADER_norm_rows_dx,
         .bind = { s->in[0], s->in[1], s->in[2], s->in[3], s->out[0] },
         .n_bind = 5,
         .writes = 1u << 4,
@@ -236,7 +236,7 @@ bool emit_softmax(struct emit *e)
     const struct plan_step *s = e->step;
     struct matrix x = matrix_of(&s->node->in[0]->shape, false);
     struct kernel_call c = {
-        .shader = "softmax",
+        .shader = SHADER_softmax,
         .bind = { s->in[0], s->out[0] },
         .n_bind = 2,
         .writes = 1u << 1,
@@ -250,7 +250,7 @@ bool emit_softmax_grad(struct emit *e)
     const struct plan_step *s = e->step;
     struct matrix x = matrix_of(&s->node->in[0]->shape, false);
     struct kernel_call c = {
-        .shader = "softmax",
+        .shader = SHADER_softmax,
         .bind = { s->in[0], s->out[0], s->in[1] },
         .n_bind = 3,
         .writes = 1u << 1,
@@ -268,7 +268,7 @@ static bool emit_gated(struct emit *e, bool gradient)
     struct matrix x = matrix_of(&s->node->in[0]->shape, false);
     uint32_t half = x.columns / 2, count = x.rows * (half % 4 ? half : half / 4);
     struct kernel_call c = {
-        .shader = "geglu",
+        .shader = SHADER_geglu,
         .bind = { s->in[0], s->out[0], s->in[1] },
         .n_bind = gradient ? 3 : 2,
         .writes = 1u << 1,
@@ -278,7 +278,7 @@ static bool emit_gated(struct emit *e, bool gradient)
         .n_push = 2,
         .flops = (gradient ? 50.0 : 25.0) * x.rows * half,
     };
-    kernel_groups(e->target, ceil_div(count, LOCAL), c.groups);
+    kernel_groups(e->target, ceil_div(count, KERNEL_GROUP), c.groups);
     return emit_call(e, &c);
 }
 

@@ -8,7 +8,7 @@
 bool emit_grad_factor(struct emit *e)
 {
     const struct plan_step *s = e->step;
-    struct kernel_call c = { .shader = "grad_factor",
+    struct kernel_call c = { .shader = SHADER_grad_factor,
                              .bind = { s->in[0], s->in[1], s->out[0] },
                              .n_bind = 3,
                              .writes = 1u << 1 | 1u << 2,
@@ -20,7 +20,7 @@ bool emit_grad_factor(struct emit *e)
 
 /* Inputs 0 .. vectors - 1 are the vectors; bit i of `writes`: input i is changed. The push
  * constants are the piece's length, the parameter group and then the `n` numbers of the method. */
-static bool emit_pieces(struct emit *e, const char *shader, int vectors, uint32_t writes,
+static bool emit_pieces(struct emit *e, enum shader shader, int vectors, uint32_t writes,
                         const float *number, int n)
 {
     const struct plan_step *s = e->step;
@@ -46,7 +46,8 @@ static bool emit_pieces(struct emit *e, const char *shader, int vectors, uint32_
         }
         c.bind[s->node->n_in] = s->out[0];
         for (int i = 0; i < n; i++) c.push[2 + i] = kernel_float(number[i]);
-        kernel_groups(e->target, ceil_div(length, wide ? 256 : 64), c.groups);
+        kernel_groups(e->target, ceil_div(length, wide ? 4 * KERNEL_GROUP : KERNEL_GROUP),
+                      c.groups);
         c.flops = 10.0 * (double)length;
         if (!emit_call(e, &c)) return false;
     }
@@ -60,12 +61,12 @@ bool emit_adamw(struct emit *e)
     const float number[] = { (float)at[1], (float)(1 - at[1]), (float)log(at[1]),
                              (float)at[2], (float)(1 - at[2]), (float)log(at[2]),
                              (float)at[3], (float)at[4] };
-    return emit_pieces(e, "adamw", 4, 1u << 0 | 1u << 2 | 1u << 3, number, COUNT_OF(number));
+    return emit_pieces(e, SHADER_adamw, 4, 1u << 0 | 1u << 2 | 1u << 3, number, COUNT_OF(number));
 }
 
 bool emit_sgd(struct emit *e)
 {
     const double *at = e->step->node->at; /* group, momentum, decay */
     const float number[] = { (float)at[1], (float)at[2] };
-    return emit_pieces(e, "sgd", 3, 1u << 0 | 1u << 2, number, COUNT_OF(number));
+    return emit_pieces(e, SHADER_sgd, 3, 1u << 0 | 1u << 2, number, COUNT_OF(number));
 }

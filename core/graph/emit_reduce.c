@@ -5,7 +5,6 @@
  * fixed by the shape and the device. */
 #include "graph/kernel.h"
 
-#define GROUP 64         /* invocations per workgroup */
 #define SUBGROUP_ROWS 64 /* shorter rows are summed by one invocation each */
 
 struct sum {
@@ -24,7 +23,7 @@ static uint64_t columns_length(const struct emit *e, const struct sum *s)
 {
     if (s->rows <= 64) return s->rows;
     uint64_t chunks =
-        (uint64_t)e->target->cores * 4 * GROUP * columns_each(s) / (s->outer * s->inner);
+        (uint64_t)e->target->cores * 4 * KERNEL_GROUP * columns_each(s) / (s->outer * s->inner);
     uint64_t length = ceil_div(s->rows, chunks ? chunks : 1);
     return length < 16 ? 16 : length;
 }
@@ -35,7 +34,7 @@ static bool call_columns(struct emit *e, const struct sum *s, struct tensor_ref 
 {
     uint32_t each = columns_each(s), chunks = ceil_div(s->rows, length);
     uint64_t count = s->outer * chunks * s->inner;
-    struct kernel_call c = { .shader = "reduce_columns",
+    struct kernel_call c = { .shader = SHADER_reduce_columns,
                              .bind = { x, y },
                              .n_bind = 2,
                              .writes = 1u << 1,
@@ -45,7 +44,7 @@ static bool call_columns(struct emit *e, const struct sum *s, struct tensor_ref 
                              .push = { (uint32_t)count, (uint32_t)s->rows, (uint32_t)s->inner,
                                        chunks, (uint32_t)length } };
     c.flops = (double)s->outer * (double)s->rows * (double)s->inner;
-    kernel_groups(e->target, ceil_div(count, each * GROUP), c.groups);
+    kernel_groups(e->target, ceil_div(count, each * KERNEL_GROUP), c.groups);
     return emit_call(e, &c);
 }
 
@@ -53,9 +52,9 @@ static bool call_columns(struct emit *e, const struct sum *s, struct tensor_ref 
 static bool call_rows(struct emit *e, uint64_t outer, uint64_t width, uint64_t length, bool squares,
                       struct tensor_ref x, struct tensor_ref y)
 {
-    uint64_t chunks = ceil_div(width, length), per_group = GROUP / e->target->subgroup;
+    uint64_t chunks = ceil_div(width, length), per_group = KERNEL_GROUP / e->target->subgroup;
     uint32_t groups = ceil_div(outer * chunks, per_group ? per_group : 1);
-    struct kernel_call c = { .shader = "reduce_rows",
+    struct kernel_call c = { .shader = SHADER_reduce_rows,
                              .bind = { x, y },
                              .n_bind = 2,
                              .writes = 1u << 1,

@@ -12,9 +12,11 @@ struct gemm {
     bool ta, tb; /* stored (K, M), (N, K) */
 };
 
+enum gemm_kernel { GEMM_MATMUL, GEMM_CONV, GEMM_CONV_DW };
+
 struct gemm_tile {
-    const char *engine; /* "cpu" or "simd" */
-    uint32_t us, ls;    /* sizes of the output along U and L */
+    enum plan_tier engine; /* 0: none */
+    uint32_t us, ls;       /* sizes of the output along U and L */
     uint32_t u_tiles, l_tiles;
     uint32_t spec[3]; /* TU, TL, FLAGS */
     bool swap;        /* U is b */
@@ -27,7 +29,7 @@ struct gemm_tile gemm_tile(const struct emit *e, const struct gemm *g);
 uint32_t gemm_splits(const struct emit *e, uint64_t groups, uint64_t most);
 /* Fills shader, bindings, constants, push words and grid; parts: scratch that receives the
  * parts, NULL = the step's output. */
-bool emit_gemm_call(struct emit *e, const struct gemm_tile *t, const char *kernel,
+bool emit_gemm_call(struct emit *e, const struct gemm_tile *t, enum gemm_kernel kernel,
                     const struct tensor_ref *parts, const uint32_t *push, int n_push,
                     uint64_t groups, double flops);
 /* Sums scratch of (products, splits, size) over the parts into the step's output, in order, and

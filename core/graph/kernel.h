@@ -1,33 +1,24 @@
 /* SPDX-License-Identifier: MIT
  * kernel.h - what a row's emit function sees: one step in, kernel calls out. Still no device: a
  * call is data that session.c turns into a gpu_dispatch, and a test can print.
- *
- * Binding and constant conventions shared by all shaders (shaders/lib/types.glsl, chain.glsl):
- *   bindings: the kernel's own tensors first, then the chain's extra inputs at
- *     KERNEL_CHAIN_BINDING + i
- *   spec 0..7: dtype of binding i (burin_dtype numbers); 8..17: the kernel's own numbers;
- *     18..: the chain
- *   push: the kernel's own block first; the chain's block in the last KERNEL_CHAIN_PUSH bytes (from
- *     byte 72) */
+ What bindings, constants and push
+ * words mean is in shader.h. */
 #ifndef BURIN_KERNEL_H
 #define BURIN_KERNEL_H
 
 #include "graph/plan.h"
+#include "shaders.h" /* generated: SHADER_matmul_cpu for shaders/matmul_cpu.comp */
 
-#define KERNEL_CHAIN_BINDING 5 /* with a chain a kernel has at most 5 tensors of its own */
-#define KERNEL_OWN_PUSH 72     /* bytes for the kernel itself */
-#define KERNEL_CHAIN_PUSH 52   /* 4 immediates, 3 x {row, div, mod} */
-#define KERNEL_SPEC_OWN 8
-#define KERNEL_SPEC_CHAIN 18 /* n_steps, then CHAIN_STEPS packed steps */
+#define KERNEL_CHAIN_PUSH (4 * (CHAIN_IMMEDIATES + 3 * CHAIN_INPUTS)) /* bytes */
 
 struct kernel_call {
-    const char *shader;
-    struct tensor_ref bind[8];
-    int n_bind;        /* own bindings; emit_call adds the chain's */
-    uint32_t writes;   /* bit i: binding i is written */
-    uint32_t spec[10]; /* constants KERNEL_SPEC_OWN + i */
+    enum shader shader;
+    struct tensor_ref bind[KERNEL_BINDINGS];
+    int n_bind;      /* own bindings; emit_call adds the chain's */
+    uint32_t writes; /* bit i: binding i is written */
+    uint32_t spec[KERNEL_SPEC_CHAIN - KERNEL_SPEC_OWN]; /* constants KERNEL_SPEC_OWN + i */
     int n_spec;
-    uint32_t push[18]; /* own push constants, 4-byte words (floats by kernel_float) */
+    uint32_t push[KERNEL_OWN_PUSH / 4]; /* floats by kernel_float */
     int n_push;
     uint32_t groups[3];
     bool chained; /* the step's chain is applied by this call (its stored result) */
@@ -60,7 +51,8 @@ bool emit_call(struct emit *e, struct kernel_call *call);
 /* Whether the step's chain allows groups of four elements (chain_apply4),
  * the kernel's own sizes aside. */
 bool chain_by_fours(const struct plan_step *s);
-uint32_t kernel_float(float f); /* bits for a push word */
+uint32_t kernel_float(float f);              /* bits for a push word */
+const char *shader_name(enum shader shader); /* of its file: "matmul_cpu" */
 /* Splits `groups` workgroups over the three dimensions so that none exceeds the limit; the
  * shader recovers its number as gl_WorkGroupID.x + gl_NumWorkGroups.x * (y + gl_NumWorkGroups.y
  * * z) and returns when past the end. */

@@ -8,6 +8,7 @@
 #define BURIN_PLAN_H
 
 #include "graph/graph.h"
+#include "graph/shader.h"
 
 enum plan_tier { TIER_CPU = 1, TIER_SIMD };
 
@@ -21,14 +22,6 @@ struct plan_target { /* what kernels may assume; filled from the device or by a 
     uint32_t max_shared; /* bytes of shared memory per workgroup */
 };
 
-/* A chain: up to CHAIN_STEPS elementwise operations applied to a kernel's result before it is
- * stored. Register 0 is the kernel's own value (for a chain alone: its first input), register 1 + i
- * the result of step i, register CHAIN_INPUT + i the i-th extra input. */
-#define CHAIN_STEPS 6
-#define CHAIN_INPUTS 3
-#define CHAIN_IMMEDIATES 4
-#define CHAIN_INPUT 8
-
 /* How an extra input of the chain is read for output element i: (i / div % mod) * row + i % row.
  *   same shape: row = count, div = count, mod = 1     per channel: row = C, div = count, mod = 1
  *   scalar: row = 1, div = count, mod = 1             per row (.., 1): row = 1, div = C, mod = rows
@@ -37,6 +30,7 @@ struct chain_read {
     uint32_t row, div, mod;
 };
 
+/* A chain: elementwise operations applied to a kernel's result before it is stored (shader.h). */
 struct chain {
     int n_steps, n_inputs, n_immediates;
     /* a, b: registers; p, q: immediates */

@@ -9,8 +9,6 @@
 
 #define PIECE (32u << 20) /* bytes of the file at a time */
 
-enum { MOVE, MEASURE, QUANTISE }; /* MODE of shaders/upload.comp */
-
 struct upload {
     burin_var *var, *scale;
     burin_dtype dtype;
@@ -30,13 +28,14 @@ static bool run_mode(const struct upload *u, uint32_t mode, uint32_t first, uint
     const struct plan_target *target = &u->var->device->target;
     bool wide = u->columns % 4 == 0 && u->outputs % 4 == 0;
     uint64_t bytes = (uint64_t)rows * u->columns * burin_dtype_bytes(u->dtype);
-    uint64_t groups = mode == MEASURE ? ceil_div(rows, 64)
-                      : wide          ? (uint64_t)ceil_div(rows, 32) * ceil_div(u->columns, 32)
-                                      : ceil_div((uint64_t)rows * u->columns, 64);
-    struct kernel_call c = { .shader = "upload",
+    uint64_t groups =
+        mode == UPLOAD_MEASURE ? ceil_div(rows, KERNEL_GROUP)
+        : wide ? (uint64_t)ceil_div(rows, UPLOAD_TILE) * ceil_div(u->columns, UPLOAD_TILE)
+               : ceil_div((uint64_t)rows * u->columns, KERNEL_GROUP);
+    struct kernel_call c = { .shader = SHADER_upload,
                              .bind = { { .bytes = bytes, .dtype = u->dtype }, whole(u->var) },
                              .n_bind = u->scale ? 3 : 2,
-                             .writes = mode == MEASURE ? 4 : 2,
+                             .writes = mode == UPLOAD_MEASURE ? 4 : 2,
                              .spec = { mode, wide },
                              .n_spec = 2,
                              .push = { rows, first, u->columns, u->inputs, u->taps, u->outputs },
@@ -55,8 +54,8 @@ static bool upload_pieces(const struct upload *u, const uint8_t *src)
     for (uint32_t first = 0; first < u->outputs; first += rows) {
         uint32_t n = u->outputs - first < rows ? u->outputs - first : rows;
         if (!device_memory_write(d, u->scratch, 0, src + first * row, n * row)) return false;
-        if (u->scale && !run_mode(u, MEASURE, first, n)) return false;
-        if (!run_mode(u, u->scale ? QUANTISE : MOVE, first, n)) return false;
+        if (u->scale && !run_mode(u, UPLOAD_MEASURE, first, n)) return false;
+        if (!run_mode(u, u->scale ? UPLOAD_QUANTISE : UPLOAD_MOVE, first, n)) return false;
     }
     return true;
 }

@@ -5,6 +5,13 @@
 #include "lua/script.h"
 #include "plug/plug.h"
 
+/* The header that plugins see repeats the element types, since it stands alone. */
+#define DTYPE(NAME, number, title, size)                                                   \
+    _Static_assert((int)BURIN_T_##NAME == (int)BURIN_##NAME, "burin_plugin.h and burin.h " \
+                                                             "disagree");
+#include "graph/dtypes.def"
+#undef DTYPE
+
 #define MODEL "burin.model_file"
 
 /* ---- loaders --------------------------------------------------------------------------------- */

@@ -85,6 +85,7 @@ static int open_core(lua_State *L)
 {
     lua_newtable(L);
     script_open_error(L);
+    script_open_constants(L);
     script_open_tensor(L);
     script_open_matrix(L);
     script_open_device(L);

@@ -23,6 +23,7 @@ void script_open_library(lua_State *L);
 
 /* Each adds its functions to the table burin.core on top of the stack. */
 void script_open_error(lua_State *L);
+void script_open_constants(lua_State *L);
 void script_open_tensor(lua_State *L);
 void script_open_matrix(lua_State *L);
 void script_open_device(lua_State *L);

@@ -2,7 +2,7 @@
 // attention.glsl - what the attention kernels share: rows of one head inside (B, N, H * D), four
 // columns at a time. Include after types.glsl. D is a constant, since register arrays are sized by
 // it.
-layout(constant_id = 9) const uint D = 40;       // columns of a head
+layout(constant_id = KERNEL_SPEC_OWN + 1) const uint D = 40;       // columns of a head
 const uint D4 = (D + 3) / 4;                     // the same in steps of four; the rest is zeros
 
 layout(push_constant) uniform Push {

@@ -6,9 +6,9 @@
 #extension GL_KHR_shader_subgroup_basic : require
 #include "wide.glsl"
 
-layout(local_size_x_id = 8) in;
-layout(constant_id = 8) const uint LANES = 8;
-layout(constant_id = 10) const uint T = 8;
+layout(local_size_x_id = KERNEL_SPEC_OWN) in;
+layout(constant_id = KERNEL_SPEC_OWN) const uint LANES = 8;
+layout(constant_id = KERNEL_SPEC_OWN + 2) const uint T = 8;
 
 // The lanes' results, (T, D4, LANES); private to the subgroup, so no workgroup barrier.
 shared vec4 part[T * D4 * LANES];

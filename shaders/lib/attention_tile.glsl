@@ -3,9 +3,9 @@
 // 64 rows of the far side, through shared memory. An invocation holds 4 x 4 scores, and of results
 // 4 rows by every 16th column; the four rows are the components of a vector. Include after
 // attention.glsl; 26 KiB of shared memory.
-layout(local_size_x = 256) in;
+layout(local_size_x = KERNEL_TILE_GROUP) in;
 
-const uint TILE = 64, STEP = 16;                         // STEP columns of a head at a time
+const uint TILE = ATTENTION_TILE, STEP = 16;                        // STEP columns of a head at a time
 const uint STRIDE = TILE / 4 + 1;                        // a row of vectors, padded
 const uint SPAN = (D + STEP - 1) / STEP;                 // of those in a head
 const uint SLICE = SPAN <= 8 ? 16 : 8;                   // far rows that fit into `stage` at once

@@ -4,14 +4,18 @@
 // and after declaring the push block with CHAIN_PUSH (types.glsl) as its end.
 #include "erf.glsl"
 
-layout(constant_id = 18) const uint CHAIN_STEPS = 0;
-layout(constant_id = 19) const uint CHAIN_0 = 0;  // op | a << 8 | b << 12 | p << 16 | q << 20
-layout(constant_id = 20) const uint CHAIN_1 = 0;
-layout(constant_id = 21) const uint CHAIN_2 = 0;
-layout(constant_id = 22) const uint CHAIN_3 = 0;
-layout(constant_id = 23) const uint CHAIN_4 = 0;
-layout(constant_id = 24) const uint CHAIN_5 = 0;
-layout(constant_id = 25) const uint CHAIN_MODES = 0;  // 4 bits per input: 0 absent, 1 same, 2 per channel, 3 scalar, 4 general
+layout(constant_id = KERNEL_SPEC_CHAIN) const uint CHAIN_LENGTH = 0;  // steps
+layout(constant_id = KERNEL_SPEC_CHAIN + 1) const uint CHAIN_0 = 0;
+layout(constant_id = KERNEL_SPEC_CHAIN + 2) const uint CHAIN_1 = 0;
+layout(constant_id = KERNEL_SPEC_CHAIN + 3) const uint CHAIN_2 = 0;
+layout(constant_id = KERNEL_SPEC_CHAIN + 4) const uint CHAIN_3 = 0;
+layout(constant_id = KERNEL_SPEC_CHAIN + 5) const uint CHAIN_4 = 0;
+layout(constant_id = KERNEL_SPEC_CHAIN + 6) const uint CHAIN_5 = 0;
+layout(constant_id = KERNEL_SPEC_CHAIN + 7) const uint CHAIN_MODES = 0;
+
+#if CHAIN_STEPS != 6 || CHAIN_INPUTS != 3 || CHAIN_IMMEDIATES != 4
+#error "the steps, the inputs and CHAIN_PUSH are written out here"
+#endif
 
 float elementwise(uint op, float a, float b, float p, float q)
 {
@@ -31,30 +35,25 @@ float elementwise(uint op, float a, float b, float p, float q)
 // takes a tenth of the time of straight-line code. Scalars ride in a lane of a vector; unused lanes cost nothing.
 vec4 chain_run(vec4 v, vec4 x, vec4 y, vec4 z)
 {
-    uint program[6] = uint[6](CHAIN_0, CHAIN_1, CHAIN_2, CHAIN_3, CHAIN_4, CHAIN_5);
-    float imm[4] = float[4](chain_imm0, chain_imm1, chain_imm2, chain_imm3);
-    vec4 r[11];
+    uint program[CHAIN_STEPS] = uint[CHAIN_STEPS](CHAIN_0, CHAIN_1, CHAIN_2, CHAIN_3, CHAIN_4, CHAIN_5);
+    float imm[CHAIN_IMMEDIATES] = float[CHAIN_IMMEDIATES](chain_imm0, chain_imm1, chain_imm2, chain_imm3);
+    vec4 r[CHAIN_REGISTERS];
     r[0] = v;
-    r[8] = x;
-    r[9] = y;
-    r[10] = z;
-    [[unroll]] for (uint s = 0; s < CHAIN_STEPS; s++) {
+    r[CHAIN_INPUT] = x;
+    r[CHAIN_INPUT + 1] = y;
+    r[CHAIN_INPUT + 2] = z;
+    [[unroll]] for (uint s = 0; s < CHAIN_LENGTH; s++) {
         uint w = program[s];
-        vec4 a = r[(w >> 8) & 15u], b = r[(w >> 12) & 15u];
-        float p = imm[(w >> 16) & 15u], q = imm[(w >> 20) & 15u];
-        [[unroll]] for (int lane = 0; lane < 4; lane++) r[s + 1][lane] = elementwise(w & 255u, a[lane], b[lane], p, q);
+        vec4 a = r[CHAIN_STEP_A(w)], b = r[CHAIN_STEP_B(w)];
+        float p = imm[CHAIN_STEP_P(w)], q = imm[CHAIN_STEP_Q(w)];
+        [[unroll]] for (int lane = 0; lane < 4; lane++) r[s + 1][lane] = elementwise(CHAIN_STEP_OP(w), a[lane], b[lane], p, q);
     }
-    return r[CHAIN_STEPS];
+    return r[CHAIN_LENGTH];
 }
 
-TENSOR(5, chain_x, DT5)
-TENSOR(6, chain_y, DT6)
-TENSOR(7, chain_z, DT7)
-
-#define CHAIN_SAME 1
-#define CHAIN_CHANNEL 2
-#define CHAIN_SCALAR 3
-#define CHAIN_GENERAL 4
+TENSOR(KERNEL_CHAIN_BINDING, chain_x, DT5)
+TENSOR(KERNEL_CHAIN_BINDING + 1, chain_y, DT6)
+TENSOR(KERNEL_CHAIN_BINDING + 2, chain_z, DT7)
 
 uint chain_index(uint mode, uint i, uint row, uint div, uint mod_)
 {
@@ -63,8 +62,8 @@ uint chain_index(uint mode, uint i, uint row, uint div, uint mod_)
 }
 
 #define CHAIN_LOAD(t, n, row, div, mod_) \
-    uint mode_##t = (CHAIN_MODES >> (4 * n)) & 15u; \
-    if (mode_##t != 0) { \
+    uint mode_##t = CHAIN_MODE_OF(CHAIN_MODES, n); \
+    if (mode_##t != CHAIN_ABSENT) { \
         uint at = chain_index(mode_##t, i, row, div, mod_); \
         bool one = mode_##t == CHAIN_SCALAR || (mode_##t == CHAIN_GENERAL && row == 1); \
         if (wide && !one) t = chain_##t##_at4(at / 4); \
@@ -75,7 +74,7 @@ uint chain_index(uint mode, uint i, uint row, uint div, uint mod_)
 // when wide: then i is a multiple of 4 and the emitter has asked chain_by_fours. A kernel calls this once if it can.
 vec4 chain_apply_if(bool wide, vec4 v, uint i)
 {
-    if (CHAIN_STEPS == 0) return v;
+    if (CHAIN_LENGTH == 0) return v;
     vec4 x = vec4(0.0), y = vec4(0.0), z = vec4(0.0);
     CHAIN_LOAD(x, 0, chain_row0, chain_div0, chain_mod0)
     CHAIN_LOAD(y, 1, chain_row1, chain_div1, chain_mod1)

@@ -28,10 +28,10 @@ const bool A_SCALAR = SWAP ? L_SCALAR : U_SCALAR;
 const bool B_SCALAR = SWAP ? U_SCALAR : L_SCALAR;
 const uint WEIGHTS = SWAP ? U_PIECES : L_PIECES;
 
-int pixel_y[20], pixel_x[20];           // in the source, before the tap's offset
-uint image[20];                         // index of the image's first element
-uint pixel_at[20];                      // of this tap; NO_ROW outside of the source
-uint weight_at[20], weight_left[20];    // of this tap
+int pixel_y[GEMM_CPU_TL], pixel_x[GEMM_CPU_TL];           // in the source, before the tap's offset
+uint image[GEMM_CPU_TL];                         // index of the image's first element
+uint pixel_at[GEMM_CPU_TL];                      // of this tap; NO_ROW outside of the source
+uint weight_at[GEMM_CPU_TL], weight_left[GEMM_CPU_TL];    // of this tap
 uint phase_y, phase_x;
 
 uvec3 grid(uint row) { return uvec3(row / (grid_h * grid_w), row / grid_w % grid_h, row % grid_w); }

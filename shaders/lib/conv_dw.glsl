@@ -20,7 +20,7 @@ TENSOR(2, y, DT2)
 const bool A_SCALAR = SWAP ? L_SCALAR : U_SCALAR;
 const bool B_SCALAR = SWAP ? U_SCALAR : L_SCALAR;
 
-uint u_at[2], u_left[2], l_at[20], l_left[20];  // first channel or column of a piece
+uint u_at[2], u_left[2], l_at[GEMM_CPU_TL], l_left[GEMM_CPU_TL];  // first channel or column of a piece
 uint x_row, dy_row;                               // index of the first element of the rows at hand
 int shift;                                        // of the tap along the row
 uint first_row;

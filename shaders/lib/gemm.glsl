@@ -11,15 +11,15 @@
 //   u_row(p), l_row(c)      the row of the tile at which an invocation's piece begins
 //   u_whole(p), l_whole(c)  how many neighbours one load reads there (RC)
 //   gemm_clear(), gemm_step(k), gemm_store(u0, us, l0, ls)
-layout(constant_id = 8) const uint TU = 16;
-layout(constant_id = 9) const uint TL = 16;
-layout(constant_id = 10) const uint FLAGS = 0;
-const bool U_RC = (FLAGS & 1) != 0;
-const bool L_KC = (FLAGS & 2) != 0;
-const bool SWAP = (FLAGS & 4) != 0;
-const bool U_SCALAR = (FLAGS & 8) != 0;  // its contiguous size is no multiple of 4: single loads
-const bool L_SCALAR = (FLAGS & 16) != 0;
-const bool FOURS = (FLAGS & 32) != 0;    // rows of the output and chain are multiples of 4
+layout(constant_id = KERNEL_SPEC_OWN) const uint TU = 16;
+layout(constant_id = KERNEL_SPEC_OWN + 1) const uint TL = 16;
+layout(constant_id = KERNEL_SPEC_OWN + 2) const uint FLAGS = 0;
+const bool U_RC = (FLAGS & GEMM_U_RC) != 0;
+const bool L_KC = (FLAGS & GEMM_L_KC) != 0;
+const bool SWAP = (FLAGS & GEMM_SWAP) != 0;
+const bool U_SCALAR = (FLAGS & GEMM_U_SCALAR) != 0;
+const bool L_SCALAR = (FLAGS & GEMM_L_SCALAR) != 0;
+const bool FOURS = (FLAGS & GEMM_FOURS) != 0;
 
 // Index of the first element (readable), and how many of the 4 exist: 0 or 4 unless scalar.
 struct piece { uint index, count; };

@@ -9,9 +9,9 @@
 WIDE(0, a, DT0)
 WIDE(1, b, DT1)
 
-layout(local_size_x = 8) in;
+layout(local_size_x = GEMM_CPU_LANES) in;
 const uint TU8 = TU / 8, TL4 = TL / 4;
-const uint U_TILE = TU, L_TILE = 8 * TL, STEP = 4;      // TU is 8 or 16, TL is 4, 8, 16 or 20
+const uint U_TILE = TU, L_TILE = GEMM_CPU_LANES * TL, STEP = 4;      // TU is 8 or 16, TL is 4, 8, 16 or 20
 const uint U_PIECES = TU8, L_PIECES = L_KC ? TL : TL4;
 const uint DTU = U_SCALAR ? F32 : SWAP ? DT1 : DT0;
 const uint DTL = L_SCALAR ? F32 : SWAP ? DT0 : DT1;
@@ -43,8 +43,8 @@ raw8 load8(bool b, piece s)
     return r;
 }
 
-vec4 acc[80];    // [TU][TL4], four neighbours along L
-vec4 held[20];   // [4][TL4]: L at the 4 k's of a step
+vec4 acc[GEMM_CPU_TU * GEMM_CPU_TL / 4];    // [TU][TL4], four neighbours along L
+vec4 held[GEMM_CPU_TL];   // [4][TL4]: L at the 4 k's of a step
 raw4 own[2];     // this lane's pieces of U
 
 vec4 spread(uint p, uint from)
@@ -116,7 +116,7 @@ void gemm_store(uint u0, uint us, uint l0, uint ls)
     uint end = min(us, u0 + TU);
     if (SWAP) {
         for (uint u = u0; u < end; u += 4) {
-            vec4 t[20];
+            vec4 t[GEMM_CPU_TL];
             [[unroll]] for (uint r = 0; r < 4; r++)
                 [[unroll]] for (uint j = 0; j < TL4; j++) t[r * TL4 + j] = acc[r * TL4 + j];
             for (uint q = 0; q < min(TL4, ls - l0); q++) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // gemm_simd.glsl - gemm.glsl on any GPU: 256 invocations stage 64 x 16 slices of both operands in
 // shared memory and compute 4 x 4 numbers of the tile each.
-layout(local_size_x = 256) in;
-const uint U_TILE = 64, L_TILE = 64, STEP = 16;
+layout(local_size_x = KERNEL_TILE_GROUP) in;
+const uint U_TILE = GEMM_SIMD_TILE, L_TILE = GEMM_SIMD_TILE, STEP = 16;
 const uint U_PIECES = 1, L_PIECES = 1;
 
 shared vec4 slice_u[16][17], slice_l[16][17];  // [k][row / 4], padded by one against bank conflicts

@@ -15,7 +15,7 @@ TENSOR(2, y, DT2)
 #include "chain.glsl"
 #include "gemm.glsl"
 
-uint u_at[2], u_left[2], l_at[20], l_left[20];  // of a piece at k = 0
+uint u_at[2], u_left[2], l_at[GEMM_CPU_TL], l_left[GEMM_CPU_TL];  // of a piece at k = 0
 uint end;                                         // of the k's of this part
 uint first_row;
 

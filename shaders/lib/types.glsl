@@ -4,11 +4,12 @@
 #extension GL_EXT_shader_16bit_storage : require
 #extension GL_EXT_control_flow_attributes : enable
 
-#define F32 1u
-#define F16 2u
-#define BF16 3u
-#define I32 4u
-#define I8 8u    // a fraction: a whole number over 127
+#include "shader.h"
+
+// F32, F16, ...; I8 is a fraction, a whole number over 127.
+#define DTYPE(NAME, number, name, bytes) const uint NAME = number;
+#include "dtypes.def"
+#undef DTYPE
 
 layout(constant_id = 0) const uint DT0 = F32;
 layout(constant_id = 1) const uint DT1 = F32;
@@ -80,7 +81,7 @@ uint group_number() { return gl_WorkGroupID.x + gl_NumWorkGroups.x * (gl_WorkGro
 
 // The chain's part of the push block: put this at the end of yours.
 #define CHAIN_PUSH \
-    layout(offset = 72) float chain_imm0; float chain_imm1; float chain_imm2; float chain_imm3; \
+    layout(offset = KERNEL_OWN_PUSH) float chain_imm0; float chain_imm1; float chain_imm2; float chain_imm3; \
     uint chain_row0; uint chain_div0; uint chain_mod0; \
     uint chain_row1; uint chain_div1; uint chain_mod1; \
     uint chain_row2; uint chain_div2; uint chain_mod2;

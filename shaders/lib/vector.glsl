@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // vector.glsl - one kernel text for two widths: WIDE (spec 8) moves four neighbours at once, for
 // rows whose length is a multiple of four; otherwise an element at a time, in the first component.
-layout(constant_id = 8) const bool WIDE = true;
+layout(constant_id = KERNEL_SPEC_OWN) const bool WIDE = true;
 const uint WIDTH = WIDE ? 4 : 1;
 
 // name_get(i), name_put(i, v): the WIDTH elements from WIDTH * i on.

@@ -125,9 +125,23 @@ local function check_format(paths)
   check(next(seen), "clang-format failed: %s", said)
 end
 
+-- A number that a kernel and its caller agree on has its name in core/graph/shader.h alone.
+local function check_shader(path, text)
+  check(not text:find "#define%s+[%u%d_]+%s+%d", "%s gives a number a name: that is for core/graph/shader.h", path)
+  local name = path:match "([%w_]+)%.comp$"
+  if name == "selftest" then return end  -- its caller is a test
+  check(not text:find "constant_id%s*=%s*%d" or path == "shaders/lib/types.glsl", "%s: KERNEL_SPEC_OWN + i is a kernel's own constant i", path)
+  local emitted = false
+  for _, other in ipairs(files) do
+    emitted = emitted or other:match "^core/graph/.*%.c$" and read(other):find("%f[%w_]SHADER_" .. (name or "") .. "%f[^%w_]")
+  end
+  check(not name or emitted, "%s: nothing in core/graph calls it", path)
+end
+
 local sources = {}
 for _, path in ipairs(files) do
   local text = read(path)
+  if path:match "^shaders/" then check_shader(path, text) end
   local n = lines_of(text)
   local ceiling = LINES
   for _, c in ipairs(CEILINGS) do if path:match(c[1]) then ceiling = c[2] end end

@@ -14,11 +14,10 @@
 
 #include "burin.h"
 #include "gpu/gpu_internal.h"
+#include "graph/shader.h"
 
 #define N 1000u
 #define BYTES (4u * N)
-
-enum { MODE_ADD, MODE_STEP, MODE_HALF };
 
 static char cache[] = "/tmp/burin-gpu-XXXXXX";
 
@@ -32,7 +31,7 @@ static struct gpu_span span(struct gpu_buffer *b, uint64_t offset, uint64_t byte
     return (struct gpu_span){ b, offset, bytes };
 }
 
-/* The kernel of MODE_ADD and MODE_STEP over n floats. */
+/* The kernel of SELFTEST_ADD and SELFTEST_STEP over n floats. */
 static struct gpu_dispatch make_call(struct gpu_device *d, uint32_t mode, uint32_t scale,
                                      uint32_t n, float step, struct gpu_span y, struct gpu_span a,
                                      struct gpu_span b)
@@ -61,7 +60,7 @@ static struct gpu_device *open_device(void **state)
 static void add_step(struct gpu_program *p, struct gpu_device *d, struct gpu_span y,
                      struct gpu_span other)
 {
-    struct gpu_dispatch c = make_call(d, MODE_STEP, 0, N, 1, y, other, other);
+    struct gpu_dispatch c = make_call(d, SELFTEST_STEP, 0, N, 1, y, other, other);
     assert_true(gpu_program_dispatch(p, &c));
 }
 
@@ -81,8 +80,8 @@ static void test_arithmetic(void **state)
     }
     assert_true(gpu_write(d, a, in));
     struct gpu_program *p = gpu_program_create(d, "arithmetic");
-    struct gpu_dispatch add = make_call(d, MODE_ADD, 3, N, 0, y, a, a);
-    struct gpu_dispatch round = make_call(d, MODE_HALF, 0, N, 0, h, a, zero);
+    struct gpu_dispatch add = make_call(d, SELFTEST_ADD, 3, N, 0, y, a, a);
+    struct gpu_dispatch round = make_call(d, SELFTEST_HALF, 0, N, 0, h, a, zero);
     assert_true(gpu_program_dispatch(p, &add));
     assert_true(gpu_program_dispatch(p, &round));
     assert_true(gpu_program_finish(p));
@@ -150,7 +149,7 @@ static void test_transfers(void **state)
         add_step(p, d, x, z);                   /* x = 2 */
         assert_true(gpu_program_copy(p, y, x)); /* y = 2 */
         add_step(p, d, x, z);                   /* x = 3 after y was read from it */
-        struct gpu_dispatch add = make_call(d, MODE_ADD, 10, N, 0, z, x, y);
+        struct gpu_dispatch add = make_call(d, SELFTEST_ADD, 10, N, 0, z, x, y);
         assert_true(gpu_program_dispatch(p, &add)); /* z = 32 */
         assert_true(gpu_program_fill(p, y, 0));
     }
@@ -194,7 +193,7 @@ static void test_staging(void **state)
 static void test_kernels(void **state)
 {
     struct gpu_device *d = open_device(state);
-    uint32_t spec[2] = { MODE_ADD, 77 };
+    uint32_t spec[2] = { SELFTEST_ADD, 77 };
     struct gpu_kernel *k = gpu_kernel_get(d, "selftest", spec, 2);
     int n = gpu_kernel_count(d);
     assert_ptr_equal(gpu_kernel_get(d, "selftest", spec, 2), k);
@@ -218,7 +217,7 @@ static void test_refusals(void **state)
     struct gpu_device *d = open_device(state);
     struct gpu_buffer *b = gpu_buffer_create(d, 8192, "refusals");
     struct gpu_program *p = gpu_program_create(d, "refusals");
-    struct gpu_dispatch good = make_call(d, MODE_STEP, 0, N, 1, span(b, 0, BYTES),
+    struct gpu_dispatch good = make_call(d, SELFTEST_STEP, 0, N, 1, span(b, 0, BYTES),
                                          span(b, 4096, BYTES), span(b, 4096, BYTES)),
                         c = good;
     uint64_t range = d->caps.max_range;
@@ -267,7 +266,7 @@ static void measure_dispatches(void **state)
     struct gpu_buffer *b = gpu_buffer_create(d, 8192, "measure");
     struct gpu_program *p = gpu_program_create(d, "measure");
     struct gpu_span y = span(b, 0, 256), other = span(b, 4096, 256);
-    struct gpu_dispatch c = make_call(d, MODE_STEP, 0, 64, 1, y, other, other);
+    struct gpu_dispatch c = make_call(d, SELFTEST_STEP, 0, 64, 1, y, other, other);
     double start = clock_seconds();
     for (int i = 0; i < COUNT; i++) assert_true(gpu_program_dispatch(p, &c));
     assert_true(gpu_program_finish(p));

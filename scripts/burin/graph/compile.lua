@@ -8,8 +8,7 @@ local core = require "burin.core"
 local state = require "burin.base.state"
 local compile = {}
 
-local CONTROL_WORDS, CONTROL_LR, AMP_WORDS = 24, 8, 8
-local AMP_SCALE, AMP_NORM, AMP_SKIPPED, AMP_GROWTH = 1, 4, 5, 6
+local C = core.constants  -- of control.h
 
 local Trainer, new_trainer = class "trainer"
 
@@ -18,8 +17,8 @@ local Trainer, new_trainer = class "trainer"
 -- until the scale doubles), ema (decay of a moving average of the parameters, kept beside them; nil = none).
 function compile.trainer(o)
   local self = new_trainer { o = o, accumulate = o.accumulate or 1, seed = o.seed or 0 }
-  self.control = core.var("control", { CONTROL_WORDS }, "f32", "input")
-  self.amp = core.var("amp", { AMP_WORDS }, "f32", "state")
+  self.control = core.var("control", { C.CONTROL_WORDS }, "f32", "input")
+  self.amp = core.var("amp", { C.AMP_WORDS }, "f32", "state")
   self.loss = core.var("loss", {}, "f32", "input")
   return self
 end
@@ -79,7 +78,7 @@ function Trainer:session(name, trace)
   for i, p in ipairs(params) do leaves[i] = graph:leaf(p.var) end
   graph:assign(self.loss, loss:cast "f32")
   if self.accumulate > 1 then loss = loss * (1 / self.accumulate) end
-  local seed = self.o.loss_scale and amp:slice { axis = 0, begin = AMP_SCALE, stop = AMP_SCALE + 1 }:reshape {}
+  local seed = self.o.loss_scale and amp:slice { axis = 0, begin = C.AMP_SCALE, stop = C.AMP_SCALE + 1 }:reshape {}
   local grads = graph:backward(loss, leaves, seed)
   if not self.groups then pack(self, params, grads) end
   for i, p in ipairs(params) do
@@ -104,9 +103,9 @@ end
 
 -- Sets the state of a run that starts: call after core.commit.
 function Trainer:reset()
-  local amp = core.tensor({ AMP_WORDS }, "f32", 0)
-  amp:set(AMP_SCALE + 1, self.o.loss_scale or 1)
-  amp:set(AMP_GROWTH + 1, self.o.loss_scale and (self.o.growth or 2000) or 0)
+  local amp = core.tensor({ C.AMP_WORDS }, "f32", 0)
+  amp:set(C.AMP_SCALE + 1, self.o.loss_scale or 1)
+  amp:set(C.AMP_GROWTH + 1, self.o.loss_scale and (self.o.growth or 2000) or 0)
   self.amp:write(amp)
   for _, group in ipairs(self.groups) do
     group.grads:write(0)
@@ -122,10 +121,14 @@ end
 
 -- One micro-batch: step counts micro-batches from 0, lr is the learning rate of each group (0-based numbers).
 function Trainer:run(session, step, lr)
-  local words = { ("<I4I4I4"):pack(step & 0xffffffff, self.seed & 0xffffffff, (self.seed >> 32) & 0xffffffff),
-    ("\0"):rep(4 * (CONTROL_LR - 3)) }
-  for group = 0, CONTROL_WORDS - CONTROL_LR - 1 do words[#words + 1] = ("<f"):pack(lr[group] or 0) end
-  self.control:write(core.tensor({ CONTROL_WORDS }, "f32", table.concat(words)))
+  local words = {}
+  for i = 1, C.CONTROL_WORDS do words[i] = "\0\0\0\0" end
+  local function set(at, format, value) words[at + 1] = format:pack(value) end
+  set(C.CONTROL_STEP, "<I4", step & 0xffffffff)
+  set(C.CONTROL_SEED_LO, "<I4", self.seed & 0xffffffff)
+  set(C.CONTROL_SEED_HI, "<I4", (self.seed >> 32) & 0xffffffff)
+  for group = 0, C.CONTROL_WORDS - C.CONTROL_LR - 1 do set(C.CONTROL_LR + group, "<f", lr[group] or 0) end
+  self.control:write(core.tensor({ C.CONTROL_WORDS }, "f32", table.concat(words)))
   session:run()
   if self.update_session and (step + 1) % self.accumulate == 0 then self.update_session:run() end
 end
@@ -133,7 +136,7 @@ end
 -- loss of the last micro-batch; gradient norm and number of skipped steps of the last update
 function Trainer:read()
   local amp = self.amp:read()
-  return self.loss:read():get(1), amp:get(AMP_NORM + 1), amp:get(AMP_SKIPPED + 1)
+  return self.loss:read():get(1), amp:get(C.AMP_NORM + 1), amp:get(C.AMP_SKIPPED + 1)
 end
 
 -- Every variable that a resumed run needs, as { name, var } in a fixed order.
