@@ -83,6 +83,31 @@ typedef struct burin_device_params {
 
 burin_device *burin_device_create(const burin_device_params *params);
 void burin_device_destroy(burin_device *device);
+bool burin_device_wait(burin_device *device); /* until it has done all that was submitted */
+
+typedef struct burin_info { /* what a device is and can */
+    char name[256], driver[128], uuid[33], api[16];
+    const char *type;      /* "discrete", "integrated", "cpu", "other" or "null" */
+    const char *tier;      /* kernels: "cpu" or "simd" */
+    uint32_t subgroup;     /* invocations of a subgroup */
+    uint32_t max_groups;   /* workgroups per dimension */
+    uint32_t max_shared;   /* bytes of shared memory of a workgroup */
+    uint64_t max_range;    /* bytes that one kernel may see of a tensor */
+    uint64_t alignment;    /* of a tensor, bytes */
+    uint64_t heap, budget; /* bytes of its own memory; of these free for us; 0 = unknown */
+    bool host_visible;     /* all of that is mapped: uploads are plain copies */
+    bool storage16, float16, coopmat, timestamps;
+    /* Of a device that is open: */
+    uint64_t allocated; /* bytes that it holds now */
+    int allocations;    /* so far: must stand still after the first step */
+    int kernels;        /* compiled so far */
+    int messages;       /* of the validation layers so far */
+} burin_info;
+
+void burin_device_info(const burin_device *device, burin_info *out);
+/* Fills at most n entries with the machine's devices in order of preference (discrete, integrated,
+ * other, CPU); returns how many there are, -1 on error. */
+int burin_device_list(burin_info *out, int n);
 
 /* ---- variables ------------------------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * device.c - a device of the public interface: its memory, the arena that its sessions share, and
- * single kernels run at once. With session.c the only file of this folder that sees gpu/. */
+ * single kernels run at once. With session.c and info.c it alone sees gpu/ from this folder. */
 #include "graph/device.h"
 #include "graph/kernel.h"
 
@@ -17,19 +17,24 @@ _Static_assert(KERNEL_SPEC_CHAIN + 2 + CHAIN_STEPS <= GPU_MAX_SPEC, "shader.h an
 
 /* ---- devices --------------------------------------------------------------------------------- */
 
+static bool runs_on_cpu(const struct gpu_caps *c)
+{
+    return c->type == GPU_TYPE_CPU || c->type == GPU_TYPE_NULL;
+}
+
 /* Workgroups that run at once, roughly: enough for a choice between tilings. */
 static uint32_t guess_cores(const struct gpu_caps *c)
 {
-    if (c->type == GPU_TYPE_CPU || c->type == GPU_TYPE_NULL) {
+    if (runs_on_cpu(c)) {
         long n = sysconf(_SC_NPROCESSORS_ONLN);
         return n > 0 ? (uint32_t)n : 1;
     }
     return c->type == GPU_TYPE_DISCRETE ? 64 : 16;
 }
 
-static bool fill_target(struct plan_target *t, const struct gpu_caps *c, const char *tier)
+bool device_target(struct plan_target *t, const struct gpu_caps *c, const char *tier)
 {
-    bool cpu = c->type == GPU_TYPE_CPU || c->type == GPU_TYPE_NULL;
+    bool cpu = runs_on_cpu(c);
     if (tier && strcmp(tier, "cpu") && strcmp(tier, "simd"))
         return fail("there is no kernel tier '%s'; choose cpu or simd", tier);
     if (tier) cpu = !strcmp(tier, "cpu");
@@ -58,7 +63,7 @@ burin_device *burin_device_create(const burin_device_params *params)
     if (!gpu) return NULL;
     burin_device *d = mem_alloc(sizeof *d);
     d->gpu = gpu;
-    if (fill_target(&d->target, gpu_device_caps(gpu), params->tier)) return d;
+    if (device_target(&d->target, gpu_device_caps(gpu), params->tier)) return d;
     gpu_device_destroy(gpu);
     mem_free(d);
     return NULL;
@@ -78,6 +83,8 @@ void burin_device_destroy(burin_device *d)
     gpu_device_destroy(d->gpu);
     mem_free(d);
 }
+
+bool burin_device_wait(burin_device *d) { return gpu_wait(d->gpu); }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 

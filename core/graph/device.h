@@ -6,6 +6,7 @@
 #include "graph/plan.h"
 
 struct gpu_device;
+struct gpu_caps;
 struct gpu_buffer;
 struct gpu_program;
 
@@ -44,6 +45,9 @@ struct burin_session {
 };
 
 /* ---- device.c: memory and kernels for the others --------------------------------------------- */
+
+/* What kernels may assume on such a device; tier NULL is the one that suits it. */
+bool device_target(struct plan_target *t, const struct gpu_caps *c, const char *tier);
 
 struct gpu_buffer *device_memory_create(burin_device *d, uint64_t bytes, const char *what);
 void device_memory_destroy(struct gpu_buffer *b);

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * device.c - the device for Lua: opening it, its memory, what the machine could do at best. */
-#include "graph/device.h"
-#include "gpu/gpu.h"
-#include "lua/script.h"
 #include "host/peak.h"
+#include "lua/script.h"
 
 static burin_device *device; /* one per process; destroyed after the interpreter */
 
 int script_device_finish(void)
 {
-    int messages = device ? gpu_validation_count(device->gpu) : 0;
+    burin_info info = { 0 };
+    if (device) burin_device_info(device, &info);
     burin_device_destroy(device);
     device = NULL;
-    return messages;
+    return info.messages;
 }
 
 burin_device *script_device(lua_State *L)
@@ -51,19 +50,54 @@ static void set_bytes(lua_State *L, const char *key, uint64_t bytes)
     lua_setfield(L, -2, key);
 }
 
-/* core.device() -> { name, driver, type, tier, storage16 } of the open device */
+static void set_flag(lua_State *L, const char *key, bool value)
+{
+    lua_pushboolean(L, value);
+    lua_setfield(L, -2, key);
+}
+
+/* burin_info without its counts */
+static void push_info(lua_State *L, const burin_info *d)
+{
+    lua_newtable(L);
+    set_text(L, "name", d->name);
+    set_text(L, "driver", d->driver);
+    set_text(L, "uuid", d->uuid);
+    set_text(L, "api", d->api);
+    set_text(L, "type", d->type);
+    set_text(L, "tier", d->tier);
+    set_bytes(L, "subgroup", d->subgroup);
+    set_bytes(L, "max_range", d->max_range);
+    set_bytes(L, "max_shared", d->max_shared);
+    set_bytes(L, "heap", d->heap);
+    set_bytes(L, "budget", d->budget);
+    set_flag(L, "host_visible", d->host_visible);
+    set_flag(L, "storage16", d->storage16);
+    set_flag(L, "float16", d->float16);
+    set_flag(L, "coopmat", d->coopmat);
+    set_flag(L, "timestamps", d->timestamps);
+}
+
+/* core.device() -> { name, driver, type, tier, ... } of the open device */
 static int core_device(lua_State *L)
 {
-    static const char *const types[] = { "?", "discrete", "integrated", "cpu", "other", "null" };
-    const burin_device *d = script_device(L);
-    const struct gpu_caps *c = gpu_device_caps(d->gpu);
+    burin_info info;
+    burin_device_info(script_device(L), &info);
+    push_info(L, &info);
+    return 1;
+}
+
+/* core.devices() -> a list of the same in order of preference */
+static int core_devices(lua_State *L)
+{
+    burin_info info[16];
+    int n = burin_device_list(info, COUNT_OF(info));
+    if (n < 0) return script_raise(L);
     lua_newtable(L);
-    set_text(L, "name", c->name);
-    set_text(L, "driver", c->driver);
-    set_text(L, "type", types[c->type]);
-    set_text(L, "tier", d->target.tier == TIER_CPU ? "cpu" : "simd");
-    lua_pushboolean(L, c->storage16);
-    lua_setfield(L, -2, "storage16");
+    for (int i = 0; i < n && i < COUNT_OF(info); i++) {
+        push_info(L, &info[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
     return 1;
 }
 
@@ -74,7 +108,10 @@ static int core_commit(lua_State *L)
 }
 
 /* core.wait(): until the device has done all that was submitted */
-static int core_wait(lua_State *L) { return gpu_wait(script_device(L)->gpu) ? 0 : script_raise(L); }
+static int core_wait(lua_State *L)
+{
+    return burin_device_wait(script_device(L)) ? 0 : script_raise(L);
+}
 
 void script_push_memory(lua_State *L, const burin_memory *m)
 {
@@ -100,9 +137,10 @@ static int core_planned_memory(lua_State *L)
 /* core.allocated_memory() -> bytes that the device holds now, allocations so far */
 static int core_allocated_memory(lua_State *L)
 {
-    const burin_device *d = script_device(L);
-    lua_pushinteger(L, (lua_Integer)gpu_device_allocated(d->gpu));
-    lua_pushinteger(L, gpu_device_allocations(d->gpu));
+    burin_info info;
+    burin_device_info(script_device(L), &info);
+    lua_pushinteger(L, (lua_Integer)info.allocated);
+    lua_pushinteger(L, info.allocations);
     return 2;
 }
 
@@ -130,6 +168,7 @@ void script_open_device(lua_State *L)
     static const luaL_Reg functions[] = {
         { "open_device", core_open_device },
         { "device", core_device },
+        { "devices", core_devices },
         { "commit", core_commit },
         { "wait", core_wait },
         { "planned_memory", core_planned_memory },

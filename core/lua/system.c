@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * system.c - the machine for Lua: time, terminal, signals, devices. */
+ * system.c - the machine for Lua: time, terminal, signals. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "gpu/gpu.h"
 #include "lua/script.h"
 
 static volatile sig_atomic_t stop_signals;
@@ -161,55 +160,6 @@ static int core_cwd(lua_State *L)
     return 1;
 }
 
-static void set_number(lua_State *L, const char *key, double v)
-{
-    lua_pushnumber(L, v);
-    lua_setfield(L, -2, key);
-}
-
-/* core.devices() -> { { name, driver, type, api, subgroup, ... } } in order of preference */
-static int core_devices(lua_State *L)
-{
-    static const char *const types[] = { "?", "discrete", "integrated", "cpu", "other", "null" };
-    struct gpu_caps *caps = lua_newuserdatauv(L, 16 * sizeof *caps, 0);
-    int n = gpu_device_list(caps, 16);
-    if (n < 0) return script_raise(L);
-    lua_newtable(L);
-    for (int i = 0; i < n && i < 16; i++) {
-        const struct gpu_caps *c = &caps[i];
-        const struct {
-            const char *key, *value;
-        } texts[] = {
-            { "name", c->name }, { "driver", c->driver },    { "uuid", c->uuid },
-            { "api", c->api },   { "type", types[c->type] },
-        };
-        const struct {
-            const char *key;
-            bool value;
-        } flags[] = {
-            { "host_visible", c->host_visible }, { "storage16", c->storage16 },
-            { "float16", c->float16 },           { "coopmat", c->coopmat },
-            { "timestamps", c->timestamps },
-        };
-        lua_newtable(L);
-        for (int k = 0; k < COUNT_OF(texts); k++) {
-            lua_pushstring(L, texts[k].value);
-            lua_setfield(L, -2, texts[k].key);
-        }
-        for (int k = 0; k < COUNT_OF(flags); k++) {
-            lua_pushboolean(L, flags[k].value);
-            lua_setfield(L, -2, flags[k].key);
-        }
-        set_number(L, "subgroup", c->subgroup);
-        set_number(L, "max_range", (double)c->max_range);
-        set_number(L, "max_shared", c->max_shared);
-        set_number(L, "heap", (double)c->heap_bytes);
-        set_number(L, "budget", (double)c->budget_bytes);
-        lua_rawseti(L, -2, i + 1);
-    }
-    return 1;
-}
-
 void script_open_system(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -225,7 +175,6 @@ void script_open_system(lua_State *L)
         { "env", core_env },
         { "peak_memory", core_peak_memory },
         { "lock", core_lock },
-        { "devices", core_devices },
         { "where", core_where },
         { "nearest", core_nearest },
         { "cwd", core_cwd },

@@ -454,6 +454,29 @@ static void test_device_first(void **state)
     fixture_finish(&f);
 }
 
+static void test_info(void **state)
+{
+    NEED_DEVICE();
+    burin_info info, list[16];
+    burin_device_info(device, &info);
+    bool null = !strcmp(info.type, "null");
+    assert_int_equal(null, gpu_device_caps(device->gpu)->type == GPU_TYPE_NULL);
+    assert_true(info.name[0] && info.driver[0] && info.storage16 && info.subgroup > 0);
+    assert_string_equal(info.tier, device->target.tier == TIER_CPU ? "cpu" : "simd");
+    assert_true(info.max_range >= 128u << 20 && info.alignment >= 256 && info.max_shared);
+    assert_true(info.allocated == gpu_device_allocated(device->gpu));
+    assert_int_equal(info.allocations, gpu_device_allocations(device->gpu));
+    assert_int_equal(info.messages, 0);
+    ok(burin_device_wait(device));
+    int n = null ? 0 : burin_device_list(list, COUNT_OF(list)), found = 0;
+    for (int i = 0; i < n && i < COUNT_OF(list); i++) {
+        found += !strcmp(list[i].uuid, info.uuid);
+        assert_true(!strcmp(list[i].tier, "cpu") == !strcmp(list[i].type, "cpu"));
+        assert_true(!list[i].allocated && !list[i].allocations);
+    }
+    assert_true(null || found);
+}
+
 static void test_broken_graph(void **state)
 {
     NEED_DEVICE();
@@ -480,8 +503,9 @@ int main(void)
         cmocka_unit_test(test_upload), cmocka_unit_test(test_absent),                              \
         cmocka_unit_test(test_blocks), cmocka_unit_test(test_random_graphs),                       \
         cmocka_unit_test(test_profile), cmocka_unit_test(test_broken_graph),                       \
-        cmocka_unit_test(test_growing_arena), cmocka_unit_test(test_validation),                   \
-        cmocka_unit_test(test_device_first)
+        cmocka_unit_test(test_info), cmocka_unit_test(test_growing_arena) /* seals */,             \
+        cmocka_unit_test(test_validation),                                                         \
+        cmocka_unit_test(test_device_first) /* ends the device */
     const struct CMUnitTest null_tests[] = { TESTS }, real_tests[] = { TESTS };
     /* what a CPU driver's tier does on the host */
     const struct CMUnitTest simd_tests[] = { cmocka_unit_test(test_packing),
