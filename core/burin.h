@@ -134,7 +134,9 @@ burin_var *burin_var_pack(burin_device *device, const char *name, burin_var **va
  * "<name>.<member>", for the caller to destroy. */
 burin_var *burin_var_pack_like(burin_device *device, const char *name, const burin_var *like,
                                burin_role role, burin_var **views);
-void burin_var_destroy(burin_var *var); /* gives its memory back to the device */
+/* Gives its memory back to the device. Graphs and sessions that refer to it stay valid, but can run
+ * no more. */
+void burin_var_destroy(burin_var *var);
 /* Host <-> device. src and dst hold count elements of `dtype` (converted to the variable's dtype),
  * F32, F16, BF16, I32 on both sides. */
 bool burin_var_write(burin_var *var, burin_dtype dtype, const void *src, int64_t count);

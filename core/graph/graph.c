@@ -12,6 +12,8 @@ burin_graph *burin_graph_create(void) { return mem_alloc(sizeof(burin_graph)); }
 void burin_graph_destroy(burin_graph *g)
 {
     if (!g) return;
+    for (int i = 0; i < g->count; i++)
+        if (g->node[i]->var) var_release(g->node[i]->var);
     mem_free(g->node);
     arena_finish(&g->arena);
     mem_free(g);
@@ -221,6 +223,7 @@ burin_node *burin_leaf(burin_graph *g, burin_var *var)
     n->dtype = var->dtype;
     n->shape = var->shape;
     n->var = var;
+    var_hold(var);
     n->region = 0; /* a variable is there anyway: nothing to recompute */
     return node_append(n);
 }
@@ -260,6 +263,7 @@ burin_node *burin_assign(burin_graph *g, burin_var *var, burin_node *value)
     n->dtype = var->dtype;
     n->shape = var->shape;
     n->var = var;
+    var_hold(var);
     n->region = 0;
     return node_append(n);
 }

@@ -98,6 +98,13 @@ struct burin_var {
     bool owned;   /* a view that its pack destroys */
     bool absent;  /* takes no memory */
     void *memory; /* device's (var.c): the block it lives in, NULL = none yet */
+    int users;    /* graphs and plans that refer to it */
+    bool gone;    /* destroyed, but not forgotten by all of these */
 };
+
+/* var.c: a graph and a plan hold the variables that they refer to, so that one may be destroyed
+ * before them; what needs it can then not run any more. */
+void var_hold(burin_var *v);
+void var_release(burin_var *v);
 
 #endif

@@ -334,7 +334,9 @@ static void collect_vars(struct planner *p)
         burin_var *v = p->list.node[i]->var;
         bool seen = !v;
         for (int k = 0; k < plan->n_vars && !seen; k++) seen = plan->var[k] == v;
-        if (!seen) plan->var[plan->n_vars++] = v;
+        if (seen) continue;
+        var_hold(v);
+        plan->var[plan->n_vars++] = v;
     }
 }
 
@@ -387,6 +389,7 @@ struct burin_plan *plan_make(burin_graph *g, const struct plan_target *target,
 void plan_destroy(struct burin_plan *p)
 {
     if (!p) return;
+    for (int i = 0; i < p->n_vars; i++) var_release(p->var[i]);
     arena_finish(&p->arena);
     mem_free(p);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * session.c - sessions: a plan is recorded as a program, run and measured. With device.c the only
- * file of this folder that sees gpu/. */
+ * session.c - sessions: a plan is recorded as a program, run and measured. It sees gpu/, as
+ * device.c does. */
 #include "graph/device.h"
 #include "graph/kernel.h"
 
@@ -152,7 +152,8 @@ static bool prepare(burin_session *s)
     if (s->program && s->generation == s->device->generation) return true;
     const burin_var *absent = vars_absent(s->plan);
     if (absent)
-        return fail("session %s: variable %s is absent from the device", s->name, absent->name);
+        return fail("session %s: variable %s is %s", s->name, absent->name,
+                    absent->gone ? "gone" : "absent from the device");
     if (!has_memory(s) && !burin_device_commit(s->device, false))
         return fail_prefix("session %s", s->name);
     return record(s);

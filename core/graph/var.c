@@ -177,6 +177,12 @@ static void give_back(burin_var *v)
     mem_free(b);
 }
 
+static void var_free(burin_var *v)
+{
+    mem_free(v->name);
+    mem_free(v);
+}
+
 void burin_var_destroy(burin_var *v)
 {
     if (!v) return;
@@ -191,8 +197,18 @@ void burin_var_destroy(burin_var *v)
     }
     if (v->device) remove_pointer(v->device->var, &v->device->vars, v);
     mem_free(v->member);
-    mem_free(v->name);
-    mem_free(v);
+    v->member = NULL;
+    v->parent = NULL;
+    v->device = NULL;
+    v->absent = v->gone = true;
+    if (!v->users) var_free(v);
+}
+
+void var_hold(burin_var *v) { v->users++; }
+
+void var_release(burin_var *v)
+{
+    if (!--v->users && v->gone) var_free(v);
 }
 
 const burin_var *vars_absent(const struct burin_plan *p)

@@ -16,7 +16,9 @@
 
 static burin_var *var_check(lua_State *L, int index)
 {
-    return *(burin_var **)luaL_checkudata(L, index, VAR);
+    burin_var **box = luaL_checkudata(L, index, VAR);
+    if (!*box) luaL_error(L, "this variable is closed");
+    return *box;
 }
 
 static burin_var **var_push(lua_State *L)
@@ -24,6 +26,7 @@ static burin_var **var_push(lua_State *L)
     burin_var **box = lua_newuserdatauv(L, sizeof *box, 1);
     *box = NULL;
     luaL_setmetatable(L, VAR);
+    script_scope_add(L, SCOPE_VAR);
     return box;
 }
 
@@ -208,8 +211,12 @@ static burin_graph *graph_check(lua_State *L, int index)
 
 static burin_node *node_check(lua_State *L, int index)
 {
-    burin_node *n = *(burin_node **)luaL_checkudata(L, index, NODE);
-    return n;
+    burin_node **box = luaL_checkudata(L, index, NODE);
+    lua_getiuservalue(L, index, 1);
+    bool closed = !*(burin_graph **)lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    if (closed) luaL_error(L, "the graph of this node is closed");
+    return *box;
 }
 
 /* Pushes a node; graph_index: its graph's userdata, kept alive by the node.
@@ -241,6 +248,7 @@ static int core_graph(lua_State *L)
     burin_graph **box = lua_newuserdatauv(L, sizeof *box, 1);
     *box = NULL;
     luaL_setmetatable(L, GRAPH);
+    script_scope_add(L, SCOPE_GRAPH);
     *box = burin_graph_create();
     lua_newtable(L); /* the variables that the graph uses, kept alive by it and by its sessions */
     lua_setiuservalue(L, -2, 1);
@@ -316,7 +324,7 @@ static int graph_checkpoint(lua_State *L)
     burin_graph *g = graph_check(L, 1);
     burin_checkpoint_enter(g);
     int status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
-    burin_checkpoint_leave(g);
+    if (*(burin_graph **)lua_touserdata(L, 1)) burin_checkpoint_leave(g); /* f may have closed it */
     if (status != LUA_OK) return lua_error(L);
     return lua_gettop(L) - 1;
 }
@@ -509,6 +517,7 @@ static int core_session(lua_State *L)
     burin_session **box = lua_newuserdatauv(L, sizeof *box, 1);
     *box = NULL;
     luaL_setmetatable(L, SESSION);
+    script_scope_add(L, SCOPE_SESSION);
     lua_getiuservalue(L, 1, 1);
     lua_setiuservalue(L, -2, 1);
     *box = burin_session_create(script_device(L), g, name);

@@ -89,6 +89,7 @@ static int open_core(lua_State *L)
     script_open_tensor(L);
     script_open_matrix(L);
     script_open_device(L);
+    script_open_scope(L);
     script_open_graph(L);
     script_open_model(L);
     script_open_json(L);

@@ -27,6 +27,7 @@ void script_open_constants(lua_State *L);
 void script_open_tensor(lua_State *L);
 void script_open_matrix(lua_State *L);
 void script_open_device(lua_State *L);
+void script_open_scope(lua_State *L);
 void script_open_graph(lua_State *L);
 void script_open_model(lua_State *L);
 void script_open_json(lua_State *L);
@@ -51,6 +52,14 @@ burin_device *script_device(lua_State *L); /* the open device; raises when there
  * messages the validation layers had. */
 int script_device_finish(void);
 void script_push_memory(lua_State *L, const burin_memory *m); /* a table of bytes */
+
+/* ---- scopes (scope.c) ------------------------------------------------------------------------ */
+
+/* In the order in which a scope destroys what belongs to it. */
+enum scope_rank { SCOPE_SESSION, SCOPE_GRAPH, SCOPE_VAR, SCOPE_RANKS };
+/* The object on top of the stack belongs to the current scope, if there is one. Its metatable's
+ * __gc destroys it, and leaves a closed object. */
+void script_scope_add(lua_State *L, enum scope_rank rank);
 
 /* ---- host tensors (tensor.c): {dtype, shape, bytes} on the Lua side -------------------------- */
 

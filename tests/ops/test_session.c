@@ -311,8 +311,13 @@ static void move_to_device(struct fixture *f, burin_var **real)
         ok(burin_var_write(real[i], BURIN_F32, x, count));
         mem_free(x);
     }
-    for (int i = 0; i < f->g->count; i++)
-        if (f->g->node[i]->var) f->g->node[i]->var = real[f->g->node[i]->var - f->var];
+    for (int i = 0; i < f->g->count; i++) {
+        burin_node *n = f->g->node[i];
+        if (!n->var) continue;
+        var_release(n->var);
+        n->var = real[n->var - f->var];
+        var_hold(n->var);
+    }
 }
 
 static void expect_values(struct fixture *f, burin_var **real, double tolerance)
@@ -454,6 +459,33 @@ static void test_device_first(void **state)
     fixture_finish(&f);
 }
 
+/* A session and a graph may outlive their variables; then they cannot run. */
+static void test_destroyed_variable(void **state)
+{
+    NEED_DEVICE();
+    burin_memory before, m;
+    burin_device_memory(device, &before);
+    burin_var *in = variable("in", BURIN_F32, SHAPE(1 << 12), BURIN_ROLE_WEIGHT),
+              *out = variable("out", BURIN_F32, SHAPE(1 << 12), BURIN_ROLE_INPUT);
+    burin_graph *g = burin_graph_create();
+    burin_node *x = burin_leaf(g, in);
+    burin_assign(g, out, burin_call(g, "silu", &x, 1, NULL, 0, NULL, 0));
+    burin_session *s = burin_session_create(device, g, "s"), *late;
+    ok(burin_session_run(s));
+    burin_var_destroy(in);
+    assert_false(burin_session_run(s));
+    expect_error("variable in is gone");
+    ok((late = burin_session_create(device, g, "late")) != NULL);
+    assert_false(burin_session_run(late));
+    burin_session_destroy(late);
+    burin_graph_destroy(g);
+    burin_session_memory(s, &m);
+    burin_session_destroy(s);
+    burin_var_destroy(out);
+    burin_device_memory(device, &m);
+    assert_int_equal(m.total, before.total);
+}
+
 static void test_info(void **state)
 {
     NEED_DEVICE();
@@ -503,8 +535,8 @@ int main(void)
         cmocka_unit_test(test_upload), cmocka_unit_test(test_absent),                              \
         cmocka_unit_test(test_blocks), cmocka_unit_test(test_random_graphs),                       \
         cmocka_unit_test(test_profile), cmocka_unit_test(test_broken_graph),                       \
-        cmocka_unit_test(test_info), cmocka_unit_test(test_growing_arena) /* seals */,             \
-        cmocka_unit_test(test_validation),                                                         \
+        cmocka_unit_test(test_destroyed_variable), cmocka_unit_test(test_info),                    \
+        cmocka_unit_test(test_growing_arena) /* seals */, cmocka_unit_test(test_validation),       \
         cmocka_unit_test(test_device_first) /* ends the device */
     const struct CMUnitTest null_tests[] = { TESTS }, real_tests[] = { TESTS };
     /* what a CPU driver's tier does on the host */
