@@ -24,7 +24,9 @@ end
 function extract.run(base, tuned, output, o)
   local model, base_items = convert.open(base)
   local other, tuned_items = convert.open(tuned)
-  if other.family ~= model.family then fail(tuned, "it is of the family %s, %s of %s", other.family, base, model.family) end
+  if other.family ~= model.family then
+    fail(tuned, "it is of the family %s, %s of %s", other.family.name, base, model.family.name)
+  end
   local from, to = {}, {}
   for _, item in ipairs(base_items) do from[item.component .. "." .. item.name] = item end
   for _, item in ipairs(tuned_items) do to[item.component .. "." .. item.name] = item end

@@ -131,9 +131,8 @@ end
 
 -- What A1111 shows and inserts for a network: <stem>.json beside it.
 local function sidecar(path, all, o)
-  local versions = { sd1 = "SD1", sd2 = "SD2", sdxl = "SDXL" }
   core.write_file(path:gsub("%.safetensors$", "") .. ".json", core.json_encode({ description = o.description or "",
-    ["sd version"] = versions[o.map.family], ["activation text"] = all["modelspec.trigger_phrase"] or "",
+    ["sd version"] = (o.map.family.seen_as or {}).A1111 and o.map.family.seen_as.A1111[1], ["activation text"] = all["modelspec.trigger_phrase"] or "",
     ["preferred weight"] = 0, ["negative text"] = "", notes = "" }, 4) .. "\n")
 end
 

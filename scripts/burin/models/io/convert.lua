@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- convert.lua - from one layout and element type to another: checkpoints here, LoRAs in lora/tools.lua. Nothing is
+-- convert.lua - from one layout and element type to another: checkpoints here, LoRAs in adapters/convert.lua. Nothing is
 -- computed, so there is no need of a device; networks are traced on the null device to know their tensors.
 local core = require "burin.core"
 local device = require "burin.graph.device"
@@ -54,7 +54,7 @@ end
 
 -- The items with the VAE of another file, which must have the same shapes.
 local function replace_vae(items, path, model)
-  local other, have, list = layout.items(files.open_vae(path), model.map), {}, {}
+  local other, have, list = layout.items(files.open_vae(path, model.family.vae.prefix), model.map), {}, {}
   for _, item in ipairs(other) do if item.component == "vae" then have[item.name] = item end end
   for _, item in ipairs(items) do
     if item.component ~= "vae" then
@@ -85,7 +85,7 @@ function convert.run(input, output, o)
   local folder = core.exists(input) == "folder"
   local write = to == "single" and layout.write_single or layout.write_folder
   write(output, items, model.map, model.config, { metadata = source, extras = extras, texts = folder and convert.texts_of(input) or nil })
-  return { what = model.family .. " checkpoint", layout = to, tensors = #items + #extras }
+  return { what = model.family.name .. " checkpoint", layout = to, tensors = #items + #extras }
 end
 
 return convert

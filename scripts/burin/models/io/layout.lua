@@ -8,8 +8,8 @@ local layout = {}
 
 local floats = { f32 = true, f16 = true, bf16 = true, f64 = true }
 
--- Tensors of single files that no network reads: noise schedules, averages, positions, CLIP's temperature, and of
--- SD 2.x the text layer and projection that are not used. Source: the key lists in tests/data/keys_*.tsv.
+-- Tensors of single files that no network reads: noise schedules, averages, positions, CLIP's temperature, and the text
+-- layer and projection of OpenCLIP that are not used. Source: the key lists in tests/data/keys_*.tsv.
 local passive = { "^model_ema", "^betas$", "^alphas_cumprod", "^sqrt_", "^log_one_minus", "^posterior_", "position_ids$",
   "logit_scale$", "text_projection$", "%.resblocks%.%d+%.", "^v_pred$", "^ztsnr$", "^logvar$", "^denoiser%.",
   "^first_stage_model%.model_ema" }
@@ -31,10 +31,8 @@ local function from_single(map, file, items, extras)
     local info, op = file:info(key), nil
     local component, list
     component, list, op = map:to_canonical(key)
-    local rest = key:match "^cond_stage_model%.transformer%.(.*)$"
-    if not component and rest then  -- merges from the time before text_model
-      component, list, op = map:to_canonical("cond_stage_model.transformer.text_model." .. rest)
-    end
+    local other = not component and map:from_alternative(key)
+    if other then component, list, op = map:to_canonical(other) end
     for at, name in ipairs(list or {}) do
       local s = { table.unpack(info.shape) }
       if op == "squeeze" then s = { s[1], s[2] }
@@ -119,10 +117,10 @@ local function join(parts)
   end }
 end
 
--- SD 2.x files hold one text layer more than is used, and a projection. Without a source the layer
+-- Files of some families hold one text layer more than is used, and a projection. Without a source the layer
 -- repeats the last used one and the projection is the identity, which no program looks at.
-local function unused_text(list, config)
-  local prefix, have = "cond_stage_model.model.", {}
+local function unused_text(list, config, prefix)
+  local have = {}
   for _, e in ipairs(list) do have[e[1]] = true end
   local block = ("%stransformer.resblocks.%%d."):format(prefix)
   local last, unused = block:format(config.layers - 1), block:format(config.layers)
@@ -173,7 +171,9 @@ function layout.single(items, extras, map, config)
     list[#list + 1] = entry(key, join(parts))
   end
   for _, e in ipairs(extras) do list[#list + 1] = entry(e.key, e) end
-  if map.family == "sd2" and config.text[1] then unused_text(list, config.text[1]) end
+  for i, rule in ipairs(map.family.text) do
+    if rule.unused_layers and config.text[i] then unused_text(list, config.text[i], rule.prefix) end
+  end
   return list
 end
 

@@ -4,6 +4,8 @@
 -- taken must have its type and agree with the tensors.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local families = require "burin.models.families"
+local noise = require "burin.models.noise"
 local settings = {}
 
 local fail = errors.file
@@ -111,8 +113,8 @@ function settings.beside(c, j, where)
     return ok, "a divisor of " .. table.concat(u.channels, ", ")
   end
   check(where, j, { attention_heads = divisors(u.channels, true), num_head_channels = head_channels,
-    norm_num_groups = divisors(u.channels), time_id_embed_dim = integer(2, 65536), prediction_type = one_of("epsilon", "v_prediction"),
-    bos = id, eos = id, pad = id, pad_te1 = id, pad_te2 = id, text_encoder = text_rules(c.text[1]),
+    norm_num_groups = divisors(u.channels), time_id_embed_dim = integer(2, 65536),
+    prediction_type = one_of("epsilon", "v_prediction"), rescale_betas_zero_snr = boolean, bos = id, eos = id, pad = id, pad_te1 = id, pad_te2 = id, text_encoder = text_rules(c.text[1]),
     text_encoder_2 = text_rules(c.text[2]),
     vae = v and { norm_num_groups = divisors(v.channels), scaling_factor = number(0, 1000) } })
   if j.attention_heads then set_heads(u, j.attention_heads) end
@@ -121,6 +123,7 @@ function settings.beside(c, j, where)
   end
   u.groups, u.time_ids_width = j.norm_num_groups or u.groups, j.time_id_embed_dim or u.time_ids_width
   set_prediction(c, j.prediction_type)
+  if j.rescale_betas_zero_snr ~= nil then c.zero_snr = j.rescale_betas_zero_snr or nil end
   c.bos, c.eos = j.bos or c.bos, j.eos or c.eos
   c.pad = { j.pad_te1 or j.pad, j.pad_te2 }
   set_text(c.text[1], j.text_encoder)
@@ -131,12 +134,14 @@ function settings.beside(c, j, where)
   end
 end
 
--- Noise is always added as Stable Diffusion does it.
-local BETAS = { beta_start = 0.00085, beta_end = 0.012, beta_schedule = "scaled_linear", num_train_timesteps = 1000 }
-local function mention_betas(where, object)
-  for field, ours in pairs(BETAS) do
+-- Noise is always added as the family does it.
+local function mention_betas(where, object, family)
+  local betas = noise.new(family.noise).settings
+  for field, ours in pairs { beta_start = betas.beta_start, beta_end = betas.beta_end, beta_schedule = "scaled_linear",
+    num_train_timesteps = betas.steps } do
     if object[field] ~= nil and object[field] ~= ours then
-      core.log("warn", ("%s: %s is %s, but %s is used, as in Stable Diffusion"):format(where, field, text_of(object[field]), ours))
+      core.log("warn", ("%s: %s is %s, but %s is used, as in %s"):format(where, field, text_of(object[field]), ours,
+        family.label))
     end
   end
 end
@@ -167,7 +172,7 @@ function settings.folder(c, read, path)
   j = get(name, { beta_start = number(0, 1), beta_end = number(0, 1), num_train_timesteps = integer(2, 1000000),
     prediction_type = one_of("epsilon", "v_prediction"), rescale_betas_zero_snr = boolean })
   if j then
-    mention_betas(path .. "/" .. name, j)
+    mention_betas(path .. "/" .. name, j, families.get(c.family))
     set_prediction(c, j.prediction_type)
     c.zero_snr = j.rescale_betas_zero_snr or nil
   end
