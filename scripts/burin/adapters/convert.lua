@@ -72,7 +72,10 @@ end
 -- The model whose layers a LoRA names, traced on the null device: base, or the published one of its family.
 function adapters.model(path, base)
   device.null()
-  return base and models.open(base) or models.new(families.published(guess_family(path)))
+  if base then return models.open(base) end
+  local family = guess_family(path)
+  if not family.published then fail(path, "it is for %s; give --base MODEL", family.label) end
+  return models.new(families.published(family))
 end
 
 -- What a new file says, from an old one's metadata or from the model's family.

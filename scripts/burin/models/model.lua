@@ -14,6 +14,7 @@ local families = require "burin.models.families"
 local nn = require "burin.graph.nn"
 local names = require "burin.models.io.names"
 local files = require "burin.models.io.files"
+local settings = require "burin.models.io.settings"
 local clip = require "burin.models.clip"
 local unet = require "burin.models.unet"
 local vae = require "burin.models.vae"
@@ -33,18 +34,6 @@ local Model, new_model = class("model", {
 -- some pictures.
 function models.vae_compute(compute) return compute == "f16" and "f32" or compute end
 
--- What the network predicts: files of either kind may look the same, so a guess is said aloud.
-local function settle_prediction(config, family, o, path)
-  if o.prediction and config.prediction_known and o.prediction ~= config.prediction then
-    core.log("warn", ("%s says that it predicts %s; it is taken for %s as told"):format(path, config.prediction,
-      o.prediction))
-  elseif not o.prediction and config.prediction_known == false then
-    core.log("warn", ("%s does not say what it predicts; %s"):format(path, family.prediction_guess
-      or "taken for '" .. config.prediction .. "'"))
-  end
-  if o.prediction then config.prediction, config.prediction_known = o.prediction, true end
-end
-
 -- o: dtype of frozen weights, int8 (8 bits for the frozen matrices and kernels of the U-Net), role ("param" to train them all), compute (type of activations; dtype
 -- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
 -- when the file is known to differ from its family), patch (function(model) -> { reader(component, reader) -> reader }, asked at
@@ -52,7 +41,7 @@ end
 local function build(config, opened, o, path)
   o = o or {}
   local family = families.get(config.family)
-  settle_prediction(config, family, o, path or "the configuration")
+  settings.settle_prediction(config, o.prediction, path or "the configuration")
   config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
   local self = new_model { family = family, config = config, files = opened,
     noise = noise.new(family.noise):with { prediction = config.prediction, zero_terminal_snr = config.zero_snr or false },
@@ -88,8 +77,7 @@ function models.open(path, o)
 end
 
 -- A model without a file, to train from scratch: model:declare(), core.commit(), model:init(seed).
--- config: family, unet, vae, text, as detect.lua makes them; prediction, scaling_factor, bos, eos
--- have defaults.
+-- config: as detect.lua makes it; prediction, scaling_factor, bos, eos have defaults.
 function models.new(config, o)
   local family = families.get(config.family)
   if not family then
@@ -116,8 +104,7 @@ function Model:components()
   return list
 end
 
--- Applies a method (burin.method) to the parts that its options name. Group 0: U-Net; 1: text
--- encoders.
+-- Applies a method (burin.method) to the parts that its options name. Group 0: U-Net; 1: text encoders.
 function Model:adapt(instance)
   if instance.options.unet ~= false then instance:attach(self.unet, 0) end
   if instance.options.text_encoder then
@@ -140,10 +127,9 @@ local function states_of(out, layers, rule, clip_skip)
   return rule.final_norm and out.normed(states) or states
 end
 
--- ids (B * chunks, 77), one node per text encoder (a single node serves models of one). o:
--- clip_skip (not where the family fixes it), chunks (1), weights (B * chunks, 77) of the tokens, eos
--- (rows of the end tokens, see eos_rows; for the pooled output) -> context (B, N, width), pooled (B,
--- projection) or nil, { what clip.encode returned, per encoder }
+-- ids (B * chunks, 77), one node per text encoder (a single node serves models of one). o: clip_skip (not where the family
+-- fixes it), chunks (1), weights (B * chunks, 77) of the tokens, eos (rows of the end tokens, see eos_rows; for the pooled
+-- output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per encoder }
 function Model:encode_text(graph, ids, o)
   o = o or {}
   local outputs, context, pooled = {}, nil, nil
@@ -189,9 +175,8 @@ function models.eos_rows(ids, chunks)
   return core.tensor({ #list }, "i32", list)
 end
 
--- x (B, H, W, 4) noisy scaled latents, t (B), context from encode_text. extra, where the family has
--- conditioning: pooled and time_ids (B, n), the sizes that its record lists; or added, the finished
--- vector.
+-- x (B, H, W, 4) noisy scaled latents, t (B), context from encode_text. extra, where the family has conditioning: pooled
+-- and time_ids (B, n), the sizes that its record lists; or added, the finished vector.
 function Model:predict(graph, x, t, context, extra)
   local scope, c = self.unet:trace(graph), self.config.unet
   local added
@@ -226,6 +211,12 @@ function Model:context_shape(batch)
   return { batch, self.config.text[1].tokens, self.config.unet.context }
 end
 
+-- The noise process in words, where it is not the family's usual one.
+function Model:unusual_noise()
+  local n = self.noise
+  return (n.prediction ~= self.family.prediction or n.zero_terminal_snr) and n:describe() or nil
+end
+
 -- Numbers per latent: 4 in every Stable Diffusion that was published.
 function Model:latent_channels() return self.config.vae.latent_channels end
 
@@ -244,8 +235,7 @@ function Model:set_scaling_factor(f)
   self.scaling_factor, self.config.scaling_factor = f, f
 end
 
--- A hash of the weights that a part ("text", "vae", "unet") computes with: what caches are keyed
--- by.
+-- A hash of the weights that a part ("text", "vae", "unet") computes with: what caches are keyed by.
 function Model:content_hash(part)
   local hashes = {}
   for _, component in ipairs(part == "text" and self.text or { self[part] }) do

@@ -181,4 +181,15 @@ function settings.folder(c, read, path)
   end
 end
 
+-- What the network predicts: told, or what the files say. Files of either kind may look the same, so a guess is said aloud.
+function settings.settle_prediction(c, told, path)
+  if told and c.prediction_known and told ~= c.prediction then
+    core.log("warn", ("%s says that it predicts %s; it is taken for %s as told"):format(path, c.prediction, told))
+  elseif not told and c.prediction_known == false then
+    core.log("warn", ("%s does not say what it predicts; %s"):format(path,
+      families.get(c.family).prediction_guess or "taken for '" .. c.prediction .. "'"))
+  end
+  if told then c.prediction, c.prediction_known = told, true end
+end
+
 return settings
