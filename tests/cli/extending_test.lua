@@ -139,7 +139,8 @@ local settings = read(source .. "/tests/golden/tiny_sd1/config.json"):gsub('"pre
 write(scratch .. "/toy/config.json", settings)  -- of heads and norm groups, which shapes do not show
 sh("%s run --trust '%s/rename.lua'", burin, scratch)
 local toy = scratch .. "/toy/toy.safetensors"
-assert(sh("%s inspect --summary '%s'", burin, toy):find "is +Toy Diffusion checkpoint, single file[^\n]*\nprediction +v\n")
+result = sh("%s inspect --summary '%s'", burin, toy)
+assert(result:find "is +Toy Diffusion checkpoint, single file[^\n]*\nprediction +v\n", result)
 
 write(scratch .. "/toy.lua", ([[
 local burin = require "burin"
@@ -157,7 +158,7 @@ return burin.train {
 local said = sh("%s train '%s/toy.lua' --force", burin, scratch)
 local product = 1
 for t = 0, 999 do product = product * (1 - (0.00085 ^ 0.5 + (0.015 ^ 0.5 - 0.00085 ^ 0.5) * t / 999) ^ 2) end
-assert(said:find(("least %.6f v"):format(product / (1 - product)), 1, true), "another noise process: " .. said:sub(-2000))
+assert(said:find(("least %.6f v"):format(product / (1 - product)), 1, true), "another noise process: " .. said)
 local adapter = scratch .. "/runs/toy/toy.safetensors"
 result = sh("%s inspect '%s' --base '%s'", burin, adapter, toy)
 assert(result:find "ss_base_model_version = toy_v1" and result:find "lora_denoiser_input_blocks_1_1_proj_in"

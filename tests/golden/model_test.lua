@@ -83,7 +83,8 @@ local w = a.unet.vars["conv_in.weight"]
 check(nn.to_device(w, again:reader "unet" "conv_in.weight"):distance(w.var:read()) == 0, "weights")
 
 local known, why = pcall(models.new, { family = "sd9", unet = {}, text = {} })
-check(not known and why.kind == "recipe" and why.message:find "no model family 'sd9'; there are sd1, sd2, sdxl", "unknown family", why)
+check(not known and why.kind == "recipe" and why.message:find "no model family 'sd9'; there are sd1, sd2, sdxl",
+  "unknown family", why)
 
 -- LoRA starts as the identity, and its files have what other programs look for.
 local model = models.open "tests/golden/tiny_sdxl/model_ldm.safetensors"

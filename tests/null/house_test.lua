@@ -20,8 +20,8 @@ local FROZEN = { ["tests/abi/burin_plugin_v1.h"] = true }
 local EXCEPT = { ["core/graph/device.c"] = "gpu", ["core/graph/session.c"] = "gpu" }
 local LUA_GPU = { ["core/lua/system.c"] = true, ["core/lua/device.c"] = true }
 
--- A model family is known by its record alone: its name, and the words that other programs have for it, stand in no other
--- file of scripts/burin/. The list of families is the exception. "SDXL" and "Stable Diffusion" are for people.
+-- A model family is known by its record alone: its name, and the words that other programs have for it, stand in no
+-- other file of scripts/burin/. The list of families is the exception. "SDXL" and "Stable Diffusion" are for people.
 local FAMILIES = "scripts/burin/models/families.lua"
 local FAMILY_WORDS = { "sd_v%d", "stable%%?%-diffusion", "StableDiffusion", "%.family%s*[=~]=%s*[\"']",
   "family%.name%s*[=~]=" }
@@ -188,7 +188,8 @@ for _, path in ipairs(files) do
     for line in (read(path) .. "\n"):gmatch "([^\n]*)\n" do
       n = n + 1
       for i, word in ipairs(words) do
-        check(word == own or own and i <= #FAMILY_WORDS or not line:find(word), "%s:%d names a model family, which only its record may (%s)", path, n, word)
+        check(word == own or own and i <= #FAMILY_WORDS or not line:find(word),
+          "%s:%d names a model family, which only its record may (%s)", path, n, word)
       end
     end
   end

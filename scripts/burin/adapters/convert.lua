@@ -19,7 +19,9 @@ function adapters.is_lora(path)
   local kind = core.exists(path)
   if not kind then errors.raise("input", path .. ": there is no such file or folder") end
   if kind == "folder" then
-    if core.exists(path .. "/pytorch_lora_weights.safetensors") or core.exists(path .. "/adapter_model.safetensors") then return true end
+    for _, name in ipairs { "pytorch_lora_weights", "adapter_model" } do
+      if core.exists(("%s/%s.safetensors"):format(path, name)) then return true end
+    end
     for _, part in ipairs { "unet", "text_encoder", "text_encoder_2" } do
       if core.exists(("%s/%s/adapter_model.safetensors"):format(path, part)) then return true end
     end
@@ -106,8 +108,8 @@ local function stem(path) return (path:match "([^/]*)/*$":gsub("%.safetensors$",
 function adapters.write(output, adapters, model, o, old)
   local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "kohya" or "peft"), save.formats)
   if o.metadata then options.one_of("--metadata", o.metadata, metadata.profiles) end
-  local n = save.write(output, adapters, { map = model.map, format = to, dtype = o.dtype, profile = o.metadata, sidecar = o.sidecar,
-    metadata = describe(model, adapters, stem(output), old) })
+  local n = save.write(output, adapters, { map = model.map, format = to, dtype = o.dtype, profile = o.metadata,
+    sidecar = o.sidecar, metadata = describe(model, adapters, stem(output), old) })
   return { what = model.family.name .. " LoRA", layout = to, tensors = n, layers = #adapters }
 end
 

@@ -13,7 +13,8 @@ function metadata.network(model, o)
   return {
     ss_v2 = family.v2, ss_base_model_version = family.base_model_version,
     ss_zero_terminal_snr = model.noise.zero_terminal_snr and "True" or nil,
-    ss_network_module = o.module, ss_network_dim = tostring(o.rank or "Dynamic"), ss_network_alpha = tostring(o.alpha or "Dynamic"),
+    ss_network_module = o.module, ss_network_dim = tostring(o.rank or "Dynamic"),
+    ss_network_alpha = tostring(o.alpha or "Dynamic"),
     ss_network_args = o.args and next(o.args) and core.json_encode(o.args) or "{}",
     ["modelspec.architecture"] = family.architecture .. "/lora",
   }

@@ -28,7 +28,9 @@ end
 -- A1111's rule (extensions-builtin/Lora/network.py) and Forge's (modules_forge): by metadata alone.
 local function lora_consumers(meta)
   local list = {}
-  for i, program in ipairs { "A1111", "Forge" } do list[i] = { program, families.seen_as(program, meta) or "Unknown" } end
+  for i, program in ipairs { "A1111", "Forge" } do
+    list[i] = { program, families.seen_as(program, meta) or "Unknown" }
+  end
   return list
 end
 
@@ -84,8 +86,8 @@ local function facts_of(path, base)
     local why = type(model) == "table" and model.message or tostring(model)
     return { what = "no whole Stable Diffusion model: " .. why }
   end
-  local facts = { what = model.family.label .. " checkpoint, " .. (model.files.single and "single file" or "diffusers folder"),
-    prediction = model.noise.prediction, unknown = {} }
+  local kind = model.files.single and "single file" or "diffusers folder"
+  local facts = { what = ("%s checkpoint, %s"):format(model.family.label, kind), prediction = model.noise.prediction, unknown = {} }
   if #extras > 0 then facts.what = ("%s, %d tensors that no network reads"):format(facts.what, #extras) end
   return facts
 end

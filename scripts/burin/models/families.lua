@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- families.lua - the model families. A family is a record, the only place that knows its name: a file beside this one and a
--- row of the list below.
+-- families.lua - the model families. A family is a record, the only place that knows its name: a file beside this one
+-- and a row of the list below.
 --
 --   name, label    in files and messages of ours; for people
 --   mark           a tensor that only single files of this family have (optional)
---   fits           function(unet) -> whether a U-Net of these shapes is of this family (optional: the mark alone says it)
---   unet           prefix in single files; lora: kohya's prefix; spellings of its layers in kohya's files ("diffusers" or
---                  "file", the single file's), the one that is written first; upcast_attention, for diffusers
+--   fits           function(unet) -> whether a U-Net of these shapes is of this family (optional: the mark says it)
+--   unet           prefix in single files; lora: kohya's prefix; spellings of its layers in kohya's files ("diffusers"
+--                  or "file", the single file's), the one that is written first; upcast_attention, for diffusers
 --   vae            prefix, scaling_factor (where files do not say), force_upcast, for diffusers
 --   text           a list of text encoders:
 --     prefix, lora      as above
@@ -22,12 +22,12 @@
 --   noise          the noise process (noise.lua)
 --   prediction     "epsilon" or "v"; prediction_guess: what is said where that is only likely and files do not tell
 --   sample_size    pixels, where files do not say
---   lora           whose a LoRA is: keys that only its files have, version: pattern of ss_base_model_version; the widths
---                  are those of `published`
+--   lora           whose a LoRA is: keys that only its files have, version: pattern of ss_base_model_version; the
+--                  widths are those of `published`
 --   metadata       of LoRA files, kohya's and ModelSpec's words; v: what differs in models that predict v
 --   seen_as        program -> { what it calls this family, function(metadata) -> whether it takes a LoRA for one }
 --                  (optional)
---   diffusers      pipeline, scheduler, index: further fields of model_index.json, absent: components that it says are none
+--   diffusers      pipeline, scheduler, index: further fields of model_index.json, absent: components that it has not
 --   published      function() -> a new configuration { unet, vae, text } of the model that was published
 local families = {}
 
@@ -72,11 +72,17 @@ function families.metadata(family, prediction)
   return all
 end
 
+-- A program's name for a family; nil when it has none.
+function families.called_by(program, family)
+  local rule = family.seen_as and family.seen_as[program]
+  return rule and rule[1]
+end
+
 -- What a program (A1111, Forge) takes a LoRA with these metadata for; nil when it does not know.
 function families.seen_as(program, metadata)
   for _, family in ipairs(list) do
-    local rule = family.seen_as and family.seen_as[program]
-    if rule and rule[2](metadata) then return rule[1] end
+    local name = families.called_by(program, family)
+    if name and family.seen_as[program][2](metadata) then return name end
   end
 end
 

@@ -34,17 +34,18 @@ local Model, new_model = class("model", {
 -- some pictures.
 function models.vae_compute(compute) return compute == "f16" and "f32" or compute end
 
--- o: dtype of frozen weights, int8 (8 bits for the frozen matrices and kernels of the U-Net), role ("param" to train them all), compute (type of activations; dtype
--- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
--- when the file is known to differ from its family), patch (function(model) -> { reader(component, reader) -> reader }, asked at
--- each load: what adapters change of the weights)
+-- o: dtype of frozen weights, int8 (8 bits for the frozen matrices and kernels of the U-Net), role ("param" to train
+-- them all), compute (type of activations; dtype unless told), checkpoint (recompute blocks in the backward pass),
+-- prediction ("epsilon" or "v", when the file is known to differ from its family), patch (function(model) -> {
+-- reader(component, reader) -> reader }, asked at each load: what adapters change of the weights)
 local function build(config, opened, o, path)
   o = o or {}
   local family = families.get(config.family)
   settings.settle_prediction(config, o.prediction, path or "the configuration")
   config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
   local self = new_model { family = family, config = config, files = opened,
-    noise = noise.new(family.noise):with { prediction = config.prediction, zero_terminal_snr = config.zero_snr or false },
+    noise = noise.new(family.noise):with { prediction = config.prediction,
+      zero_terminal_snr = config.zero_snr or false },
     scaling_factor = config.scaling_factor, text = {}, tokenizers = {}, patch = o.patch,
     map = names.map(family, config) }
   local function component(name, compute, int8)
@@ -127,9 +128,10 @@ local function states_of(out, layers, rule, clip_skip)
   return rule.final_norm and out.normed(states) or states
 end
 
--- ids (B * chunks, 77), one node per text encoder (a single node serves models of one). o: clip_skip (not where the family
--- fixes it), chunks (1), weights (B * chunks, 77) of the tokens, eos (rows of the end tokens, see eos_rows; for the pooled
--- output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per encoder }
+-- ids (B * chunks, 77), one node per text encoder (a single node serves models of one). o: clip_skip (not where the
+-- family fixes it), chunks (1), weights (B * chunks, 77) of the tokens, eos (rows of the end tokens, see eos_rows; for
+-- the pooled output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per encoder
+-- }
 function Model:encode_text(graph, ids, o)
   o = o or {}
   local outputs, context, pooled = {}, nil, nil
@@ -175,8 +177,8 @@ function models.eos_rows(ids, chunks)
   return core.tensor({ #list }, "i32", list)
 end
 
--- x (B, H, W, 4) noisy scaled latents, t (B), context from encode_text. extra, where the family has conditioning: pooled
--- and time_ids (B, n), the sizes that its record lists; or added, the finished vector.
+-- x (B, H, W, 4) noisy scaled latents, t (B), context from encode_text. extra, where the family has conditioning:
+-- pooled and time_ids (B, n), the sizes that its record lists; or added, the finished vector.
 function Model:predict(graph, x, t, context, extra)
   local scope, c = self.unet:trace(graph), self.config.unet
   local added

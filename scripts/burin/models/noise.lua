@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- noise.lua - the noise process of a model: how latents and noise are mixed at each timestep, and what the network says of
--- the mixture. A model has one (model.noise), from its family's record and its own files; training, sampling, losses and
--- metadata all ask it, so that they cannot disagree. A process of any kind has
+-- noise.lua - the noise process of a model: how latents and noise are mixed at each timestep, and what the network says
+-- of the mixture. A model has one (model.noise), from its family's record and its own files; training, sampling, losses
+-- and metadata all ask it, so that they cannot disagree. A process of any kind has
 --
 --   kind, steps, prediction ("epsilon" or "v"), zero_terminal_snr
 --   signal(t), deviation(t)        x = signal * latents + deviation * noise, at timesteps 0 to steps - 1
@@ -22,7 +22,7 @@ local noise, kinds = {}, {}
 
 local sqrt = math.sqrt
 
--- ---- diffusion (Ho et al. 2020) ---------------------------------------------------------------------------------------
+-- ---- diffusion (Ho et al. 2020) -----------------------------------------------------------------------------------
 
 local Diffusion, new_diffusion = class("noise process",
   { "kind", "settings", "steps", "prediction", "zero_terminal_snr", "alpha_bar" })
@@ -37,8 +37,8 @@ local schema = {
 }
 
 -- betas = linspace(sqrt(beta_start), sqrt(beta_end), steps)^2, alpha_bar = cumulative product of 1 - beta, from [0] on.
--- zero_terminal_snr: sqrt(alpha_bar) is shifted and scaled so that the last one is 0 and the first one stays (Lin et al.
--- 2023, algorithm 1).
+-- zero_terminal_snr: sqrt(alpha_bar) is shifted and scaled so that the last one is 0 and the first one stays (Lin et
+-- al. 2023, algorithm 1).
 local function alpha_bar(o)
   local list, product = {}, 1
   local a, b = sqrt(o.beta_start), sqrt(o.beta_end)
@@ -86,7 +86,7 @@ function Diffusion:check_end()
     .. "this one predicts " .. self.prediction)
 end
 
--- ---- training -----------------------------------------------------------------------------------------------------------
+-- ---- training -----------------------------------------------------------------------------------------------------
 
 function Diffusion:draw(control, b, low, high)
   return control:randint({ b }, { use = 1, low = low or 0, high = high or self.steps })
@@ -132,7 +132,7 @@ function Diffusion:tables(loss)
   return tables
 end
 
--- ---- sampling -------------------------------------------------------------------------------------------------------------
+-- ---- sampling -----------------------------------------------------------------------------------------------------
 
 -- A place between latents and noise: timestep t and alpha_bar = alpha^2.
 function noise.point(t, alpha_bar_at)
@@ -166,7 +166,7 @@ function Diffusion:read(x, out, p)
   return core.mix(1 / p.alpha, x, -p.sigma, out), out
 end
 
--- ---- of any kind ----------------------------------------------------------------------------------------------------------
+-- ---- of any kind --------------------------------------------------------------------------------------------------
 
 -- o: kind ("diffusion"), and what that kind takes.
 function noise.new(o)

@@ -9,7 +9,8 @@ return {
   name = "sd2", label = "Stable Diffusion 2.x",
   mark = "cond_stage_model.model.token_embedding.weight",
   fits = function(unet) return not unet.added and unet.linear_projection end,
-  unet = { prefix = "model.diffusion_model.", lora = "lora_unet_", spellings = { "diffusers" }, upcast_attention = true },
+  unet = { prefix = "model.diffusion_model.", lora = "lora_unet_", spellings = { "diffusers" },
+    upcast_attention = true },
   vae = { prefix = "first_stage_model.", scaling_factor = 0.18215, force_upcast = false },
   -- Single files hold one layer more than is used, and a projection that nobody looks at.
   text = { { prefix = "cond_stage_model.model.", lora = "lora_te_", layout = "openclip", unused_layers = 1,

@@ -49,9 +49,9 @@ local function vae_session(self, name, trace)
   error(why, 0)
 end
 
--- model: an opened model whose variables are declared. o: width, height (pixels), batch, tokens (75), clip_skip, rescale (of
--- the guidance), zero_snr (a noise process that ends without signal; default the model's own), vae_tile (pixels; 0 = the
--- whole picture at once; nil = what fits), image (whether run() will get one). Nothing is computed or allocated yet.
+-- model: an opened model whose variables are declared. o: width, height (pixels), batch, tokens (75), clip_skip, rescale
+-- (of the guidance), zero_snr (a noise process that ends without signal; default the model's own), vae_tile (pixels; 0 =
+-- the whole picture at once; nil = what fits), image (whether run() will get one). Nothing is computed or allocated yet.
 function sample.new(model, o)
   local f = model:downsample()
   if o.width % f ~= 0 or o.height % f ~= 0 then

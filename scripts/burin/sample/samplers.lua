@@ -170,7 +170,8 @@ end
 function samplers.points(process, name, n, o)
   local entry, last, at = list[name], process.steps - 1, {}
   local floor = entry.exact and 0 or 2 ^ -24
-  local spacing = o.spacing or (process:signal(last) == 0 and entry.spacing == "leading" and "trailing") or entry.spacing
+  local to_the_end = process:signal(last) == 0 and entry.spacing == "leading"
+  local spacing = o.spacing or to_the_end and "trailing" or entry.spacing
   for i = 1, n do
     local t = timesteps[spacing](i, n, process.steps)
     at[i] = o.sigmas == "karras" and karras(process, i, n, 2 ^ -24) or process:point(t, floor)
@@ -191,8 +192,8 @@ function State:predict(x, i)
   return self.noise:read(x, self.model(x, self.at[i].t), self.at[i])
 end
 
--- Follows the points `at` from x at point `first` (1). o: noise (the process), at, x, first, model = function(x, t) -> the
--- network's output, fresh = function(i) -> noise of deviation 1, progress = function(i). Returns the latents.
+-- Follows the points `at` from x at point `first` (1). o: noise (the process), at, x, first, model = function(x, t) ->
+-- the network's output, fresh = function(i) -> noise of deviation 1, progress = function(i). Returns the latents.
 function samplers.run(name, o)
   local s = new_state { noise = o.noise, at = o.at, model = o.model, old = {}, first = o.first or 1,
     last = #o.at - 1, fresh = function(_, i) return o.fresh(i) end }

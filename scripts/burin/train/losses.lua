@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- losses.lua - the training objective and its losses; what is learnt is the noise process's (models/noise.lua). Hang et al.
--- 2023: min-SNR. A loss is { name =, weight = function(snr, prediction) -> number } (a table over
+-- losses.lua - the training objective and its losses; what is learnt is the noise process's (models/noise.lua).
+-- min-SNR: Hang et al. 2023. A loss is { name =, weight = function(snr, prediction) -> number } (a table over
 -- timesteps, looked up on the device) and, for a loss of one's own, per_sample = function(s) -> node (B).
 local options = require "burin.base.options"
 local losses = {}

@@ -30,10 +30,11 @@ local function unet(c, config, family)
   end
   return merge({ _class_name = "UNet2DConditionModel", _diffusers_version = VERSION, act_fn = "silu",
     attention_head_dim = levels(c.heads), block_out_channels = c.channels, center_input_sample = false,
-    cross_attention_dim = c.context, down_block_types = down, downsample_padding = 1, flip_sin_to_cos = true, freq_shift = 0,
-    in_channels = c.in_channels, layers_per_block = c.layers, mid_block_scale_factor = 1, norm_eps = 1e-5,
-    norm_num_groups = c.groups, out_channels = c.out_channels, sample_size = config.sample_size and config.sample_size // 8,
-    transformer_layers_per_block = levels(depth), up_block_types = up, use_linear_projection = c.linear_projection,
+    cross_attention_dim = c.context, down_block_types = down, downsample_padding = 1, flip_sin_to_cos = true,
+    freq_shift = 0, in_channels = c.in_channels, layers_per_block = c.layers, mid_block_scale_factor = 1,
+    norm_eps = 1e-5, norm_num_groups = c.groups, out_channels = c.out_channels,
+    sample_size = config.sample_size and config.sample_size // 8, transformer_layers_per_block = levels(depth),
+    up_block_types = up, use_linear_projection = c.linear_projection,
     upcast_attention = family.unet.upcast_attention or false }, c.added and { addition_embed_type = "text_time",
     addition_time_embed_dim = c.time_ids_width, projection_class_embeddings_input_dim = c.added } or {})
 end
@@ -41,20 +42,21 @@ end
 local function vae(c, config, family)
   local down, up = {}, {}
   for i = 1, #c.channels do down[i], up[i] = "DownEncoderBlock2D", "UpDecoderBlock2D" end
-  return { _class_name = "AutoencoderKL", _diffusers_version = VERSION, act_fn = "silu", block_out_channels = c.channels,
-    down_block_types = down, up_block_types = up, in_channels = 3, out_channels = 3, latent_channels = c.latent_channels,
-    layers_per_block = c.layers, norm_num_groups = c.groups, sample_size = config.sample_size,
-    scaling_factor = config.scaling_factor, force_upcast = family.vae.force_upcast or false }
+  return { _class_name = "AutoencoderKL", _diffusers_version = VERSION, act_fn = "silu",
+    block_out_channels = c.channels, down_block_types = down, up_block_types = up, in_channels = 3, out_channels = 3,
+    latent_channels = c.latent_channels, layers_per_block = c.layers, norm_num_groups = c.groups,
+    sample_size = config.sample_size, scaling_factor = config.scaling_factor,
+    force_upcast = family.vae.force_upcast or false }
 end
 
 -- bos_token_id and eos_token_id are the published files' 0 and 2, by which transformers knows to find the end of a text
 -- as its greatest id.
 local function text(c)
   return { architectures = { c.projection and "CLIPTextModelWithProjection" or "CLIPTextModel" },
-    attention_dropout = 0.0, bos_token_id = 0, eos_token_id = 2, pad_token_id = 1, hidden_act = c.act, hidden_size = c.width,
-    initializer_factor = 1.0, initializer_range = 0.02, intermediate_size = c.mlp, layer_norm_eps = 1e-5,
-    max_position_embeddings = c.tokens, model_type = "clip_text_model", num_attention_heads = c.heads,
-    num_hidden_layers = c.layers, projection_dim = c.projection or c.width, vocab_size = c.vocab }
+    attention_dropout = 0.0, bos_token_id = 0, eos_token_id = 2, pad_token_id = 1, hidden_act = c.act,
+    hidden_size = c.width, initializer_factor = 1.0, initializer_range = 0.02, intermediate_size = c.mlp,
+    layer_norm_eps = 1e-5, max_position_embeddings = c.tokens, model_type = "clip_text_model",
+    num_attention_heads = c.heads, num_hidden_layers = c.layers, projection_dim = c.projection or c.width, vocab_size = c.vocab }
 end
 
 local function scheduler(config, family)
@@ -67,7 +69,8 @@ end
 
 -- ---- CLIP's tokenizer ---------------------------------------------------------------------------------
 
--- Every symbol in the order of its id: 256 bytes as printable characters, the same ending a word, one per merge, two marks.
+-- Every symbol in the order of its id: 256 bytes as printable characters, the same ending a word, one per merge, two
+-- marks.
 local function vocabulary(merges)
   local list, others = {}, {}
   for b = 0, 255 do
@@ -94,13 +97,13 @@ local function tokenizer(folder, pad, files)
   local function mark(content)
     return { content = content, lstrip = false, normalized = true, rstrip = false, single_word = false }
   end
-  local special = { bos_token = mark "<|startoftext|>", eos_token = mark "<|endoftext|>", unk_token = mark "<|endoftext|>",
-    pad_token = pad == "eos" and "<|endoftext|>" or symbols[pad + 1] }
+  local special = { bos_token = mark "<|startoftext|>", eos_token = mark "<|endoftext|>",
+    unk_token = mark "<|endoftext|>", pad_token = pad == "eos" and "<|endoftext|>" or symbols[pad + 1] }
   files[folder .. "/vocab.json"] = core.json_encode(ids)
   files[folder .. "/merges.txt"] = "#version: 0.2\n" .. table.concat(merges, "\n") .. "\n"
   files[folder .. "/special_tokens_map.json"] = core.json_encode(special, 2) .. "\n"
-  files[folder .. "/tokenizer_config.json"] = core.json_encode(merge(special, { add_prefix_space = false, do_lower_case = true,
-    errors = "replace", model_max_length = 77, tokenizer_class = "CLIPTokenizer" }), 2) .. "\n"
+  files[folder .. "/tokenizer_config.json"] = core.json_encode(merge(special, { add_prefix_space = false,
+    do_lower_case = true, errors = "replace", model_max_length = 77, tokenizer_class = "CLIPTokenizer" }), 2) .. "\n"
 end
 
 -- config, the components that are written -> { [name in the folder] = text }. A text encoder of another vocabulary than
@@ -120,7 +123,8 @@ function configs.folder(config, parts)
     index["text_encoder" .. tail], index["tokenizer" .. tail] = none, none
     if parts["text_encoder" .. tail] then
       put("text_encoder" .. tail .. "/config.json", text(t))
-      index["text_encoder" .. tail] = { "transformers", t.projection and "CLIPTextModelWithProjection" or "CLIPTextModel" }
+      index["text_encoder" .. tail] = { "transformers",
+        t.projection and "CLIPTextModelWithProjection" or "CLIPTextModel" }
       if t.vocab == MERGES + 514 then
         index["tokenizer" .. tail] = { "transformers", "CLIPTokenizer" }
         tokenizer("tokenizer" .. tail, family.text[i].pad, files)

@@ -10,7 +10,8 @@ local function count(shape, pattern)
   return n
 end
 
--- shape(name) -> { dims } or nil. prefix: of the U-Net in a file with single-file ("LDM") names; nil for diffusers' names.
+-- shape(name) -> { dims } or nil. prefix: of the U-Net in a file with single-file ("LDM") names; nil for diffusers'
+-- names.
 local function unet(shape, prefix)
   local single = prefix ~= nil
   local function get(a, b) return shape(single and prefix .. a or b) end

@@ -69,11 +69,12 @@ function files.open(path)
     or ": no Stable Diffusion U-Net found in it"))
 end
 
--- A VAE by itself: a diffusers folder of one, or a file under diffusers' names, single-file names, or those without their
--- prefix. -> opened files, for layout.items
+-- A VAE by itself: a diffusers folder of one, or a file under diffusers' names, single-file names, or those without
+-- their prefix. -> opened files, for layout.items
 function files.open_vae(path, prefix)
   if core.exists(path) == "folder" then
-    local whole, alone = folder.weights(path, "vae"), folder.weights(path:match "^(.-)/*$" .. "/..", path:match "([^/]*)/*$")
+    local whole = folder.weights(path, "vae")
+    local alone = folder.weights(path:match "^(.-)/*$" .. "/..", path:match "([^/]*)/*$")
     local vae = whole or alone
     if vae then return { vae = vae } end
   elseif core.exists(path) then

@@ -232,7 +232,8 @@ function Map:to_canonical(file)
   end
 end
 
--- Further names under which files are known to hold the tensor that to_file names: merges of 2022 have no "text_model.".
+-- Further names under which files are known to hold the tensor that to_file names: merges of 2022 have no
+-- "text_model.".
 function Map:alternatives(file)
   for _, rule in ipairs(self.family.text) do
     local head = rule.prefix .. "text_model."

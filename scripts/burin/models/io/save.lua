@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- save.lua - a model as a checkpoint that every other program reads, in either layout. Components that are on the device
--- are read from it; the others are copied from the file that the model was opened from.
+-- save.lua - a model as a checkpoint that every other program reads, in either layout. Components that are on the
+-- device are read from it; the others are copied from the file that the model was opened from.
 local layout = require "burin.models.io.layout"
 local nn = require "burin.graph.nn"
 
