@@ -183,7 +183,10 @@ function Model:predict(graph, x, t, context, extra)
   local scope, c = self.unet:trace(graph), self.config.unet
   local added
   if c.added then
-    if not extra then error(self.family.label .. " needs pooled text and time ids", 2) end
+    local sizes = self.family.conditioning and self.family.conditioning.sizes or {}
+    if not extra or extra.time_ids and extra.time_ids.shape[2] ~= #sizes then
+      error(("%s needs pooled text and %d time ids"):format(self.family.label, #sizes), 2)
+    end
     added = extra.added or unet.added_vector(c, scope, extra.pooled, extra.time_ids)
   end
   return unet.predict(c, scope, x, t, context, added)
