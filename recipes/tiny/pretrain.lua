@@ -133,7 +133,7 @@ for i, l in ipairs(labels) do
   for k, caption in ipairs(captions) do ids[#SAID * i + k] = model:tokenize(caption) end
 end
 local h = size // model:downsample()
-local tables = burin.diffusion.tables(burin.diffusion.schedule {}, burin.mse(), model.prediction)
+local tables = model.noise:tables(burin.mse())
 local unet = burin.compile {
   name = "unet", seed = SEED + 1, optimizer = burin.adamw { lr = UNET_LR, weight_decay = 0.001, beta2 = 0.99 },
   schedule = burin.cosine { warmup = 200 }, steps = UNET_STEPS, ema = 0.999,
@@ -143,8 +143,8 @@ local unet = burin.compile {
     local std = (x.moments:slice { axis = 3, begin = LATENT, stop = 2 * LATENT } * 0.5):exp()
     local latents = (mean + std * control:randn(mean.shape, { use = 3 })) * model.scaling_factor
     local context = model:encode_text(graph, x.ids)
-    return (burin.diffusion.objective { latents = latents, tables = tables, control = control,
-      loss = burin.mse(), prediction = model.prediction,
+    return (burin.diffusion.objective { process = model.noise, latents = latents, tables = tables, control = control,
+      loss = burin.mse(),
       predict = function(noisy, t) return model:predict(graph, noisy, t, context) end })
   end,
   params = function() return params_of(model.text[1], model.unet) end,

@@ -34,8 +34,8 @@ function burin.session(name, inputs, trace) return require("burin.graph.compile"
 -- A model without a file, from a configuration (models/detect.lua says what it holds).
 function burin.new_model(config, o) return require("burin.models.model").new(config, o) end
 burin.nn = require "burin.graph.nn"
--- The noise schedule and the objective of a diffusion model: schedule, tables, objective.
-burin.diffusion = { schedule = noise.schedule, tables = noise.tables, objective = losses.objective, mse = losses.squared_error }
+-- The objective of a diffusion model, of its noise process (model.noise) or one made by process { ... }.
+burin.diffusion = { process = noise.new, objective = losses.objective, mse = losses.squared_error }
 burin.tensor = core.tensor
 -- burin.save(path, { { name, tensor } ... }, metadata?) and burin.read(path) -> file or nil: safetensors
 function burin.save(path, tensors, metadata)

@@ -4,6 +4,7 @@
 local source, scratch, cmake = table.unpack(arg, 1, 3)
 local tree, build = scratch .. "/tree", scratch .. "/build"
 local LONGEST = 30  -- lines of a diff
+local FAMILY = 60   -- lines of all that a model family takes
 
 local function read(path)
   local file <close> = assert(io.open(path, "rb"))
@@ -40,6 +41,7 @@ local function diffs(text)
       end
     end
     assert(lines < LONGEST, ("the diff of %s has %d lines"):format(d.path, lines))
+    d.lines = lines
     list[#list + 1] = d
   end
   return list
@@ -66,7 +68,8 @@ end
 
 sh("rm -rf '%s' && mkdir -p '%s' && cd '%s' && cp -a CMakeLists.txt cmake core data plugins scripts shaders '%s'", tree, tree, source, tree)
 local list = diffs(read(source .. "/docs/extending.md"))
-assert(#list == 3, "docs/extending.md: an op, a method and a schedule")
+assert(#list == 5, "docs/extending.md: an op, a method, a schedule and the two files of a model family")
+assert(list[4].lines + list[5].lines < FAMILY)
 for _, d in ipairs(list) do apply(d) end
 sh("'%s' -S '%s' -B '%s' -G Ninja -DCMAKE_BUILD_TYPE=Debug", cmake, tree, build)
 sh("'%s' --build '%s' --target burin plugin_safetensors plugin_folder plugin_stb_image", cmake, build)
@@ -116,4 +119,56 @@ for name, std in result:gmatch "(%S+%.ia3_scale)%S*  mean %S+ std (%S+)" do
   end
 end
 assert(tensors > 0 and trained == tensors, result)
+
+-- The model family: the reference model under its names. It is recognised, trained with its noise, sampled with and
+-- without the LoRA, and goes into a folder and back.
+write(scratch .. "/rename.lua", ([[
+local core = require "burin.core"
+local names = { ["^model%%.diffusion_model%%."] = "toy.denoiser.", ["^first_stage_model%%."] = "toy.pictures.",
+  ["^cond_stage_model%%.transformer%%."] = "toy.words." }
+local file, list = core.load "%s/tests/golden/tiny_sd1/model_ldm.safetensors", {}
+for i, name in ipairs(file:names()) do
+  local new = name
+  for from, to in pairs(names) do new = new:gsub(from, to) end
+  list[i] = { new, file:read(name) }
+end
+core.export("%s/toy/toy.safetensors", "safetensors", list, {})
+]]):format(source, scratch))
+sh("rm -rf '%s/toy' && mkdir '%s/toy'", scratch, scratch)
+local settings = read(source .. "/tests/golden/tiny_sd1/config.json"):gsub('"prediction_type"[^,]*,', "", 1)
+write(scratch .. "/toy/config.json", settings)  -- of heads and norm groups, which shapes do not show
+sh("%s run --trust '%s/rename.lua'", burin, scratch)
+local toy = scratch .. "/toy/toy.safetensors"
+result = sh("%s inspect --summary '%s'", burin, toy)
+assert(result:find "is +Toy Diffusion checkpoint, single file[^\n]*\nprediction +v\n", result)
+
+write(scratch .. "/toy.lua", ([[
+local burin = require "burin"
+local least = 1
+return burin.train {
+  name = "toy", output = "%s/runs", base = burin.model "%s", concepts = { { images = "%s/examples/sks-cat" } },
+  method = burin.lora { rank = 2 }, resolution = 64, steps = 2, optimizer = burin.adamw { lr = 0.01 },
+  loss = burin.loss { name = "seen", weight = function(snr, prediction)
+    least = math.min(least, snr)
+    burin.log("least %%.6f %%s", least, prediction)
+    return 1
+  end },
+}
+]]):format(scratch, toy, source))
+local said = sh("%s train '%s/toy.lua' --force", burin, scratch)
+local product = 1
+for t = 0, 999 do product = product * (1 - (0.00085 ^ 0.5 + (0.015 ^ 0.5 - 0.00085 ^ 0.5) * t / 999) ^ 2) end
+assert(said:find(("least %.6f v"):format(product / (1 - product)), 1, true), "another noise process: " .. said)
+local adapter = scratch .. "/runs/toy/toy.safetensors"
+result = sh("%s inspect '%s' --base '%s'", burin, adapter, toy)
+assert(result:find "ss_base_model_version = toy_v1" and result:find "lora_denoiser_input_blocks_1_1_proj_in"
+  and result:find "lora_words_text_model_encoder_layers_0_mlp_fc1" and not result:find "lora_unet_", result)
+assert(sh("%s inspect '%s'", burin, adapter):find "is +LoRA of an unknown model; %-%-base MODEL says more")
+sh("%s sample '%s' --lora '%s':1 --prompt 'a cat' --steps 2 --out '%s/toy'", burin, toy, adapter, scratch)
+assert(sh("%s inspect '%s/toy/00001.png'", burin, scratch):find "Size: 64x64")
+sh("%s convert '%s' '%s/toy/folder' --to diffusers", burin, toy, scratch)
+assert(read(scratch .. "/toy/folder/scheduler/scheduler_config.json"):find '"beta_end": 0.015')
+sh("%s convert '%s/toy/folder' '%s/toy/back.safetensors' --to single", burin, scratch, scratch)
+local function tensors_of(path) return sh("%s inspect '%s' | grep toy[.]", burin, path) end
+assert(tensors_of(toy) == tensors_of(scratch .. "/toy/back.safetensors"), "a folder and back is another file")
 print(("%d diffs applied, %d scales trained"):format(#list, trained))

@@ -82,6 +82,10 @@ check(same_config(a.config, again.config), "configuration of a new model")
 local w = a.unet.vars["conv_in.weight"]
 check(nn.to_device(w, again:reader "unet" "conv_in.weight"):distance(w.var:read()) == 0, "weights")
 
+local known, why = pcall(models.new, { family = "sd9", unet = {}, text = {} })
+check(not known and why.kind == "recipe" and why.message:find "no model family 'sd9'; there are sd1, sd2, sdxl",
+  "unknown family", why)
+
 -- LoRA starts as the identity, and its files have what other programs look for.
 local model = models.open "tests/golden/tiny_sdxl/model_ldm.safetensors"
 local method = model:adapt(lora { rank = 4, alpha = 2 })
@@ -102,7 +106,7 @@ local alpha = file:read "lora_unet_input_blocks_4_1_proj_in.alpha"
 check(alpha and #alpha.shape == 0 and alpha:get(1) == 2, "alpha is a tensor without dims")
 
 -- The published models: every tensor and the number of parameters, without any memory for them.
-local configs = require "burin.models.published"
+local families = require "burin.models.families"
 local published = {
   { file = "sd15", family = "sd1", unet_count = 859520964, text_count = 123060480 },
   { file = "sd21", family = "sd2", unet_count = 865910724, text_count = 340387840 },
@@ -122,7 +126,7 @@ local function canonical_names(path)
 end
 
 for _, p in ipairs(published) do
-  local big = models.new(configs[p.family]())
+  local big = models.new(families.published(families.get(p.family)))
   big:declare()
   local set, n = canonical_names("tests/data/keys_" .. p.file .. ".tsv")
   local total, seen = {}, 0
@@ -157,7 +161,7 @@ for _, p in ipairs(published) do
       end
     end
     check(n == modules[p.file][1] + (convolutions and modules[p.file][2] or 0), p.file, n .. " modules in the list")
-    local big = models.new(configs[p.family]())
+    local big = models.new(families.published(families.get(p.family)))
     local adapter = big:adapt(lora { rank = 4, conv_rank = convolutions and 2 or nil })
     big:declare { "text", "unet" }
     local seen, extra, wrong = {}, 0, 0

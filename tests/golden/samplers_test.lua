@@ -30,15 +30,15 @@ end
 
 local record, more = core.load "tests/golden/samplers.safetensors", core.load "tests/golden/samplers_more.safetensors"
 local unit, fresh, seen = record:read "x_T_unit", record:read "step_noises", {}
-local schedules = { [false] = noise.schedule {}, [true] = noise.schedule { zero_terminal_snr = true } }
+local schedules = { [false] = noise.new {}, [true] = noise.new { zero_terminal_snr = true } }
 
 -- o: prediction, spacing, sigmas, final, zero (terminal SNR), steps (8), first, at, start
 local function draw(name, o)
-  local schedule = schedules[o.zero or false]
+  local schedule = schedules[o.zero or false]:with { prediction = o.prediction }
   local at = o.at or samplers.points(schedule, name, o.steps or 8, o)
   local x = core.mix(o.start or at.start, unit)
   if o.first then x = core.mix(at[o.first].alpha, more:read "latents", at[o.first].noise, unit) end
-  return samplers.run(name, { at = at, x = x, first = o.first, prediction = o.prediction, model = model,
+  return samplers.run(name, { noise = schedule, at = at, x = x, first = o.first, model = model,
     fresh = function(i) return fresh:rows((i - 1) % 8 + 1) end })
 end
 
@@ -84,7 +84,7 @@ follow(record, "diffusers.euler.karras", "euler", { sigmas = "karras" })
 local function recorded_points(file, key)
   local at, t = {}, file:read(key .. ".timesteps")
   for i, sigma in ipairs(file:read(key .. ".sigmas"):table()) do
-    at[i] = samplers.point(i <= t.count and t:get(i) or 0, 1 / (1 + sigma * sigma))
+    at[i] = noise.point(i <= t.count and t:get(i) or 0, 1 / (1 + sigma * sigma))
   end
   return at
 end
@@ -144,7 +144,7 @@ local function noised(schedule, prefix)
   local t, x0, noise = record:read "ddpm.t":table(), record:read "ddpm.latents", record:read "ddpm.noise"
   local noisy, velocity = core.tensor(x0.shape, "f32"), core.tensor(x0.shape, "f32")
   for i, k in ipairs(t) do
-    local p, first = samplers.point(k, schedule.alpha_bar[math.tointeger(k)]), (i - 1) * x0.count // #t + 1
+    local p, first = schedule:point(k), (i - 1) * x0.count // #t + 1
     noisy:copy_into(first, core.mix(p.alpha, x0:rows(i), p.noise, noise:rows(i)))
     velocity:copy_into(first, core.mix(p.alpha, noise:rows(i), -p.noise, x0:rows(i)))
   end
@@ -173,7 +173,7 @@ for line in core.read_file("tests/data/schedule_table.tsv"):gmatch "[^\n]+" do
     end
     local snr = ac / (1 - ac)
     near("alpha_cumprod", ac)
-    near("sigma_karras", samplers.point(t, ac).sigma)
+    near("sigma_karras", schedules[false]:point(t).sigma)
     near("snr", snr)
     near("min_snr_gamma5_eps", min_snr.weight(snr, "epsilon"))
     near("min_snr_gamma5_v", min_snr.weight(snr, "v"))

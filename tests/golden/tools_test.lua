@@ -334,6 +334,17 @@ for family, c in pairs { sd1 = { "lora_unet_mid_block_attentions_0_transformer_b
   check(core.load(at "wide2.safetensors"):info(c[1] .. ".lora_down.weight"), family, "there and back without a base")
 end
 
+-- Widths of SDXL's first text encoder are SD 1.x's: a key that only SDXL has decides, wherever it stands.
+local pair = {}
+for _, one in ipairs { { "text_encoder", 768 }, { "text_encoder_2", 1280 } } do
+  local name = one[1] .. ".text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer."
+  pair[#pair + 1] = { name .. "down.weight", random(1, 2, one[2]) }
+  pair[#pair + 1] = { name .. "up.weight", random(2, one[2], 2) }
+end
+core.export(at "pair.safetensors", "safetensors", pair, {})
+check(adapters.convert(at "pair.safetensors", at "pair2.safetensors", keep()).what == "sdxl LoRA",
+  "two text encoders, guessed family")
+
 -- What has no names in a layout, or no singular values, is refused.
 core.export(at "loha.safetensors", "safetensors", { { key .. ".hada_w1_a", random(1, 24, 2) }, { key .. ".hada_w1_b", random(2, 2, 24) },
   { key .. ".hada_w2_a", random(3, 24, 2) }, { key .. ".hada_w2_b", random(4, 2, 24) } }, {})

@@ -216,13 +216,13 @@ local function objective(self, p, live)
   local n = steps.count
   local function per_sample(f)
     local values = {}
-    for i = 1, n do values[i] = f(model.schedule.alpha_bar[math.tointeger(steps:get(i))]) end
+    for i = 1, n do values[i] = f(model.noise.alpha_bar[math.tointeger(steps:get(i))]) end
     return p:input(core.tensor({ n, 1, 1, 1 }, "f32", values))
   end
   local signal = per_sample(math.sqrt)
   local sigma = per_sample(function(a) return math.sqrt(1 - a) end)
   local noisy = latents * signal + noise * sigma
-  local target = model.prediction == "v" and noise * signal - latents * sigma or noise
+  local target = model.noise.prediction == "v" and noise * signal - latents * sigma or noise
   local context, extra
   if live then
     local ids, eos = ids_of(self, p)

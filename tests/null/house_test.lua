@@ -17,6 +17,12 @@ local FROZEN = { ["tests/abi/burin_plugin_v1.h"] = true }
 -- The exception: graphs meet the device in three files.
 local EXCEPT = { ["core/graph/device.c"] = "gpu", ["core/graph/session.c"] = "gpu", ["core/graph/info.c"] = "gpu" }
 
+-- A model family is known by its record alone: its name, and the words that other programs have for it, stand in no
+-- other file of scripts/burin/. The list of families is the exception. "SDXL" and "Stable Diffusion" are for people.
+local FAMILIES = "scripts/burin/models/families.lua"
+local FAMILY_WORDS = { "sd_v%d", "stable%%?%-diffusion", "StableDiffusion", "%.family%s*[=~]=%s*[\"']",
+  "family%.name%s*[=~]=" }
+
 -- The rooms of scripts/burin/: each sees itself and those before it. Only init.lua, which recipes get, lies beside them.
 local ROOMS = { "base", "graph", "models", "adapters", "text", "sample", "train", "cli" }
 
@@ -174,6 +180,27 @@ for _, path in ipairs(files) do
     for module in read(path):gmatch 'require[ (]*"burin%.([%w_.]+)"' do
       local target = floor[module:match "^%l+"]
       check(module == "core" or target and target <= (floor[room] or #ROOMS - 1), "%s requires burin.%s: that is no room below it", path, module)
+    end
+  end
+end
+
+local records, words = {}, { table.unpack(FAMILY_WORDS) }  -- record: its own word
+for name in read(FAMILIES):match "\nlocal files = (%b{})":gmatch '"([%w_]+)"' do
+  local record = ("scripts/burin/models/%s.lua"):format(name)
+  check(read(record):find(('name = "%s"'):format(name), 1, true), "%s is the record of no family '%s'", record, name)
+  words[#words + 1] = "%f[%w_]" .. name
+  records[record] = words[#words]
+end
+check(next(records), "%s lists no family", FAMILIES)
+for _, path in ipairs(files) do
+  if path:match "^scripts/burin/" and path ~= FAMILIES then
+    local n, own = 0, records[path]
+    for line in (read(path) .. "\n"):gmatch "([^\n]*)\n" do
+      n = n + 1
+      for i, word in ipairs(words) do
+        check(word == own or own and i <= #FAMILY_WORDS or not line:find(word),
+          "%s:%d names a model family, which only its record may (%s)", path, n, word)
+      end
     end
   end
 end

@@ -2,6 +2,7 @@
 -- Names of every tensor and LoRA layer of SD 1.5, SD 2.1 and SDXL against the published key lists.
 -- Runs in plain Lua 5.4 from the repository root: lua5.4 tests/null/names_test.lua
 package.path = "scripts/?.lua;" .. package.path
+local families = require "burin.models.families"
 local names = require "burin.models.io.names"
 
 local passed, failed = 0, 0
@@ -39,7 +40,7 @@ local function contains(list, value)
 end
 
 for _, m in ipairs(models) do
-  local map = names.map(m.family, m)
+  local map = names.map(families.get(m.family), m)
   for _, row in ipairs(rows("tests/data/keys_" .. m.file .. ".tsv")) do
     local file, component, canonical, op = row[1], row[2], row[3], row[4]
     local have, list, how = map:to_canonical(file)
@@ -63,7 +64,7 @@ for _, m in ipairs(models) do
   end
 end
 
-local map = names.map("sd1", models[1])
+local map = names.map(families.get "sd1", models[1])
 check(map:alternatives("cond_stage_model.transformer.text_model.final_layer_norm.bias")[1]
   == "cond_stage_model.transformer.final_layer_norm.bias", "old SD 1 merges")
 check(map:in_folder("vae", "decoder.mid_block.attentions.0.to_out.0.bias")[2]

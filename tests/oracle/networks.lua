@@ -26,7 +26,7 @@ local function compute(path, loras, inputs, dtype)
   for i = 1, #model.text do
     nodes[i] = g:leaf(input("ids" .. i, inputs:read(i == 1 and "ids" or "ids_2"):cast "i32").var)
   end
-  if model.family == "sdxl" then
+  if model.family.name == "sdxl" then
     eos = g:leaf(input("eos", models.eos_rows(list[2].tensor, 1)).var)
   end
   local states, pooled = model:encode_text(g, nodes, { eos = eos })
@@ -35,7 +35,7 @@ local function compute(path, loras, inputs, dtype)
   sessions[1] = core.session(g, "text")
 
   g = core.graph()
-  if model.family == "sdxl" then
+  if model.family.name == "sdxl" then
     extra = { pooled = g:leaf(input("pooled", inputs:read "pooled").var), time_ids = g:leaf(input("time_ids", inputs:read "time_ids").var) }
   end
   result("noise", g, model:predict(g, g:leaf(input("x", channels_last "x").var), g:leaf(input("t", inputs:read "t":cast "f32").var),

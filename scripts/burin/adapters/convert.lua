@@ -6,8 +6,8 @@ local errors = require "burin.base.errors"
 local file = require "burin.adapters.file"
 local keys = require "burin.adapters.keys"
 local metadata = require "burin.adapters.metadata"
+local families = require "burin.models.families"
 local models = require "burin.models.model"
-local published = require "burin.models.published"
 local options = require "burin.base.options"
 local save = require "burin.adapters.save"
 local adapters = {}
@@ -19,7 +19,9 @@ function adapters.is_lora(path)
   local kind = core.exists(path)
   if not kind then errors.raise("input", path .. ": there is no such file or folder") end
   if kind == "folder" then
-    if core.exists(path .. "/pytorch_lora_weights.safetensors") or core.exists(path .. "/adapter_model.safetensors") then return true end
+    for _, name in ipairs { "pytorch_lora_weights", "adapter_model" } do
+      if core.exists(("%s/%s.safetensors"):format(path, name)) then return true end
+    end
     for _, part in ipairs { "unet", "text_encoder", "text_encoder_2" } do
       if core.exists(("%s/%s/adapter_model.safetensors"):format(path, part)) then return true end
     end
@@ -32,26 +34,39 @@ function adapters.is_lora(path)
   return false
 end
 
--- The family of a file, by the width that its cross-attention or its text encoder's attention takes; else by its
--- metadata.
+-- The family whose published model has layers of this width: in cross-attention, or in the attention of its only text
+-- encoder.
+local function family_of_width(layer, width)
+  for _, family in families.each() do
+    local config = family.published and family.published()
+    local text = config and #config.text == 1 and config.text[1].width
+    if config and layer:match "attn2[._]to_[kv]$" and config.unet.context == width then return family end
+    if text == width and layer:match "self_attn" then return family end
+  end
+end
+
+-- The family that one file's keys say, else its shapes, else its metadata.
+local function family_of(f)
+  for _, key in ipairs(f:names()) do
+    for _, family in families.each() do
+      for _, pattern in ipairs(family.lora.keys or {}) do if key:match(pattern) then return family end end
+    end
+  end
+  for _, key in ipairs(f:names()) do
+    local layer, part = keys.split(key)
+    local family = (part == "down" or part == "w1_b") and family_of_width(layer, f:info(key).shape[2])
+    if family then return family end
+  end
+  local version = f:meta().ss_base_model_version or ""
+  for _, family in families.each() do
+    if family.lora.version and version:match(family.lora.version) then return family end
+  end
+end
+
 local function guess_family(path)
   for _, source in ipairs(file.sources(path)) do
-    local f = errors.guard("data", core.load, source.path)
-    local meta = f:meta()
-    for _, key in ipairs(f:names()) do
-      if key:match "^lora_te[12]_" or key:match "^text_encoder_2%." or key:match "^lora_unet_%a+put_blocks_" then return "sdxl" end
-      local base, part = keys.split(key)
-      local s = (part == "down" or part == "w1_b") and f:info(key).shape
-      if s and base:match "attn2[._]to_[kv]$" then
-        local family = ({ [768] = "sd1", [1024] = "sd2", [2048] = "sdxl" })[s[2]]
-        if family then return family end
-      elseif s and base:match "self_attn" and (s[2] == 768 or s[2] == 1024) then
-        return s[2] == 768 and "sd1" or "sd2"
-      end
-    end
-    local version = meta.ss_base_model_version or ""
-    if version:match "^sdxl" then return "sdxl" elseif version:match "^sd_v2" then return "sd2"
-    elseif version:match "^sd_v1" then return "sd1" end
+    local family = family_of(errors.guard("data", core.load, source.path))
+    if family then return family end
   end
   fail(path, "neither its shapes nor its metadata say which model it is for; give --base MODEL")
 end
@@ -59,7 +74,10 @@ end
 -- The model whose layers a LoRA names, traced on the null device: base, or the published one of its family.
 function adapters.model(path, base)
   device.null()
-  return base and models.open(base) or models.new(published[guess_family(path)]())
+  if base then return models.open(base) end
+  local family = guess_family(path)
+  if not family.published then fail(path, "it is for %s; give --base MODEL", family.label) end
+  return models.new(families.published(family))
 end
 
 -- What a new file says, from an old one's metadata or from the model's family.
@@ -75,10 +93,9 @@ local function describe(model, adapters, title, old)
   local kinds, all = {}, {}
   for _, e in ipairs(adapters) do kinds[e.kind] = true end
   local module = (kinds.loha or kinds.lokr or kinds.diff) and "lycoris.kohya" or "networks.lora"
-  for k, v in pairs(metadata.modelspec { title = title, family = model.family, prediction = model.prediction }) do all[k] = v end
+  for k, v in pairs(metadata.modelspec(model, { title = title })) do all[k] = v end
   for k, v in pairs(old or {}) do all[k] = v end
-  for k, v in pairs(metadata.network { family = model.family, prediction = model.prediction, module = module,
-    rank = only(rank), alpha = only(alpha) }) do
+  for k, v in pairs(metadata.network(model, { module = module, rank = only(rank), alpha = only(alpha) })) do
     if not (old and old[k]) or k == "ss_network_dim" or k == "ss_network_alpha" then all[k] = v end
   end
   all.format, all.lora_adapter_metadata = nil, nil
@@ -91,9 +108,9 @@ local function stem(path) return (path:match "([^/]*)/*$":gsub("%.safetensors$",
 function adapters.write(output, adapters, model, o, old)
   local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "kohya" or "peft"), save.formats)
   if o.metadata then options.one_of("--metadata", o.metadata, metadata.profiles) end
-  local n = save.write(output, adapters, { map = model.map, format = to, dtype = o.dtype, profile = o.metadata, sidecar = o.sidecar,
-    metadata = describe(model, adapters, stem(output), old) })
-  return { what = model.family .. " LoRA", layout = to, tensors = n, layers = #adapters }
+  local n = save.write(output, adapters, { map = model.map, format = to, dtype = o.dtype, profile = o.metadata,
+    sidecar = o.sidecar, metadata = describe(model, adapters, stem(output), old) })
+  return { what = model.family.name .. " LoRA", layout = to, tensors = n, layers = #adapters }
 end
 
 function adapters.convert(input, output, o)

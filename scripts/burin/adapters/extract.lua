@@ -11,20 +11,22 @@ local extract = {}
 
 local fail = errors.file
 
--- The layers that kohya's LoRA has: those of the U-Net's transformers, of the text encoders' attention and MLP, and with
--- convolutions those of residual blocks and samplers too.
+-- The layers that kohya's LoRA has: those of the U-Net's transformers, of the text encoders' attention and MLP, and
+-- with convolutions those of residual blocks and samplers too.
 local function is_target(layer, convolutions)
   local m = layer.module
   if layer.component ~= "unet" then return m:find "%.self_attn%." or m:find "%.mlp%." end
   return m:find "attentions%." or convolutions and (m:find "resnets%." or m:find "samplers%.")
 end
 
--- The difference tuned - base as a LoRA. o.rank, o.conv_rank (adds convolutions), sv_ratio, sv_fro, sv_cumulative, dtype,
--- metadata, min_diff (layers whose greatest difference is less are left out; 0).
+-- The difference tuned - base as a LoRA. o.rank, o.conv_rank (adds convolutions), sv_ratio, sv_fro, sv_cumulative,
+-- dtype, metadata, min_diff (layers whose greatest difference is less are left out; 0).
 function extract.run(base, tuned, output, o)
   local model, base_items = convert.open(base)
   local other, tuned_items = convert.open(tuned)
-  if other.family ~= model.family then fail(tuned, "it is of the family %s, %s of %s", other.family, base, model.family) end
+  if other.family ~= model.family then
+    fail(tuned, "it is of the family %s, %s of %s", other.family.name, base, model.family.name)
+  end
   local from, to = {}, {}
   for _, item in ipairs(base_items) do from[item.component .. "." .. item.name] = item end
   for _, item in ipairs(tuned_items) do to[item.component .. "." .. item.name] = item end

@@ -53,8 +53,8 @@ local function spellings(map, component, module)
   return list
 end
 
--- { { component, module, kind, inputs, outputs, kernel } ... }: every linear layer and convolution of the U-Net and the text
--- encoders.
+-- { { component, module, kind, inputs, outputs, kernel } ... }: every linear layer and convolution of the U-Net and the
+-- text encoders.
 function names.layers(model)
   local list, components, declared = {}, { table.unpack(model.text) }, {}
   table.insert(components, model.unet)

@@ -85,7 +85,7 @@ function merge.bake(input, loras, output, o)
   local folder = core.exists(input) == "folder"
   local writer = to == "single" and layout.write_single or layout.write_folder
   writer(output, list, model.map, model.config, { extras = extras, texts = folder and convert.texts_of(input) or nil })
-  return { what = model.family .. " checkpoint", layout = to, tensors = #items + #extras, layers = n }
+  return { what = model.family.name .. " checkpoint", layout = to, tensors = #items + #extras, layers = n }
 end
 
 return merge

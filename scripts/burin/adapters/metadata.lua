@@ -2,34 +2,33 @@
 -- metadata.lua - what LoRA files say about themselves. Every value is a text. The keys are those of kohya-ss/sd-scripts
 -- (train_network.py, sai_model_spec.py), which A1111, Forge and others read.
 local core = require "burin.core"
+local families = require "burin.models.families"
 local metadata = {}
 
-local versions = { sd1 = "sd_v1", sd2 = "sd_v2", sdxl = "sdxl_base_v1-0" }
-local architectures = { sd1 = "stable-diffusion-v1", sd2 = "stable-diffusion-v2-512", sdxl = "stable-diffusion-xl-v1-base" }
+local function words(model) return families.metadata(model.family, model.noise.prediction) end
 
-local function is_v2_768(family, prediction) return family == "sd2" and prediction == "v" end
-
--- The keys that tell what a file is for. o: family, prediction, module, rank, alpha, args (texts by name)
-function metadata.network(o)
+-- The keys that tell what a file is for. o: module, rank, alpha, args (texts by name)
+function metadata.network(model, o)
+  local family = words(model)
   return {
-    ss_v2 = o.family == "sd2" and "True" or "False",
-    ss_base_model_version = is_v2_768(o.family, o.prediction) and "sd_v2_v" or versions[o.family],
-    ss_network_module = o.module, ss_network_dim = tostring(o.rank or "Dynamic"), ss_network_alpha = tostring(o.alpha or "Dynamic"),
+    ss_v2 = family.v2, ss_base_model_version = family.base_model_version,
+    ss_zero_terminal_snr = model.noise.zero_terminal_snr and "True" or nil,
+    ss_network_module = o.module, ss_network_dim = tostring(o.rank or "Dynamic"),
+    ss_network_alpha = tostring(o.alpha or "Dynamic"),
     ss_network_args = o.args and next(o.args) and core.json_encode(o.args) or "{}",
-    ["modelspec.architecture"] = (is_v2_768(o.family, o.prediction) and "stable-diffusion-v2-768-v"
-      or architectures[o.family]) .. "/lora",
+    ["modelspec.architecture"] = family.architecture .. "/lora",
   }
 end
 
--- The rest of modelspec 1.0.1 (https://github.com/Stability-AI/ModelSpec). o: title, family, prediction, and optional
--- resolution, clip_skip, author, description, trigger, tags, date
-function metadata.modelspec(o)
-  local v = is_v2_768(o.family, o.prediction)
-  local size = o.resolution or (o.family == "sdxl" and 1024 or v and 768 or 512)
+-- The rest of modelspec 1.0.1 (https://github.com/Stability-AI/ModelSpec). o: title, and optional resolution,
+-- clip_skip, author, description, trigger, tags, date
+function metadata.modelspec(model, o)
+  local family = words(model)
+  local size = o.resolution or family.resolution
   return {
     ["modelspec.sai_model_spec"] = "1.0.1", ["modelspec.title"] = o.title,
-    ["modelspec.implementation"] = o.family == "sdxl" and "https://github.com/Stability-AI/generative-models" or "diffusers",
-    ["modelspec.resolution"] = ("%dx%d"):format(size, size), ["modelspec.prediction_type"] = o.prediction or "epsilon",
+    ["modelspec.implementation"] = family.implementation,
+    ["modelspec.resolution"] = ("%dx%d"):format(size, size), ["modelspec.prediction_type"] = model.noise.prediction,
     ["modelspec.encoder_layer"] = tostring(o.clip_skip or 1), ["modelspec.author"] = o.author,
     ["modelspec.description"] = o.description, ["modelspec.trigger_phrase"] = o.trigger, ["modelspec.tags"] = o.tags,
     ["modelspec.date"] = o.date,

@@ -134,8 +134,8 @@ end
 -- Metadata that other programs read; every value is a text.
 function Instance:metadata(model)
   local o, m = self.options, self.method
-  return metadata.network { family = model.family, prediction = model.prediction, rank = o.rank, alpha = o.alpha,
-    module = m.network_module or "networks.lora", args = m.network_args and m.network_args(o) }
+  return metadata.network(model, { rank = o.rank, alpha = o.alpha, module = m.network_module or "networks.lora",
+    args = m.network_args and m.network_args(o) })
 end
 
 -- Writes the result, whole and synced or not there at all: the adapter's file, or a checkpoint after full training. o: dtype

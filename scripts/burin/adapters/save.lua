@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- save.lua - LoRA files under kohya's names (one file), diffusers' (one file) and PEFT's (a folder with one for each
--- network and its adapter_config.json). An adapter is { layer = { component, module, kind }, kind, parts, alpha, rank }, as
--- file.lua reads them and methods give them; its parts are host tensors in the layout of files.
+-- network and its adapter_config.json). An adapter is { layer = { component, module, kind }, kind, parts, alpha, rank
+-- }, as file.lua reads them and methods give them; its parts are host tensors in the layout of files.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local families = require "burin.models.families"
 local metadata = require "burin.adapters.metadata"
 local save = {}
 
@@ -51,8 +52,8 @@ end
 local function check_peft(adapters, format)
   for _, e in ipairs(adapters) do
     if e.kind ~= "lora" or e.parts.mid then
-      errors.raise("data", ("%s.%s: %s has no names in %s files; --to kohya has"):format(e.layer.component, e.layer.module,
-        e.parts.mid and "LoCon with a middle kernel" or e.kind, format))
+      errors.raise("data", ("%s.%s: %s has no names in %s files; --to kohya has"):format(e.layer.component,
+        e.layer.module,         e.parts.mid and "LoCon with a middle kernel" or e.kind, format))
     end
     local m = e.parts.dora
     if m and m.count ~= e.parts.up.shape[1] then
@@ -67,7 +68,9 @@ local function peft_entries(list, base, e, dtype, scale)
   for part, t in pairs(e.parts) do
     if part == "dora" then t, part = t:reshape { t.count }, "magnitude" end
     local x = shaped(e, part, t)
-    if part == "up" and scale ~= 1 then x = typed(x:affine(scale, 0, "f32"), dtype == "keep" and t.dtype or dtype or t.dtype) end
+    if part == "up" and scale ~= 1 then
+      x = typed(x:affine(scale, 0, "f32"), dtype == "keep" and t.dtype or dtype or t.dtype)
+    end
     put(list, base .. peft[part], x, dtype)
   end
 end
@@ -80,8 +83,8 @@ local function most_frequent(counts)
   return best
 end
 
--- transformers 5 has no level text_model in CLIPTextModel, only in CLIPTextModelWithProjection. PEFT takes a target for every
--- module that ends in it, so there this name serves both; the tensors are named as transformers 5 has them.
+-- transformers 5 has no level text_model in CLIPTextModel, only in CLIPTextModelWithProjection. PEFT takes a target for
+-- every module that ends in it, so there this name serves both; the tensors are named as transformers 5 has them.
 local function target(e) return (e.layer.module:gsub("^text_model%.", "")) end
 
 -- PEFT's description of one network's adapters (peft tuners/lora/config.py).
@@ -100,10 +103,10 @@ function save.adapter_config(adapters)
     if e.rank ~= rank then rank_pattern[target(e)] = e.rank end
     if e.alpha ~= alpha then alpha_pattern[target(e)] = whole(e.alpha) end
   end
-  return { peft_type = "LORA", task_type = core.null, base_model_name_or_path = core.null, inference_mode = true, bias = "none",
-    fan_in_fan_out = false, init_lora_weights = true, lora_dropout = 0.0, modules_to_save = core.null, use_rslora = false,
-    use_dora = dora, r = rank, lora_alpha = whole(alpha), rank_pattern = rank_pattern, alpha_pattern = alpha_pattern,
-    target_modules = modules }
+  return { peft_type = "LORA", task_type = core.null, base_model_name_or_path = core.null, inference_mode = true,
+    bias = "none", fan_in_fan_out = false, init_lora_weights = true, lora_dropout = 0.0, modules_to_save = core.null,
+    use_rslora = false, use_dora = dora, r = rank, lora_alpha = whole(alpha), rank_pattern = rank_pattern,
+    alpha_pattern = alpha_pattern, target_modules = modules }
 end
 
 local function save_peft(path, adapters, o)
@@ -131,16 +134,17 @@ end
 
 -- What A1111 shows and inserts for a network: <stem>.json beside it.
 local function sidecar(path, all, o)
-  local versions = { sd1 = "SD1", sd2 = "SD2", sdxl = "SDXL" }
   core.write_file(path:gsub("%.safetensors$", "") .. ".json", core.json_encode({ description = o.description or "",
-    ["sd version"] = versions[o.map.family], ["activation text"] = all["modelspec.trigger_phrase"] or "",
+    ["sd version"] = families.called_by("A1111", o.map.family),
+    ["activation text"] = all["modelspec.trigger_phrase"] or "",
     ["preferred weight"] = 0, ["negative text"] = "", notes = "" }, 4) .. "\n")
 end
 
 save.formats = { "kohya", "diffusers", "peft" }
 
--- Writes adapters. o: map (names.map of the family), format ("kohya"), dtype ("keep"), metadata (texts), profile ("full"),
--- sidecar (boolean) -> number of tensors. The file's stem becomes ss_output_name, which is what A1111 inserts into prompts.
+-- Writes adapters. o: map (names.map of the family), format ("kohya"), dtype ("keep"), metadata (texts), profile
+-- ("full"), sidecar (boolean) -> number of tensors. The file's stem becomes ss_output_name, which is what A1111 inserts
+-- into prompts.
 local function write(path, adapters, o)
   local format, all = o.format or "kohya", {}
   if format ~= "kohya" then check_peft(adapters, format) end
@@ -150,7 +154,9 @@ local function write(path, adapters, o)
   local list
   if format == "diffusers" then
     list = {}
-    for _, e in ipairs(adapters) do peft_entries(list, e.layer.component .. "." .. e.layer.module, e, o.dtype, e.alpha / e.rank) end
+    for _, e in ipairs(adapters) do
+      peft_entries(list, e.layer.component .. "." .. e.layer.module, e, o.dtype, e.alpha / e.rank)
+    end
     all = metadata.profile(all, o.profile)
     all.format = "pt"
   else

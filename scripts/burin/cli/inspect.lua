@@ -3,6 +3,7 @@
 local convert = require "burin.models.io.convert"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local families = require "burin.models.families"
 local file = require "burin.adapters.file"
 local files = require "burin.models.io.files"
 local infotext = require "burin.sample.infotext"
@@ -26,15 +27,11 @@ end
 
 -- A1111's rule (extensions-builtin/Lora/network.py) and Forge's (modules_forge): by metadata alone.
 local function lora_consumers(meta)
-  local a1111, arch = "Unknown", meta["modelspec.architecture"] or ""
-  if (meta.ss_base_model_version or ""):match "^sdxl_" then a1111 = "SDXL"
-  elseif meta.ss_v2 == "True" then a1111 = "SD2"
-  elseif next(meta) then a1111 = "SD1" end
-  local forge = "Unknown"
-  if (meta.ss_base_model_version or ""):match "^sdxl_" or arch:match "^stable%-diffusion%-xl%-v1%-base" then forge = "SDXL"
-  elseif meta.ss_v2 == "True" then forge = "SD2"
-  elseif meta.ss_base_model_version or arch:match "^stable%-diffusion%-v1" then forge = "SD1" end
-  return { { "A1111", a1111 }, { "Forge", forge } }
+  local list = {}
+  for i, program in ipairs { "A1111", "Forge" } do
+    list[i] = { program, families.seen_as(program, meta) or "Unknown" }
+  end
+  return list
 end
 
 local function range(list)
@@ -53,7 +50,7 @@ local function lora_facts(path, base)
     facts.what = "LoRA of an unknown model; --base MODEL says more"
     return facts
   end
-  facts.what, facts.prediction = model.family .. " LoRA", meta["modelspec.prediction_type"]
+  facts.what, facts.prediction = model.family.name .. " LoRA", meta["modelspec.prediction_type"]
   local ok, read = pcall(file.read, path, keys.index(model))
   if not ok then
     facts.what = facts.what .. ", with tensors that do not fit: " .. (type(read) == "table" and read.message or tostring(read))
@@ -81,8 +78,6 @@ local function lora_facts(path, base)
   return facts
 end
 
-local labels = { sd1 = "Stable Diffusion 1.x", sd2 = "Stable Diffusion 2.x", sdxl = "SDXL" }
-
 -- { what =, prediction =, consumers = { { program, what it sees } ... }, unknown = { names }, ... } of a checkpoint or LoRA
 local function facts_of(path, base)
   if adapters.is_lora(path) then return lora_facts(path, base) end
@@ -91,8 +86,8 @@ local function facts_of(path, base)
     local why = type(model) == "table" and model.message or tostring(model)
     return { what = "no whole Stable Diffusion model: " .. why }
   end
-  local facts = { what = labels[model.family] .. " checkpoint, " .. (model.files.single and "single file" or "diffusers folder"),
-    prediction = model.prediction, unknown = {} }
+  local kind = model.files.single and "single file" or "diffusers folder"
+  local facts = { what = ("%s checkpoint, %s"):format(model.family.label, kind), prediction = model.noise.prediction, unknown = {} }
   if #extras > 0 then facts.what = ("%s, %d tensors that no network reads"):format(facts.what, #extras) end
   return facts
 end

@@ -72,6 +72,8 @@ return {
       out[#out + 1] = ("  %-34s %12s %7.2f %11d"):format(s.name, size(s.arena), s.flops / 1e9, s.dispatches)
     end
     out[#out + 1] = ("steps  %d  (%d per epoch, batch %d x %d)"):format(steps, per_epoch, r.batch, r.accumulate)
+    local noise = plan.model:unusual_noise()
+    if noise then out[#out + 1] = "noise  " .. noise end
     if seconds then
       out[#out + 1] = ("time   about %s per step, %s in all (measured: %.1f GFLOP/s, %.0f us per dispatch)"):format(
         ("%.2f s"):format(seconds), progress.duration(seconds * steps), rate / 1e9, dispatch * 1e6)

@@ -129,7 +129,7 @@ return {
     args.open_device()
     local model = require("burin.models.model").open(args[1], { patch = adapters.patch(loras), dtype = args.precision,
       compute = args.precision, prediction = args.prediction })
-    if args.zero_snr and model.prediction ~= "v" then
+    if args.zero_snr and model.noise.prediction ~= "v" then
       errors.raise("recipe", "--zero-snr needs a model that predicts v; this one predicts epsilon")
     end
     for _, job in ipairs(jobs) do

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- model.lua - Stable Diffusion models: SD 1.x, SD 2.x, SDXL, from single-file checkpoints and
--- diffusers folders.
+-- model.lua - Stable Diffusion models of every family (families.lua), from single-file checkpoints
+-- and diffusers folders.
 --
 --   local model = models.open "model.safetensors"
 --   model:adapt(lora { rank = 8 })            -- before the first trace
@@ -9,57 +9,45 @@
 --   core.commit(); model:load()               -- after a trace declared the variables
 local class = require "burin.base.class"
 local core = require "burin.core"
+local errors = require "burin.base.errors"
+local families = require "burin.models.families"
 local nn = require "burin.graph.nn"
 local names = require "burin.models.io.names"
 local files = require "burin.models.io.files"
+local settings = require "burin.models.io.settings"
 local clip = require "burin.models.clip"
 local unet = require "burin.models.unet"
 local vae = require "burin.models.vae"
 local noise = require "burin.models.noise"
 
 local models = {}
-local Model, new_model = class "model"
-
--- The tokenizer of each text encoder: flavour and padding id (0 where the vocabulary has no padding
--- token).
-local tokenizers = {
-  sd1 = { { flavour = "hf", pad = "eos" } },
-  sd2 = { { flavour = "hf_pad_bang", pad = 0 } },
-  sdxl = { { flavour = "hf", pad = "eos" }, { flavour = "hf", pad = 0 } },
-}
-
-local sample_sizes = { sd1 = 512, sd2 = 768, sdxl = 1024 }  -- pixels
+local Model, new_model = class("model", {
+  "family",   -- its record (families.lua)
+  "config",   -- as io/detect.lua makes it
+  "noise",    -- the noise process (noise.lua)
+  "files", "path", "map", "patch",
+  "unet", "vae", "text",  -- components; text: a list
+  "tokenizers", "vocab", "scaling_factor",
+})
 
 -- The type that the autoencoder computes in. Its activations leave the range of f16: SDXL's always, the others' for
 -- some pictures.
 function models.vae_compute(compute) return compute == "f16" and "f32" or compute end
 
-local function text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
-
--- What the network predicts: SD 2.x files of either kind look the same, so a guess is said aloud.
-local function settle_prediction(config, o, path)
-  if o.prediction and config.prediction_known and o.prediction ~= config.prediction then
-    core.log("warn", ("%s says that it predicts %s; it is taken for %s as told"):format(path, config.prediction,
-      o.prediction))
-  elseif not o.prediction and config.prediction_known == false then
-    core.log("warn", ("%s does not say what it predicts; taken for '%s' as SD 2.x at 768 pixels does. "
-      .. "The 512-pixel base needs prediction = 'epsilon'"):format(path, config.prediction))
-  end
-  config.prediction = o.prediction or config.prediction
-end
-
--- o: dtype of frozen weights, int8 (8 bits for the frozen matrices and kernels of the U-Net), role ("param" to train them all), compute (type of activations; dtype
--- unless told), checkpoint (recompute blocks in the backward pass), prediction ("epsilon" or "v",
--- when the file is known to differ from its family), patch (function(model) -> { reader(component, reader) -> reader }, asked at
--- each load: what adapters change of the weights)
+-- o: dtype of frozen weights, int8 (8 bits for the frozen matrices and kernels of the U-Net), role ("param" to train
+-- them all), compute (type of activations; dtype unless told), checkpoint (recompute blocks in the backward pass),
+-- prediction ("epsilon" or "v", when the file is known to differ from its family), patch (function(model) -> {
+-- reader(component, reader) -> reader }, asked at each load: what adapters change of the weights)
 local function build(config, opened, o, path)
   o = o or {}
-  settle_prediction(config, o, path or "the configuration")
+  local family = families.get(config.family)
+  settings.settle_prediction(config, o.prediction, path or "the configuration")
   config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
-  local self = new_model { family = config.family, config = config, files = opened,
-    prediction = config.prediction, scaling_factor = config.scaling_factor,
-    norm_groups = config.unet.groups, text = {}, tokenizers = {}, patch = o.patch, schedule = noise.schedule(),
-    map = names.map(config.family, config) }
+  local self = new_model { family = family, config = config, files = opened,
+    noise = noise.new(family.noise):with { prediction = config.prediction,
+      zero_terminal_snr = config.zero_snr or false },
+    scaling_factor = config.scaling_factor, text = {}, tokenizers = {}, patch = o.patch,
+    map = names.map(family, config) }
   local function component(name, compute, int8)
     return nn.component { name = name, dtype = o.dtype, role = o.role,
       compute = compute or o.compute or o.dtype, int8 = int8 }
@@ -71,14 +59,14 @@ local function build(config, opened, o, path)
   end
   for i, text in ipairs(config.text) do
     text.checkpoint = o.checkpoint
-    self.text[i] = component(text_name(i))
-    local rule = tokenizers[config.family][i]
+    self.text[i] = component(families.text_name(i))
+    local rule = family.text[i]
     local pad = config.pad and config.pad[i] or rule.pad
     self.tokenizers[i] = { flavour = rule.flavour, bos = config.bos, eos = config.eos,
       pad = pad == "eos" and config.eos or pad }
   end
   self.vocab = config.text[1] and config.text[1].vocab
-  config.sample_size = config.sample_size or sample_sizes[config.family]
+  config.sample_size = config.sample_size or family.sample_size
   return self
 end
 
@@ -90,11 +78,15 @@ function models.open(path, o)
 end
 
 -- A model without a file, to train from scratch: model:declare(), core.commit(), model:init(seed).
--- config: family, unet, vae, text, as detect.lua makes them; prediction, scaling_factor, bos, eos
--- have defaults.
+-- config: as detect.lua makes it; prediction, scaling_factor, bos, eos have defaults.
 function models.new(config, o)
-  config.prediction = config.prediction or (config.family == "sd2" and "v" or "epsilon")
-  config.scaling_factor = config.scaling_factor or (config.family == "sdxl" and 0.13025 or 0.18215)
+  local family = families.get(config.family)
+  if not family then
+    errors.raise("recipe", "there is no model family '%s'; there are %s", tostring(config.family),
+      table.concat(families.names(), ", "))
+  end
+  config.prediction = config.prediction or family.prediction
+  config.scaling_factor = config.scaling_factor or family.vae.scaling_factor
   config.bos, config.eos = config.bos or 49406, config.eos or 49407
   return build(config, nil, o)
 end
@@ -113,8 +105,7 @@ function Model:components()
   return list
 end
 
--- Applies a method (burin.method) to the parts that its options name. Group 0: U-Net; 1: text
--- encoders.
+-- Applies a method (burin.method) to the parts that its options name. Group 0: U-Net; 1: text encoders.
 function Model:adapt(instance)
   if instance.options.unet ~= false then instance:attach(self.unet, 0) end
   if instance.options.text_encoder then
@@ -129,23 +120,27 @@ end
 
 -- ---- the networks -------------------------------------------------------------------------------
 
--- ids (B * chunks, 77), one node per text encoder (a single node serves SD 1.x and 2.x). o:
--- clip_skip (SD 1.x, 2.x), chunks (1), weights (B * chunks, 77) of the tokens, eos (rows of the end
--- tokens, see eos_rows; SDXL's pooled output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per
--- encoder }
+-- The states that the U-Net is told, out of what clip.encode returned: those that the family's record says, or the ones
+-- asked for where it lets a recipe choose.
+local function states_of(out, layers, rule, clip_skip)
+  local skip = not rule.fixed and clip_skip or rule.clip_skip
+  local states = out.hidden[layers + 1 - skip]
+  return rule.final_norm and out.normed(states) or states
+end
+
+-- ids (B * chunks, 77), one node per text encoder (a single node serves models of one). o: clip_skip (not where the
+-- family fixes it), chunks (1), weights (B * chunks, 77) of the tokens, eos (rows of the end tokens, see eos_rows; for
+-- the pooled output) -> context (B, N, width), pooled (B, projection) or nil, { what clip.encode returned, per encoder
+-- }
 function Model:encode_text(graph, ids, o)
   o = o or {}
   local outputs, context, pooled = {}, nil, nil
   for i, component in ipairs(self.text) do
-    local config = self.config.text[i]
+    local config, rule = self.config.text[i], self.family.text[i]
     local scope = component:trace(graph)
     local out = clip.encode(config, scope, type(ids) == "table" and ids[i] or ids, o.eos)
-    local states
-    if self.family == "sdxl" then
-      states, pooled = out.hidden[config.layers - 1], out.pooled or pooled
-    else
-      states = out.normed(out.hidden[config.layers + 1 - (o.clip_skip or 1)])
-    end
+    local states = states_of(out, config.layers, rule, o.clip_skip)
+    if rule.pooled then pooled = out.pooled end
     outputs[i] = out
     if o.weights then
       states = states * o.weights:reshape { states.shape[1], states.shape[2], 1 }:cast(states.dtype)
@@ -182,14 +177,16 @@ function models.eos_rows(ids, chunks)
   return core.tensor({ #list }, "i32", list)
 end
 
--- x (B, H, W, 4) noisy scaled latents, t (B), context from encode_text. extra (SDXL): pooled and
--- time_ids (B, 6) of original height, width, crop top, left, target height, width; or added, the
--- finished vector.
+-- x (B, H, W, 4) noisy scaled latents, t (B), context from encode_text. extra, where the family has conditioning:
+-- pooled and time_ids (B, n), the sizes that its record lists; or added, the finished vector.
 function Model:predict(graph, x, t, context, extra)
   local scope, c = self.unet:trace(graph), self.config.unet
   local added
   if c.added then
-    if not extra then error("SDXL needs pooled text and time ids", 2) end
+    local sizes = self.family.conditioning and self.family.conditioning.sizes or {}
+    if not extra or extra.time_ids and extra.time_ids.shape[2] ~= #sizes then
+      error(("%s needs pooled text and %d time ids"):format(self.family.label, #sizes), 2)
+    end
     added = extra.added or unet.added_vector(c, scope, extra.pooled, extra.time_ids)
   end
   return unet.predict(c, scope, x, t, context, added)
@@ -219,6 +216,12 @@ function Model:context_shape(batch)
   return { batch, self.config.text[1].tokens, self.config.unet.context }
 end
 
+-- The noise process in words, where it is not the family's usual one.
+function Model:unusual_noise()
+  local n = self.noise
+  return (n.prediction ~= self.family.prediction or n.zero_terminal_snr) and n:describe() or nil
+end
+
 -- Numbers per latent: 4 in every Stable Diffusion that was published.
 function Model:latent_channels() return self.config.vae.latent_channels end
 
@@ -237,8 +240,7 @@ function Model:set_scaling_factor(f)
   self.scaling_factor, self.config.scaling_factor = f, f
 end
 
--- A hash of the weights that a part ("text", "vae", "unet") computes with: what caches are keyed
--- by.
+-- A hash of the weights that a part ("text", "vae", "unet") computes with: what caches are keyed by.
 function Model:content_hash(part)
   local hashes = {}
   for _, component in ipairs(part == "text" and self.text or { self[part] }) do

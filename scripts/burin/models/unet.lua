@@ -66,12 +66,12 @@ local function embed(s, x, width)
   return s:linear(s:linear(x, "linear_1", width):silu(), "linear_2", width)
 end
 
--- SDXL's vector (B, 2816): pooled text (B, 1280) and six sinusoids of time_ids (B, 6): original
--- height and width, crop top and left, target height and width.
+-- SDXL's vector (B, 2816): pooled text (B, 1280) and sinusoids of time_ids (B, 6), the sizes of its
+-- family's record.
 function unet.added_vector(c, scope, pooled, time_ids)
-  local b = pooled.shape[1]
-  local sizes = time_ids:reshape { b * 6 }:timestep_embedding { width = c.time_ids_width }
-  sizes = sizes:reshape { b, 6 * c.time_ids_width }
+  local b, n = pooled.shape[1], time_ids.shape[2]
+  local sizes = time_ids:reshape { b * n }:timestep_embedding { width = c.time_ids_width }
+  sizes = sizes:reshape { b, n * c.time_ids_width }
   return scope:cast(pooled):concat(scope:cast(sizes), { axis = 1 })
 end
 

@@ -5,7 +5,6 @@ local class = require "burin.base.class"
 local conditioning = require "burin.text.conditioning"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
-local noise = require "burin.models.noise"
 local infotext = require "burin.sample.infotext"
 local options = require "burin.base.options"
 local samplers = require "burin.sample.samplers"
@@ -50,17 +49,17 @@ local function vae_session(self, name, trace)
   error(why, 0)
 end
 
--- model: an opened model whose variables are declared. o: width, height (pixels), batch, tokens (75), clip_skip, rescale (of
--- the guidance), zero_snr (a schedule that ends without signal; default what the model says), vae_tile (pixels; 0 = the
--- whole picture at once; nil = what fits), image (whether run() will get one). Nothing is computed or allocated yet.
+-- model: an opened model whose variables are declared. o: width, height (pixels), batch, tokens (75), clip_skip, rescale
+-- (of the guidance), zero_snr (a noise process that ends without signal; default the model's own), vae_tile (pixels; 0 =
+-- the whole picture at once; nil = what fits), image (whether run() will get one). Nothing is computed or allocated yet.
 function sample.new(model, o)
   local f = model:downsample()
   if o.width % f ~= 0 or o.height % f ~= 0 then
     errors.raise("recipe", ("the image size %dx%d is not a multiple of %d"):format(o.width, o.height, f))
   end
-  o.zero_snr = o.zero_snr or model.config.zero_snr or false
-  local self = new_sampler { model = model, o = o, batch = o.batch or 1, tiles = {},
-    schedule = noise.schedule { zero_terminal_snr = o.zero_snr } }
+  local process = o.zero_snr and model.noise:with { zero_terminal_snr = true } or model.noise
+  o.zero_snr = process.zero_terminal_snr
+  local self = new_sampler { model = model, o = o, batch = o.batch or 1, tiles = {}, noise = process }
   local b, h, w, z = self.batch, o.height // f, o.width // f, model:latent_channels()
   self.x = core.var("sample.x", { b, h, w, z }, "f32", "input")
   self.e = core.var("sample.e", { b, h, w, z }, "f32", "input")
@@ -94,7 +93,7 @@ local function groups(self, jobs, o)
       guidance = job.guidance or o.guidance or 7.5, first = 1 }
     local key = ("%s/%d/%g"):format(g.sampler, g.steps, g.guidance)
     if not by[key] then
-      g.at = samplers.points(self.schedule, g.sampler, g.steps, o)
+      g.at = samplers.points(self.noise, g.sampler, g.steps, o)
       if o.image then g.first = g.steps + 1 - math.max(1, math.floor(g.steps * math.min(1, o.strength or 0.75))) end
       by[key], list[#list + 1] = g, g
     end
@@ -130,7 +129,7 @@ local function denoise(self, group, round, image, progress)
   else
     x = core.mix(group.at.start, x)
   end
-  return samplers.run(group.sampler, { at = group.at, x = x, first = group.first, prediction = self.model.prediction,
+  return samplers.run(group.sampler, { noise = self.noise, at = group.at, x = x, first = group.first,
     progress = progress, fresh = function(i) return noise(self, round, i) end,
     model = function(now, t)
       self.x:write(now)

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- samplers.lua - from noise to latents. Latents are x = alpha x0 + noise n with alpha^2 + noise^2 = 1, as the network
 -- takes them; sigma = noise / alpha and lambda = -log sigma are the same place in other words. A network's output is read
--- as x0 and as noise, so samplers know neither epsilon nor v.
+-- as x0 and as noise by the model's noise process (models/noise.lua), so samplers know neither epsilon nor v.
 --
 -- A sampler is one entry of `samplers.list`:
 --   label   what A1111 calls it
@@ -15,6 +15,7 @@
 local class = require "burin.base.class"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local point = require("burin.models.noise").point
 local samplers = { list = {} }
 local list, mix, exp, sqrt = samplers.list, core.mix, math.exp, math.sqrt
 
@@ -149,55 +150,36 @@ local timesteps = {
 samplers.spacings = { "leading", "linspace", "trailing", "whole" }
 samplers.sigmas = { "normal", "karras" }
 
--- A place on the schedule: timestep t and alpha_bar = alpha^2.
-function samplers.point(t, alpha_bar)
-  local alpha, noise = sqrt(alpha_bar), sqrt(1 - alpha_bar)
-  return { t = t, alpha = alpha, noise = noise, sigma = noise / alpha, lambda = math.log(alpha / noise) }
-end
-
-local function at_sigma(t, sigma) return samplers.point(t, 1 / (1 + sigma * sigma)) end
-
--- Between whole timesteps log sigma is linear, as in k-diffusion.
-local function log_sigma(schedule, t, floor)
-  local function whole(k)
-    local ac = math.max(schedule.alpha_bar[k], floor)
-    return 0.5 * math.log((1 - ac) / ac)
-  end
-  local low = math.min(math.floor(t), schedule.steps - 2)
-  return whole(low) + (t - low) * (whole(low + 1) - whole(low))
-end
-
--- Karras et al. 2022, equation 5, rho = 7, over the schedule's own range.
-local function karras(schedule, i, n, floor)
-  local last = schedule.steps - 1
-  local low, high = exp(log_sigma(schedule, 0, floor) / 7), exp(log_sigma(schedule, last, floor) / 7)
+-- Karras et al. 2022, equation 5, rho = 7, over the process's own range.
+local function karras(process, i, n, floor)
+  local last = process.steps - 1
+  local low, high = exp(process:log_sigma(0, floor) / 7), exp(process:log_sigma(last, floor) / 7)
   local sigma = (n > 1 and high + (i - 1) / (n - 1) * (low - high) or high) ^ 7
   local a, b, wanted = 0, last, math.log(sigma)
   while b - a > 1 do  -- the whole timesteps around it
     local m = (a + b) // 2
-    if log_sigma(schedule, m, floor) <= wanted then a = m else b = m end
+    if process:log_sigma(m, floor) <= wanted then a = m else b = m end
   end
-  local below, above = log_sigma(schedule, a, floor), log_sigma(schedule, b, floor)
-  return at_sigma(math.max(0, math.min(last, a + (wanted - below) / (above - below))), sigma)
+  local below, above = process:log_sigma(a, floor), process:log_sigma(b, floor)
+  return process:at_sigma(math.max(0, math.min(last, a + (wanted - below) / (above - below))), sigma)
 end
 
 -- The n + 1 points of a sampler. o: spacing, sigmas ("normal" or "karras"), final; what is nil is the sampler's own.
--- A schedule that ends without any signal has no sigma there: 2^-24 stands for alpha_bar = 0, as in diffusers, but for
+-- A process that ends without any signal has no sigma there: 2^-24 stands for alpha_bar = 0, as in diffusers, but for
 -- samplers that can do without (`exact`); and its end is what "trailing" is for.
-function samplers.points(schedule, name, n, o)
-  local entry, last, at = list[name], schedule.steps - 1, {}
+function samplers.points(process, name, n, o)
+  local entry, last, at = list[name], process.steps - 1, {}
   local floor = entry.exact and 0 or 2 ^ -24
-  local spacing = o.spacing or (schedule.alpha_bar[last] == 0 and entry.spacing == "leading" and "trailing") or entry.spacing
+  local to_the_end = process:signal(last) == 0 and entry.spacing == "leading"
+  local spacing = o.spacing or to_the_end and "trailing" or entry.spacing
   for i = 1, n do
-    local t = timesteps[spacing](i, n, schedule.steps)
-    if o.sigmas == "karras" then at[i] = karras(schedule, i, n, 2 ^ -24)
-    elseif t == math.floor(t) then at[i] = samplers.point(t, math.max(schedule.alpha_bar[math.tointeger(t)], floor))
-    else at[i] = at_sigma(t, exp(log_sigma(schedule, t, floor))) end
+    local t = timesteps[spacing](i, n, process.steps)
+    at[i] = o.sigmas == "karras" and karras(process, i, n, 2 ^ -24) or process:point(t, floor)
     if i > 1 and at[i].lambda <= at[i - 1].lambda then
       errors.raise("recipe", ("%d steps are too many for %s: two would begin at timestep %d"):format(n, entry.label, t))
     end
   end
-  at[n + 1] = samplers.point(0, (o.final or entry.final) == "first" and schedule.alpha_bar[0] or 1)
+  at[n + 1] = (o.final or entry.final) == "first" and process:point(0) or point(0, 1)
   at.start = (entry.unit or spacing == "leading" or spacing == "whole") and 1 or at[1].noise
   return at
 end
@@ -207,19 +189,15 @@ end
 local State, new_state = class "sampler state"
 
 function State:predict(x, i)
-  local p, out = self.at[i], self.model(x, self.at[i].t)
-  if self.prediction == "v" then return mix(p.alpha, x, -p.noise, out), mix(p.alpha, out, p.noise, x) end
-  return mix(1 / p.alpha, x, -p.sigma, out), out
+  return self.noise:read(x, self.model(x, self.at[i].t), self.at[i])
 end
 
--- Follows the points `at` from x at point `first` (1). o: at, x, first, prediction ("epsilon" or "v"), model = function(x, t)
--- -> the network's output, fresh = function(i) -> noise of deviation 1, progress = function(i). Returns the latents.
+-- Follows the points `at` from x at point `first` (1). o: noise (the process), at, x, first, model = function(x, t) ->
+-- the network's output, fresh = function(i) -> noise of deviation 1, progress = function(i). Returns the latents.
 function samplers.run(name, o)
-  local s = new_state { at = o.at, model = o.model, prediction = o.prediction, old = {}, first = o.first or 1,
+  local s = new_state { noise = o.noise, at = o.at, model = o.model, old = {}, first = o.first or 1,
     last = #o.at - 1, fresh = function(_, i) return o.fresh(i) end }
-  if s.at[s.first].alpha == 0 and o.prediction ~= "v" then
-    errors.raise("recipe", "a schedule without signal at its end (zero terminal SNR) needs a model that predicts v")
-  end
+  if s.at[s.first].alpha == 0 then o.noise:check_end() end
   local x = o.x
   for i = s.first, s.last do
     x = list[name].step(s, x, i)

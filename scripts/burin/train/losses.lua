@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- losses.lua - the training objective and its losses. Formulas: Ho et al. 2020 (DDPM), Salimans & Ho 2022 (v-prediction),
--- Hang et al. 2023 (min-SNR). A loss is { name =, weight = function(snr, prediction) -> number } (a table over
+-- losses.lua - the training objective and its losses; what is learnt is the noise process's (models/noise.lua).
+-- min-SNR: Hang et al. 2023. A loss is { name =, weight = function(snr, prediction) -> number } (a table over
 -- timesteps, looked up on the device) and, for a loss of one's own, per_sample = function(s) -> node (B).
 local options = require "burin.base.options"
 local losses = {}
@@ -13,17 +13,17 @@ function losses.squared_error(a, b)
   return (sum * (1 / n)):reshape { shape[1] }
 end
 
--- The training objective of one batch. latents (B, h, w, c); predict(noisy, t) -> node; sample_weight (B) or nil.
--- Returns the scalar loss.
+-- The training objective of one batch. process: model.noise; tables: its tables of the loss; latents (B, h, w, c);
+-- predict(noisy, t) -> node; sample_weight (B) or nil. Returns the scalar loss.
 function losses.objective(o)
-  local graph, shape = o.latents.graph, o.latents.shape
+  local graph, shape, process = o.latents.graph, o.latents.shape, o.process
   local b = shape[1]
   local function look_up(name, t) return graph:leaf(o.tables[name].var):embedding(t):reshape { b, 1, 1, 1 } end
-  local t = o.t or o.control:randint({ b }, { use = 1, low = o.min_timestep or 0, high = o.max_timestep or o.steps or 1000 })
+  local t = o.t or process:draw(o.control, b, o.min_timestep, o.max_timestep)
   local noise = o.noise or o.control:randn(shape, { use = 2 })
   local signal, sigma = look_up("signal", t), look_up("noise", t)
-  local noisy = o.latents * signal + noise * sigma
-  local target = o.prediction == "v" and noise * signal - o.latents * sigma or noise
+  local noisy = process:noisy(o.latents, noise, signal, sigma)
+  local target = process:target(o.latents, noise, signal, sigma)
   local pred = o.predict(noisy, t)
   local s = { pred = pred, target = target, noisy = noisy, latents = o.latents, noise = noise, t = t,
     snr = look_up("snr", t), weight = look_up("weight", t):reshape { b }, graph = graph }

@@ -8,7 +8,6 @@ local core = require "burin.core"
 local data = require "burin.train.data"
 local errors = require "burin.base.errors"
 local losses = require "burin.train.losses"
-local noise = require "burin.models.noise"
 local options = require "burin.base.options"
 local priors = require "burin.train.priors"
 local residency = require "burin.train.residency"
@@ -70,8 +69,8 @@ local function trace_bucket(plan, bucket)
     local std = moments:slice { axis = 3, begin = z, stop = 2 * z }
     local latents = (mean + std * control:randn(mean.shape, { use = 3 })) * model.scaling_factor
     local context, extra = plan.text:trace(graph, inputs.text)
-    local loss = losses.objective { latents = latents, tables = plan.tables, control = control, loss = recipe.loss,
-      prediction = model.prediction, sample_weight = graph:leaf(inputs.weight),
+    local loss = losses.objective { process = model.noise, latents = latents, tables = plan.tables, control = control,
+      loss = recipe.loss, sample_weight = graph:leaf(inputs.weight),
       predict = function(noisy, t) return model:predict(graph, noisy, t, context, extra) end }
     return loss, plan.method:params()
   end)
@@ -139,7 +138,7 @@ local function prepare(recipe, settings, pictures)
   pictures = pictures or look_at_pictures(recipe, model)
   local plan = new_plan { recipe = recipe, settings = settings, model = model, method = method, data = pictures:copy(),
     text = captions.new(model, { live = method.options.text_encoder, clip_skip = recipe.clip_skip }),
-    tables = noise.tables(noise.schedule {}, recipe.loss, model.prediction),
+    tables = model.noise:tables(recipe.loss),
     trainer = compile.trainer { optimizer = recipe.optimizer, max_norm = recipe.max_grad_norm, accumulate = recipe.accumulate,
       seed = recipe.seed, loss_scale = settings.precision == "f16" and 1024 or nil },
     batches = {}, encoders = {} }

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- convert.lua - from one layout and element type to another: checkpoints here, LoRAs in lora/tools.lua. Nothing is
--- computed, so there is no need of a device; networks are traced on the null device to know their tensors.
+-- convert.lua - from one layout and element type to another: checkpoints here, LoRAs in adapters/convert.lua. Nothing
+-- is computed, so there is no need of a device; networks are traced on the null device to know their tensors.
 local core = require "burin.core"
 local device = require "burin.graph.device"
 local errors = require "burin.base.errors"
@@ -47,14 +47,15 @@ function convert.open(path)
   if #missing > 0 then refuse(path, "%d tensors are missing: %s", #missing, names_of(missing)) end
   if #unknown > 0 then refuse(path, "%d tensors belong to no network: %s", #unknown, names_of(unknown)) end
   if #strange > 0 then
-    core.log("warn", ("%s: %d tensors are none of Stable Diffusion's; they are carried along: %s"):format(path, #strange, names_of(strange)))
+    core.log("warn", ("%s: %d tensors are none of Stable Diffusion's; they are carried along: %s"):format(path,
+      #strange, names_of(strange)))
   end
   return model, items, extras
 end
 
 -- The items with the VAE of another file, which must have the same shapes.
 local function replace_vae(items, path, model)
-  local other, have, list = layout.items(files.open_vae(path), model.map), {}, {}
+  local other, have, list = layout.items(files.open_vae(path, model.family.vae.prefix), model.map), {}, {}
   for _, item in ipairs(other) do if item.component == "vae" then have[item.name] = item end end
   for _, item in ipairs(items) do
     if item.component ~= "vae" then
@@ -74,7 +75,8 @@ end
 -- o: to, dtype, vae, extras -> { what =, layout =, tensors = }
 function convert.run(input, output, o)
   local model, items, extras = convert.open(input)
-  local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"), { "single", "diffusers" })
+  local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"),
+    { "single", "diffusers" })
   if o.vae then items = replace_vae(items, o.vae, model) end
   if o.dtype ~= "keep" then items = layout.cast(items, o.dtype) end
   if not o.extras then extras = {} end
@@ -84,8 +86,9 @@ function convert.run(input, output, o)
   end
   local folder = core.exists(input) == "folder"
   local write = to == "single" and layout.write_single or layout.write_folder
-  write(output, items, model.map, model.config, { metadata = source, extras = extras, texts = folder and convert.texts_of(input) or nil })
-  return { what = model.family .. " checkpoint", layout = to, tensors = #items + #extras }
+  write(output, items, model.map, model.config, { metadata = source, extras = extras,
+    texts = folder and convert.texts_of(input) or nil })
+  return { what = model.family.name .. " checkpoint", layout = to, tensors = #items + #extras }
 end
 
 return convert

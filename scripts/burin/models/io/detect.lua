@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- detect.lua - a model's configuration from the names and shapes of its tensors. What shapes do not
 -- show (heads, norm groups, prediction) is the published models' value until settings.lua knows better.
+local families = require "burin.models.families"
 local detect = {}
 
 local function count(shape, pattern)
@@ -9,9 +10,11 @@ local function count(shape, pattern)
   return n
 end
 
--- shape(name) -> { dims } or nil. single: the file has single-file ("LDM") names.
-local function unet(shape, single)
-  local function get(a, b) return shape(single and "model.diffusion_model." .. a or b) end
+-- shape(name) -> { dims } or nil. prefix: of the U-Net in a file with single-file ("LDM") names; nil for diffusers'
+-- names.
+local function unet(shape, prefix)
+  local single = prefix ~= nil
+  local function get(a, b) return shape(single and prefix .. a or b) end
   local first = get("input_blocks.0.0.weight", "conv_in.weight")
   if not first then return nil end
   local c = { in_channels = first[2], channels = {}, depth = {}, layers = 0, groups = 32,
@@ -27,7 +30,7 @@ local function unet(shape, single)
       if not res then break end
       c.channels[level] = res[1]
       if j == 0 then
-        local at = single and "model.diffusion_model." .. block .. "1." or down .. "attentions.0."
+        local at = single and prefix .. block .. "1." or down .. "attentions.0."
         c.depth[level] = count(shape, at .. "transformer_blocks.%d.norm1.weight")
         if c.depth[level] > 0 then transformer = at end
       end
@@ -37,7 +40,7 @@ local function unet(shape, single)
     c.layers = j
     level, n = level + 1, n + 1  -- past the downsampler
   end
-  local middle = single and "model.diffusion_model.middle_block.1." or "mid_block.attentions.0."
+  local middle = single and prefix .. "middle_block.1." or "mid_block.attentions.0."
   c.mid_depth = count(shape, middle .. "transformer_blocks.%d.norm1.weight")
   c.context = shape(middle .. "transformer_blocks.0.attn2.to_k.weight")[2]
   c.linear_projection = #shape((transformer or middle) .. "proj_in.weight") == 2
@@ -50,10 +53,10 @@ local function unet(shape, single)
   return c
 end
 
-local function vae(shape, single)
+local function vae(shape, prefix)
   local c = { channels = {}, layers = 0, groups = 32 }
-  local p = single and "first_stage_model." or ""
-  local conv = single and "encoder.down.%d.block.%d.conv1.weight"
+  local p = prefix or ""
+  local conv = prefix and "encoder.down.%d.block.%d.conv1.weight"
     or "encoder.down_blocks.%d.resnets.%d.conv1.weight"
   while true do
     local s = shape(p .. conv:format(#c.channels, 0))
@@ -66,52 +69,63 @@ local function vae(shape, single)
   return c
 end
 
-local function clip(shape, prefix)
+-- rule: of the family's record
+local function clip(shape, prefix, rule)
   local p = prefix .. "text_model."
-  if not shape(p .. "embeddings.token_embedding.weight") then p = prefix end  -- old SD 1.x merges
+  if not shape(p .. "embeddings.token_embedding.weight") then p = prefix end  -- merges of 2022
   local token = shape(p .. "embeddings.token_embedding.weight")
   if not token then return nil end
-  local projection = shape(prefix .. "text_projection.weight")
+  local projection = rule.projection ~= false and shape(prefix .. "text_projection.weight")
   return { vocab = token[1], width = token[2],
     tokens = shape(p .. "embeddings.position_embedding.weight")[1],
-    layers = count(shape, p .. "encoder.layers.%d.layer_norm1.weight"), act = "quick_gelu",
+    layers = count(shape, p .. "encoder.layers.%d.layer_norm1.weight"), act = rule.act,
     mlp = shape(p .. "encoder.layers.0.mlp.fc1.weight")[1], heads = math.max(1, token[2] // 64),
-    projection = projection and projection[1] }
+    projection = projection and projection[1] or nil }
 end
 
-local function openclip(shape, prefix, unused)
+local function openclip(shape, prefix, rule)
   local token = shape(prefix .. "token_embedding.weight")
   if not token then return nil end
-  local projection = shape(prefix .. "text_projection")
+  local unused, projection = rule.unused_layers or 0, shape(prefix .. "text_projection")
   return { vocab = token[1], width = token[2], tokens = shape(prefix .. "positional_embedding")[1],
-    layers = count(shape, prefix .. "transformer.resblocks.%d.ln_1.weight") - unused, act = "gelu",
+    layers = count(shape, prefix .. "transformer.resblocks.%d.ln_1.weight") - unused, act = rule.act,
     mlp = shape(prefix .. "transformer.resblocks.0.mlp.c_fc.weight")[1],
     heads = math.max(1, token[2] // 64),
     projection = unused == 0 and projection and projection[2] or nil }
 end
 
-local function finish(c)
-  c.scaling_factor = c.family == "sdxl" and 0.13025 or 0.18215
-  c.prediction, c.prediction_known = c.family == "sd2" and "v" or "epsilon", c.family ~= "sd2"
+local function finish(c, family)
+  c.family, c.scaling_factor = family.name, family.vae.scaling_factor
+  c.prediction, c.prediction_known = family.prediction, family.prediction_guess == nil
   c.bos, c.eos = 49406, 49407
   return c
 end
 
-function detect.single(shape)
-  local c = { unet = unet(shape, true), vae = vae(shape, true), text = {} }
-  if not c.unet then return nil end
-  if shape "cond_stage_model.model.token_embedding.weight" then
-    c.family = "sd2"
-    c.text[1] = openclip(shape, "cond_stage_model.model.", 1)
-  elseif shape "conditioner.embedders.1.model.token_embedding.weight" or c.unet.added then
-    c.family = "sdxl"
-    c.text[1] = clip(shape, "conditioner.embedders.0.transformer.")
-    c.text[2] = openclip(shape, "conditioner.embedders.1.model.", 0)
-  else
-    c.family = c.unet.linear_projection and "sd2" or "sd1"
-    c.text[1] = clip(shape, "cond_stage_model.transformer.")
+-- The family of a single file and its U-Net's configuration.
+local function single_family(shape)
+  local nets = {}  -- by prefix: most families share one
+  local function net(family)
+    local prefix = family.unet.prefix
+    if nets[prefix] == nil then nets[prefix] = unet(shape, prefix) or false end
+    return nets[prefix]
   end
-  finish(c)
+  for _, family in families.each() do
+    if family.mark and shape(family.mark) and net(family) then return family, net(family) end
+  end
+  for _, family in families.each() do
+    if net(family) and family.fits and family.fits(net(family)) then return family, net(family) end
+  end
+end
+
+-- shape(name) -> { dims } or nil. Returns nil when there is no U-Net of any family.
+function detect.single(shape)
+  local family, net = single_family(shape)
+  if not family then return nil end
+  local c = { unet = net, vae = vae(shape, family.vae.prefix), text = {} }
+  for i, rule in ipairs(family.text) do
+    c.text[i] = (rule.layout == "openclip" and openclip or clip)(shape, rule.prefix, rule)
+  end
+  finish(c, family)
   if shape "v_pred" then c.prediction, c.prediction_known = "v", true end
   if shape "ztsnr" then c.zero_snr = true end  -- an empty tensor, as v_pred is
   return c
@@ -122,13 +136,12 @@ function detect.folder(shape)
   local function of(component) return function(name) return shape(component, name) end end
   local c = { unet = unet(of "unet"), vae = vae(of "vae"), text = {} }
   if not c.unet then return nil end
-  c.family = c.unet.added and "sdxl" or c.unet.linear_projection and "sd2" or "sd1"
-  c.text[1] = clip(of "text_encoder", "")
-  c.text[2] = c.family == "sdxl" and clip(of "text_encoder_2", "") or nil
-  if c.text[1] and c.family == "sd2" then c.text[1].act = "gelu" end
-  if c.text[2] then c.text[2].act = "gelu" end
-  if c.family == "sdxl" and c.text[1] then c.text[1].projection = nil end
-  return finish(c)
+  for _, family in families.each() do
+    if family.fits and family.fits(c.unet) then
+      for i, rule in ipairs(family.text) do c.text[i] = clip(of(families.text_name(i)), "", rule) end
+      return finish(c, family)
+    end
+  end
 end
 
 return detect

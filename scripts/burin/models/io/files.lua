@@ -69,19 +69,20 @@ function files.open(path)
     or ": no Stable Diffusion U-Net found in it"))
 end
 
--- A VAE by itself: a diffusers folder of one, or a file under diffusers' names, single-file names, or those without their
--- prefix. -> opened files, for layout.items
-function files.open_vae(path)
+-- A VAE by itself: a diffusers folder of one, or a file under diffusers' names, single-file names, or those without
+-- their prefix. -> opened files, for layout.items
+function files.open_vae(path, prefix)
   if core.exists(path) == "folder" then
-    local whole, alone = folder.weights(path, "vae"), folder.weights(path:match "^(.-)/*$" .. "/..", path:match "([^/]*)/*$")
+    local whole = folder.weights(path, "vae")
+    local alone = folder.weights(path:match "^(.-)/*$" .. "/..", path:match "([^/]*)/*$")
     local vae = whole or alone
     if vae then return { vae = vae } end
   elseif core.exists(path) then
     local file = errors.guard("data", core.load, path)
     if file:info "encoder.mid_block.resnets.0.conv1.weight" then return { vae = file } end
-    if file:info "first_stage_model.encoder.mid.block_1.conv1.weight" then return { single = file } end
+    if file:info(prefix .. "encoder.mid.block_1.conv1.weight") then return { single = file } end
     if file:info "encoder.mid.block_1.conv1.weight" then
-      local prefix, list = "first_stage_model.", {}
+      local list = {}
       for i, name in ipairs(file:names()) do list[i] = prefix .. name end
       return { single = { names = function() return list end, meta = function() return {} end,
         info = function(_, name) return file:info(name:sub(#prefix + 1)) end,

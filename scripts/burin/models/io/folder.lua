@@ -14,12 +14,13 @@ function folder.read_object(path, bytes)
   local kind = core.exists(path)
   if not kind then return nil end
   if kind ~= "file" then fail(path, "this is a %s; a file is expected", kind) end
-  local object = errors.guard("data", core.json_decode, errors.guard("data", core.read_file, path, bytes or JSON_BYTES), path)
+  local text = errors.guard("data", core.read_file, path, bytes or JSON_BYTES)
+  local object = errors.guard("data", core.json_decode, text, path)
   if type(object) ~= "table" or #object > 0 then fail(path, "a JSON object is expected") end
   return object
 end
 
--- ---- weights ----------------------------------------------------------------------------------------------------------
+-- ---- weights ------------------------------------------------------------------------------------------------------
 
 -- Without links, a shard lies in the folder of its index, or where Hugging Face's cache keeps the files of a snapshot.
 local function inside(path, index)
@@ -75,7 +76,7 @@ function folder.weights(path, component)
   return file and (sharded and open_shards(file) or errors.guard("data", core.load, file))
 end
 
--- ---- what else is in it ------------------------------------------------------------------------------------------------
+-- ---- what else is in it -------------------------------------------------------------------------------------------
 
 -- Components with code of their own: they would have to be run to be read.
 local OURS = { diffusers = true, transformers = true }
@@ -87,7 +88,8 @@ function folder.check_index(path)
     local entry = index[name]
     local from = type(entry) == "table" and entry[1]
     if name == "_class_name" and type(entry) == "table" or from and from ~= core.null and not OURS[from] then
-      fail(file, "%s comes with code of its own (%s); Burin never runs code from a model", name, core.json_encode(entry))
+      fail(file, "%s comes with code of its own (%s); Burin never runs code from a model", name,
+        core.json_encode(entry))
     end
   end
 end
@@ -99,7 +101,8 @@ function folder.check_tokenizer(path, name)
   local kind = core.exists(file)
   if not kind then return end
   if kind ~= "file" then fail(file, "this is a %s; a file is expected", kind) end
-  local lines = errors.guard("data", core.read_file, file, JSON_BYTES):gsub("\r", ""):gsub("^#version[^\n]*\n", ""):gsub("\n*$", "\n")
+  local lines = errors.guard("data", core.read_file, file, JSON_BYTES)
+  lines = lines:gsub("\r", ""):gsub("^#version[^\n]*\n", ""):gsub("\n*$", "\n")
   local known = core.merges():gsub("^[^\n]*\n", "", 1)
   if known:sub(1, #lines) ~= lines or select(2, lines:gsub("\n", "")) ~= MERGES then
     fail(file, "these are not CLIP's %d merges, and another tokenizer is not supported", MERGES)

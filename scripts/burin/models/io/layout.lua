@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- layout.lua - a whole model as a list of tensors under canonical names, out of either layout and into either. Nothing is
--- read before it is written: an item is { component, name, dtype, shape, read() }.
+-- layout.lua - a whole model as a list of tensors under canonical names, out of either layout and into either. Nothing
+-- is read before it is written: an item is { component, name, dtype, shape, read() }.
 local core = require "burin.core"
 local configs = require "burin.models.io.configs"
 local errors = require "burin.base.errors"
@@ -8,11 +8,11 @@ local layout = {}
 
 local floats = { f32 = true, f16 = true, bf16 = true, f64 = true }
 
--- Tensors of single files that no network reads: noise schedules, averages, positions, CLIP's temperature, and of
--- SD 2.x the text layer and projection that are not used. Source: the key lists in tests/data/keys_*.tsv.
-local passive = { "^model_ema", "^betas$", "^alphas_cumprod", "^sqrt_", "^log_one_minus", "^posterior_", "position_ids$",
-  "logit_scale$", "text_projection$", "%.resblocks%.%d+%.", "^v_pred$", "^ztsnr$", "^logvar$", "^denoiser%.",
-  "^first_stage_model%.model_ema" }
+-- Tensors of single files that no network reads: noise schedules, averages, positions, CLIP's temperature, and the text
+-- layer and projection of OpenCLIP that are not used. Source: the key lists in tests/data/keys_*.tsv.
+local passive = { "^model_ema", "^betas$", "^alphas_cumprod", "^sqrt_", "^log_one_minus", "^posterior_",
+  "position_ids$", "logit_scale$", "text_projection$", "%.resblocks%.%d+%.", "^v_pred$", "^ztsnr$", "^logvar$",
+  "^denoiser%.", "^first_stage_model%.model_ema" }
 
 local function is_passive(key)
   for _, pattern in ipairs(passive) do if key:match(pattern) then return true end end
@@ -31,30 +31,30 @@ local function from_single(map, file, items, extras)
     local info, op = file:info(key), nil
     local component, list
     component, list, op = map:to_canonical(key)
-    local rest = key:match "^cond_stage_model%.transformer%.(.*)$"
-    if not component and rest then  -- merges from the time before text_model
-      component, list, op = map:to_canonical("cond_stage_model.transformer.text_model." .. rest)
-    end
+    local other = not component and map:from_alternative(key)
+    if other then component, list, op = map:to_canonical(other) end
     for at, name in ipairs(list or {}) do
       local s = { table.unpack(info.shape) }
       if op == "squeeze" then s = { s[1], s[2] }
       elseif op == "transpose" then s = { s[2], s[1] }
       elseif op == "slice" then s[1] = s[1] // 3 end
-      items[#items + 1] = { component = component, name = name, dtype = info.dtype, shape = s, key = key, read = function()
+      items[#items + 1] = { component = component, name = name, dtype = info.dtype, shape = s, key = key }
+      items[#items].read = function()
         local t = file:read(key)
         if op == "slice" then return t:rows((at - 1) * s[1] + 1, at * s[1]) end
         if op == "transpose" then return t:permute { 2, 1 } end
         return op == "squeeze" and t:reshape(s) or t
-      end }
+      end
     end
     if not component then
-      extras[#extras + 1] = { key = key, dtype = info.dtype, shape = info.shape, read = function() return file:read(key) end }
+      extras[#extras + 1] = { key = key, dtype = info.dtype, shape = info.shape,
+        read = function() return file:read(key) end }
     end
   end
 end
 
--- opened: as files.open gives it -> items, extras (of single files, { key =, dtype =, shape =, read = } ... that have no
--- canonical name), { unknown names } that no known program writes
+-- opened: as files.open gives it -> items, extras (of single files, { key =, dtype =, shape =, read = } ... that have
+-- no canonical name), { unknown names } that no known program writes
 function layout.items(opened, map)
   local items, extras, unknown = {}, {}, {}
   if opened.single then
@@ -97,7 +97,8 @@ function layout.cast(items, dtype)
   for i, item in ipairs(items) do
     list[i] = item
     if floats[item.dtype] and item.dtype ~= dtype then
-      list[i] = setmetatable({ dtype = dtype, read = function() return item.read():cast(dtype) end }, { __index = item })
+      list[i] = setmetatable({ dtype = dtype, read = function() return item.read():cast(dtype) end },
+        { __index = item })
     end
   end
   return list
@@ -119,10 +120,10 @@ local function join(parts)
   end }
 end
 
--- SD 2.x files hold one text layer more than is used, and a projection. Without a source the layer
+-- Files of some families hold one text layer more than is used, and a projection. Without a source the layer
 -- repeats the last used one and the projection is the identity, which no program looks at.
-local function unused_text(list, config)
-  local prefix, have = "cond_stage_model.model.", {}
+local function unused_text(list, config, prefix)
+  local have = {}
   for _, e in ipairs(list) do have[e[1]] = true end
   local block = ("%stransformer.resblocks.%%d."):format(prefix)
   local last, unused = block:format(config.layers - 1), block:format(config.layers)
@@ -173,7 +174,9 @@ function layout.single(items, extras, map, config)
     list[#list + 1] = entry(key, join(parts))
   end
   for _, e in ipairs(extras) do list[#list + 1] = entry(e.key, e) end
-  if map.family == "sd2" and config.text[1] then unused_text(list, config.text[1]) end
+  for i, rule in ipairs(map.family.text) do
+    if rule.unused_layers and config.text[i] then unused_text(list, config.text[i], rule.prefix) end
+  end
   return list
 end
 
@@ -187,10 +190,12 @@ end
 
 -- o: metadata (texts), extras
 function layout.write_single(path, items, map, config, o)
-  errors.guard("output", core.export, path, "safetensors", layout.single(items, o.extras or {}, map, config), metadata_of(config, o.metadata))
+  errors.guard("output", core.export, path, "safetensors", layout.single(items, o.extras or {}, map, config),
+    metadata_of(config, o.metadata))
 end
 
-local file_names = { unet = "diffusion_pytorch_model", vae = "diffusion_pytorch_model", text_encoder = "model", text_encoder_2 = "model" }
+local file_names = { unet = "diffusion_pytorch_model", vae = "diffusion_pytorch_model", text_encoder = "model",
+  text_encoder_2 = "model" }
 
 -- A diffusers folder: written under another name and renamed when all of it is there. o: metadata, extras, texts (files
 -- that are taken over as they are, { [name] = text }, instead of those made from the configuration).

@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- names.lua - one tensor, several names. Canonical names are those of diffusers; single-file
--- ("LDM") checkpoints and kohya's LoRA files use others. The tables are generated from a model's
--- configuration.
+-- ("LDM") checkpoints and kohya's LoRA files use others. The tables are generated from a family's
+-- record and a model's configuration.
 --
---   local map = names.map(family, config)
+--   local map = names.map(families.get(config.family), config)
 --   map:to_file("unet", "conv_in.weight")
 --     --> "model.diffusion_model.input_blocks.0.0.weight", "copy"
 --   map:to_canonical("model.diffusion_model.input_blocks.0.0.weight")
@@ -13,25 +13,10 @@
 -- How the file's tensor becomes the canonical one: "copy"; "slice" a third of the rows (argument 0,
 -- 1 or 2); "squeeze" (out, in, 1, 1) to (out, in); "transpose".
 local class = require "burin.base.class"
+local families = require "burin.models.families"
 local names = {}
 
 local Map, new_map = class "names"
-
-local prefixes = {
-  sd1 = { unet = "model.diffusion_model.", vae = "first_stage_model.",
-    text_encoder = "cond_stage_model.transformer." },
-  sd2 = { unet = "model.diffusion_model.", vae = "first_stage_model.",
-    text_encoder = "cond_stage_model.model." },
-  sdxl = { unet = "model.diffusion_model.", vae = "first_stage_model.",
-    text_encoder = "conditioner.embedders.0.transformer.",
-    text_encoder_2 = "conditioner.embedders.1.model." },
-}
-
-local kohya_prefixes = {
-  sd1 = { unet = "lora_unet_", text_encoder = "lora_te_" },
-  sd2 = { unet = "lora_unet_", text_encoder = "lora_te_" },
-  sdxl = { unet = "lora_unet_", text_encoder = "lora_te1_", text_encoder_2 = "lora_te2_" },
-}
 
 local unet_resnet = { norm1 = "in_layers.0", conv1 = "in_layers.2", time_emb_proj = "emb_layers.1",
   norm2 = "out_layers.0", conv2 = "out_layers.3", conv_shortcut = "skip_connection" }
@@ -171,16 +156,16 @@ local function replace(map, name)
   end
 end
 
--- config: { unet =, vae =, text = { ... } } as in sd.lua
+-- family: a record; config: { unet =, vae =, text = { ... } } as detect.lua makes it
 function names.map(family, config)
-  local p = prefixes[family] or error("unknown model family '" .. tostring(family) .. "'", 2)
-  local self = new_map { family = family, tables = {} }
-  self.tables.unet = new_table(p.unet, unet_modules(config.unet))
-  if config.vae then self.tables.vae = new_table(p.vae, vae_modules(config.vae)) end
+  local self = new_map { family = family, tables = {}, rules = { unet = family.unet, vae = family.vae } }
+  self.tables.unet = new_table(family.unet.prefix, unet_modules(config.unet))
+  if config.vae then self.tables.vae = new_table(family.vae.prefix, vae_modules(config.vae)) end
   for i, text in ipairs(config.text or {}) do
-    local name = i == 1 and "text_encoder" or "text_encoder_" .. i
-    local open = p[name]:find "%.model%.$" ~= nil
-    self.tables[name] = new_table(p[name], open and openclip_modules(text) or clip_modules(text))
+    local name, rule = families.text_name(i), family.text[i]
+    local open = rule.layout == "openclip"
+    self.rules[name] = rule
+    self.tables[name] = new_table(rule.prefix, open and openclip_modules(text) or clip_modules(text))
     self.tables[name].open = open and text
   end
   return self
@@ -220,7 +205,7 @@ local function openclip_to_canonical(config, file)
     return { "text_projection.weight" }, "transpose"
   end
   local i, kind = file:match "^transformer%.resblocks%.(%d+)%.attn%.in_proj_(%a+)$"
-  -- SD 2.x leaves the last layer unused
+  -- a layer that files have and nobody uses
   if not i or tonumber(i) >= config.layers then return nil end
   local list = {}
   for part, at in pairs(slices) do
@@ -247,11 +232,22 @@ function Map:to_canonical(file)
   end
 end
 
--- Further names under which files are known to hold the tensor that to_file names.
+-- Further names under which files are known to hold the tensor that to_file names: merges of 2022 have no
+-- "text_model.".
 function Map:alternatives(file)
-  local rest = file:match "^cond_stage_model%.transformer%.text_model%.(.*)$"
-  if rest then return { "cond_stage_model.transformer." .. rest } end
+  for _, rule in ipairs(self.family.text) do
+    local head = rule.prefix .. "text_model."
+    if rule.bare and file:sub(1, #head) == head then return { rule.prefix .. file:sub(#head + 1) } end
+  end
   return {}
+end
+
+-- The name of which `file` is such an alternative, nil when it is none.
+function Map:from_alternative(file)
+  for _, rule in ipairs(self.family.text) do
+    local p = rule.prefix
+    if rule.bare and file:sub(1, #p) == p then return p .. "text_model." .. file:sub(#p + 1) end
+  end
 end
 
 -- Names in a diffusers folder: the canonical one first.
@@ -277,24 +273,18 @@ function Map:from_folder(component, name)
   return name
 end
 
--- kohya's name of a layer: SD 1.x and 2.x use diffusers' module names, SDXL the single file's for
--- the U-Net.
-function Map:kohya(component, module)
-  local prefix = kohya_prefixes[self.family][component]
-  if not prefix then return nil end
-  if self.family == "sdxl" and component == "unet" then
-    module = replace(self.tables.unet.forward, module)
-  end
-  return prefix .. module:gsub("%.", "_")
-end
-
--- Spellings of a layer that LoRA files use, kohya's default first.
+-- Spellings of a layer in kohya's LoRA files, the one that is written first: module names are diffusers' or, where the
+-- family's record says so, the single file's.
 function Map:kohya_spellings(component, module)
-  local list = { self:kohya(component, module) }
-  if self.family == "sdxl" and component == "unet" then
-    list[2] = "lora_unet_" .. module:gsub("%.", "_")
+  local rule, list = self.rules[component], {}
+  for i, spelling in ipairs(rule and rule.lora and (rule.spellings or { "diffusers" }) or {}) do
+    local name = spelling == "file" and replace(self.tables[component].forward, module) or module
+    list[i] = rule.lora .. name:gsub("%.", "_")
   end
   return list
 end
+
+-- kohya's name of a layer; nil for a component that has no LoRAs.
+function Map:kohya(component, module) return self:kohya_spellings(component, module)[1] end
 
 return names

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- save.lua - a model as a checkpoint that every other program reads, in either layout. Components that are on the device
--- are read from it; the others are copied from the file that the model was opened from.
+-- save.lua - a model as a checkpoint that every other program reads, in either layout. Components that are on the
+-- device are read from it; the others are copied from the file that the model was opened from.
 local layout = require "burin.models.io.layout"
 local nn = require "burin.graph.nn"
 
@@ -14,8 +14,9 @@ return function(model, path, o)
     items, all = layout.items(model.files, map)
     items = layout.cast(items, dtype)
     for _, e in ipairs(layout.cast(all, dtype)) do  -- what OpenCLIP has besides the network that is used
-      if e.key:match "^cond_stage_model%.model%." or e.key:match "^conditioner%.embedders%.1%.model%." then
-        extras[#extras + 1] = e
+      for _, rule in ipairs(model.family.text) do
+        local p = rule.prefix
+        if rule.layout == "openclip" and e.key:sub(1, #p) == p then extras[#extras + 1] = e end
       end
     end
   end
