@@ -215,8 +215,9 @@ end
 
 -- ---- for training and sampling ------------------------------------------------------------------
 
-function Model:context_shape(batch)
-  return { batch, self.config.text[1].tokens, self.config.unet.context }
+-- tokens (75) of each text, without marks
+function Model:context_shape(batch, tokens)
+  return { batch, self.config.text[1].tokens + (tokens or 75) - 75, self.config.unet.context }
 end
 
 -- Numbers per latent: 4 in every Stable Diffusion that was published.

@@ -1,0 +1,146 @@
+-- SPDX-License-Identifier: MIT
+-- The lengths of captions and prompts from outside: what `plan` and the log say of them, training on all tokens of long ones,
+-- with live text encoders as with cached states, weights in captions.
+--   lua5.4 tests/recipes/text_test.lua BURIN SCRATCH-FOLDER, from the repository's root
+package.path = "tests/recipes/?.lua;" .. package.path
+local T = require "support"
+local check = T.check
+T.private_cache()
+
+local function base(name) return ('burin.model "tests/golden/%s/model_ldm.safetensors"'):format(name) end
+local function lora(text_encoder) return ("burin.lora { rank = 2, text_encoder = %s }"):format(text_encoder) end
+
+-- A folder of pictures with these captions.
+local function pictures(name, captions)
+  local folder = T.folder(name)
+  for i, caption in ipairs(captions) do
+    T.shell(("cp 'examples/sks-cat/10_sks cat/1-grass.png' %s"):format(T.quote(("%s/%d.png"):format(folder, i))))
+    T.write(("%s/%d.txt"):format(folder, i), caption)
+  end
+  return ("{ { images = %q } }"):format(folder)
+end
+
+-- Words of one letter, since the reference models know 1,024 tokens; the k-th is `last`, when that is given.
+local function words(n, last)
+  local list = {}
+  for i = 1, n do list[i] = string.char(97 + i * 7 % 26) end
+  list[n] = last or list[n]
+  return table.concat(list, " ")
+end
+
+local function said(line, recipe)
+  local code, out = T.run(line:format(T.quote(recipe)))
+  check(code == 0, "%s: %d %s", line:format(recipe), code, out)
+  return out
+end
+
+-- ---- what is said ----------------------------------------------------------------------------------------------------
+
+local tags = {}  -- 489 tokens: `tag number 0, tag number 1, ...`
+for i = 0, 99 do tags[#tags + 1] = "tag number " .. i end
+tags = table.concat(tags, ", ")
+
+local long = T.recipe("long", { concepts = pictures("long", { tags, "a cat" }) })
+local plan = said("plan %s", long)
+check(plan:find("texts  captions of 225 tokens (the longest has 489)", 1, true), "plan of a long caption: %s", plan)
+check(plan:find("/1.png: 489 tokens are cut to 225 at 'tag', word 142", 1, true), "plan does not name the cut: %s", plan)
+local json = said("plan %s --json", long)
+check(json:find '"word": ?"tag"' and json:find '"tokens": ?489' and json:find '"longest": ?489' and json:find '"at": ?142',
+  "plan --json: %s", json)
+
+for _, case in ipairs { { "a cat", 75, 2 }, { words(75), 75, 75 }, { words(76), 150, 76 }, { words(200), 225, 200 } } do
+  plan = said("plan %s", T.recipe("fits", { concepts = pictures("fits", { "a", case[1] }) }))
+  local line = ("texts  captions of %d tokens (the longest has %d)\nsteps"):format(case[2], case[3])
+  check(plan:find(line, 1, true), "plan of a caption of %d tokens: %s", case[3], plan)
+end
+
+-- Seven captions that are cut: five are listed; all are in the JSON. The same one twice is one.
+local seven = {}
+for i = 1, 7 do seven[i] = words(225 + i) end
+seven[8] = seven[1]
+local many = T.recipe("many", { concepts = pictures("seven", seven) })
+plan = said("plan %s", many)
+check(select(2, plan:gsub("tokens are cut to 225", "")) == 5 and plan:find("2 more captions are cut", 1, true)
+  and plan:find("/1.png and 1 more: 226 tokens", 1, true), "seven cut captions: %s", plan)
+check(select(2, said("plan %s --json", many):gsub('"word"', "")) == 7, "plan --json has not all seven")
+
+-- Weights that captions have, and that nobody reads.
+local weights = pictures("weights", { "a (b:1.3) c, d (e)", "a b" })
+plan = said("plan %s", T.recipe("unread", { concepts = weights }))
+check(plan:find("1 captions have weights such as (word:1.2), which are read as words; weighted_captions = true", 1, true),
+  "weights that are not read: %s", plan)
+plan = said("plan %s", T.recipe("read", { concepts = weights, weighted_captions = "true" }))
+check(not plan:find("weights such as", 1, true) and plan:find("the longest has 6)", 1, true), "weights that are read: %s", plan)
+
+-- Prompts have lengths of their own: a long one changes nothing of the captions.
+plan = said("plan %s", T.recipe("prompts", { sample = ('{ prompts = { "a", %q } }'):format("(" .. words(100) .. ":1.2) --n " .. words(230)),
+  concepts = pictures("prompts", { "a cat" }):gsub("} }$", (', prior = { prompt = %q, count = 1 } } }'):format(words(80))) }))
+check(plan:find("captions of 150 tokens (the longest has 80)\n", 1, true), "a long class prompt is a caption: %s", plan)
+check(plan:find("sample prompts of 225 tokens (the longest has 230)\n", 1, true)
+  and plan:find("the negative of sample prompt 2: 230 tokens are cut to 225", 1, true), "long sample prompts: %s", plan)
+check(plan:find("class prompts of 150 tokens (the longest has 80)\n", 1, true) and plan:find "class images step",
+  "long class prompts: %s", plan)
+
+local code, out = T.run("plan " .. T.quote(T.recipe("wrong", { max_tokens = "100" })))
+check(code == 78 and out:find "wrong.lua:%d+: .*max_tokens.* 75, 150, 225", "max_tokens = 100: %d %s", code, out)
+
+-- ---- what is learnt --------------------------------------------------------------------------------------------------
+
+local runs = 0
+-- Trains on captions; returns its losses, gradient norms, output folder.
+local function train(fields, captions)
+  runs = runs + 1
+  local name = "run" .. runs
+  local output = T.folder(name)
+  local usual = { base = base "tiny_sd1", method = lora "false", steps = "1", batch = "2", max_grad_norm = "0",
+    concepts = pictures(name .. "-pictures", captions) }
+  for k, v in pairs(fields) do usual[k] = v end
+  out = said("train %s --output " .. T.quote(output), T.recipe(name, usual))
+  local folder = output .. "/tiny"
+  return T.metrics(folder, "loss"), T.metrics(folder, "grad_norm"), folder, out
+end
+local function near(a, b) return math.abs(a / b - 1) < 1e-5 end
+
+-- All of 200 words are learnt from, as live as cached; texts of different lengths share a batch.
+for _, model in ipairs { "tiny_sd1", "tiny_sdxl" } do
+  local one, other = { words(200), "b c" }, { words(200, "q"), "b c" }
+  local still = { base = base(model), method = lora "true", optimizer = "burin.adamw { lr = 2e-3, text_encoder_lr = 0 }", steps = "2" }
+  local cached, _, folder, log = train({ base = base(model), steps = "2" }, one)
+  local live = train(still, one)
+  local changed = train({ base = base(model) }, other)
+  local _, norms, learning = train({ base = base(model), method = lora "true", steps = "2" }, one)
+  local _, changed_norms = train({ base = base(model), method = lora "true" }, other)
+  check(#cached == 2 and #live == 2 and near(cached[1], live[1]) and near(cached[2], live[2]),
+    "%s: losses %.8g %.8g cached, %.8g %.8g live", model, cached[1], cached[2], live[1], live[2])
+  check(cached[1] ~= changed[1], "%s: the 200th word changes nothing", model)
+  check(norms[1] ~= changed_norms[1], "%s: live: the 200th word changes no gradient", model)
+  check(T.metrics(learning, "loss")[2] ~= live[2], "%s: the text encoders learn nothing from long captions", model)
+  check(log:find("captions of 225 tokens (the longest has 200)", 1, true), "%s: the log: %s", model, log)
+  check(T.read(folder .. "/tiny.safetensors"):find('"ss_max_token_length": ?"225"'), "%s: ss_max_token_length", model)
+end
+
+-- What is cut is not there: to 75 tokens, the first 75 words and all 200 are one caption.
+local short = train({}, { words(75), "b c" })
+local cut, _, _, log = train({ max_tokens = "75" }, { words(200), "b c" })
+check(short[1] == cut[1] and log:find("warning: .-200 tokens are cut to 75 at '%l', word 76"), "cut: %.8g, not %.8g: %s", cut[1],
+  short[1], log)
+local padded = train({ max_tokens = "150" }, { words(75), "b c" })
+check(padded[1] ~= short[1], "max_tokens = 150 pads nothing")
+
+-- Weights count where they are asked for, live as cached; elsewhere a caption is what it was.
+local weighted = { "a (b:1.5) c", "b c" }
+local read = train({ weighted_captions = "true" }, weighted)
+local live = train({ weighted_captions = "true", method = lora "true" }, weighted)
+local plain = train({ weighted_captions = "true" }, { "a b c", "b c" })
+check(near(read[1], live[1]), "weights: loss %.8g cached, %.8g live", read[1], live[1])
+check(read[1] ~= plain[1], "weights change nothing")
+check(plain[1] == train({}, { "a b c", "b c" })[1], "captions without weights change when weights are read")
+check(train({}, weighted)[1] ~= plain[1], "brackets that are words are not learnt")
+
+-- Samples and class images of long prompts are drawn, live and cached.
+for _, text_encoder in ipairs { "true", "false" } do
+  local _, _, folder = train({ method = lora(text_encoder), sample = ('{ prompts = { %q }, steps = 1 }'):format(words(80)),
+    concepts = pictures("drawn" .. text_encoder, { "a" }):gsub("} }$", (', prior = { prompt = %q, count = 1, steps = 1 } } }'):format(words(160))) }, {})
+  check(T.read(folder .. "/samples/step-000001-01.png"), "no sample of a long prompt (%s)", text_encoder)
+end
+T.finish()
