@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The lengths of captions and prompts from outside: what `plan` and the log say of them, training on all tokens of long ones,
--- with live text encoders as with cached states, weights in captions.
+-- The lengths of captions and prompts from outside: what `plan` and the log say of them, training on all tokens of long
+-- ones, with live text encoders as with cached states, weights in captions.
 --   lua5.4 tests/recipes/text_test.lua BURIN SCRATCH-FOLDER, from the repository's root
 package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
@@ -20,6 +20,12 @@ local function pictures(name, captions)
   return ("{ { images = %q } }"):format(folder)
 end
 
+-- The same, with class images of this prompt.
+local function with_prior(name, captions, prompt)
+  local prior = (', prior = { prompt = %q, count = 1, steps = 1 } } }'):format(prompt)
+  return (pictures(name, captions):gsub(" } }$", prior))
+end
+
 -- Words of one letter, since the reference models know 1,024 tokens; the k-th is `last`, when that is given.
 local function words(n, last)
   local list = {}
@@ -34,7 +40,7 @@ local function said(line, recipe)
   return out
 end
 
--- ---- what is said ----------------------------------------------------------------------------------------------------
+-- ---- what is said -------------------------------------------------------------------------------------------------
 
 local tags = {}  -- 489 tokens: `tag number 0, tag number 1, ...`
 for i = 0, 99 do tags[#tags + 1] = "tag number " .. i end
@@ -43,10 +49,11 @@ tags = table.concat(tags, ", ")
 local long = T.recipe("long", { concepts = pictures("long", { tags, "a cat" }) })
 local plan = said("plan %s", long)
 check(plan:find("texts  captions of 225 tokens (the longest has 489)", 1, true), "plan of a long caption: %s", plan)
-check(plan:find("/1.png: 489 tokens are cut to 225 at 'tag', word 142", 1, true), "plan does not name the cut: %s", plan)
+check(plan:find("/1.png: 489 tokens are cut to 225 at 'tag', word 142", 1, true), "plan names no cut: %s", plan)
 local json = said("plan %s --json", long)
-check(json:find '"word": ?"tag"' and json:find '"tokens": ?489' and json:find '"longest": ?489' and json:find '"at": ?142',
-  "plan --json: %s", json)
+for _, field in ipairs { '"word": ?"tag"', '"tokens": ?489', '"longest": ?489', '"at": ?142' } do
+  check(json:find(field), "plan --json lacks %s: %s", field, json)
+end
 
 for _, case in ipairs { { "a cat", 75, 2 }, { words(75), 75, 75 }, { words(76), 150, 76 }, { words(200), 225, 200 } } do
   plan = said("plan %s", T.recipe("fits", { concepts = pictures("fits", { "a", case[1] }) }))
@@ -60,21 +67,24 @@ for i = 1, 7 do seven[i] = words(225 + i) end
 seven[8] = seven[1]
 local many = T.recipe("many", { concepts = pictures("seven", seven) })
 plan = said("plan %s", many)
-check(select(2, plan:gsub("tokens are cut to 225", "")) == 5 and plan:find("2 more captions are cut", 1, true)
+check(select(2, plan:gsub("tokens are cut to 225", "")) == 5
+  and plan:find("captions that are cut, and are not listed: 2", 1, true)
   and plan:find("/1.png and 1 more: 226 tokens", 1, true), "seven cut captions: %s", plan)
 check(select(2, said("plan %s --json", many):gsub('"word"', "")) == 7, "plan --json has not all seven")
 
 -- Weights that captions have, and that nobody reads.
 local weights = pictures("weights", { "a (b:1.3) c, d (e)", "a b" })
 plan = said("plan %s", T.recipe("unread", { concepts = weights }))
-check(plan:find("1 captions have weights such as (word:1.2), which are read as words; weighted_captions = true", 1, true),
+check(plan:find("captions with weights such as (word:1.2) that are read as words: 1; weighted_captions", 1, true),
   "weights that are not read: %s", plan)
 plan = said("plan %s", T.recipe("read", { concepts = weights, weighted_captions = "true" }))
-check(not plan:find("weights such as", 1, true) and plan:find("the longest has 6)", 1, true), "weights that are read: %s", plan)
+check(not plan:find("weights such as", 1, true) and plan:find("the longest has 6)", 1, true),
+  "weights that are read: %s", plan)
 
 -- Prompts have lengths of their own: a long one changes nothing of the captions.
-plan = said("plan %s", T.recipe("prompts", { sample = ('{ prompts = { "a", %q } }'):format("(" .. words(100) .. ":1.2) --n " .. words(230)),
-  concepts = pictures("prompts", { "a cat" }):gsub("} }$", (', prior = { prompt = %q, count = 1 } } }'):format(words(80))) }))
+local drawn = ('{ prompts = { "a", "(%s:1.2) --n %s" } }'):format(words(100), words(230))
+local prior = with_prior("prompts", { "a cat" }, words(80))
+plan = said("plan %s", T.recipe("prompts", { sample = drawn, concepts = prior }))
 check(plan:find("captions of 150 tokens (the longest has 80)\n", 1, true), "a long class prompt is a caption: %s", plan)
 check(plan:find("sample prompts of 225 tokens (the longest has 230)\n", 1, true)
   and plan:find("the negative of sample prompt 2: 230 tokens are cut to 225", 1, true), "long sample prompts: %s", plan)
@@ -84,7 +94,7 @@ check(plan:find("class prompts of 150 tokens (the longest has 80)\n", 1, true) a
 local code, out = T.run("plan " .. T.quote(T.recipe("wrong", { max_tokens = "100" })))
 check(code == 78 and out:find "wrong.lua:%d+: .*max_tokens.* 75, 150, 225", "max_tokens = 100: %d %s", code, out)
 
--- ---- what is learnt --------------------------------------------------------------------------------------------------
+-- ---- what is learnt -----------------------------------------------------------------------------------------------
 
 local runs = 0
 -- Trains on captions; returns its losses, gradient norms, output folder.
@@ -104,7 +114,8 @@ local function near(a, b) return math.abs(a / b - 1) < 1e-5 end
 -- All of 200 words are learnt from, as live as cached; texts of different lengths share a batch.
 for _, model in ipairs { "tiny_sd1", "tiny_sdxl" } do
   local one, other = { words(200), "b c" }, { words(200, "q"), "b c" }
-  local still = { base = base(model), method = lora "true", optimizer = "burin.adamw { lr = 2e-3, text_encoder_lr = 0 }", steps = "2" }
+  local still = { base = base(model), method = lora "true", steps = "2",
+    optimizer = "burin.adamw { lr = 2e-3, text_encoder_lr = 0 }" }
   local cached, _, folder, log = train({ base = base(model), steps = "2" }, one)
   local live = train(still, one)
   local changed = train({ base = base(model) }, other)
@@ -122,8 +133,8 @@ end
 -- What is cut is not there: to 75 tokens, the first 75 words and all 200 are one caption.
 local short = train({}, { words(75), "b c" })
 local cut, _, _, log = train({ max_tokens = "75" }, { words(200), "b c" })
-check(short[1] == cut[1] and log:find("warning: .-200 tokens are cut to 75 at '%l', word 76"), "cut: %.8g, not %.8g: %s", cut[1],
-  short[1], log)
+check(short[1] == cut[1] and log:find "warning: .-200 tokens are cut to 75 at '%l', word 76", "cut: %.8g, not %.8g: %s",
+  cut[1], short[1], log)
 local padded = train({ max_tokens = "150" }, { words(75), "b c" })
 check(padded[1] ~= short[1], "max_tokens = 150 pads nothing")
 
@@ -139,8 +150,9 @@ check(train({}, weighted)[1] ~= plain[1], "brackets that are words are not learn
 
 -- Samples and class images of long prompts are drawn, live and cached.
 for _, text_encoder in ipairs { "true", "false" } do
-  local _, _, folder = train({ method = lora(text_encoder), sample = ('{ prompts = { %q }, steps = 1 }'):format(words(80)),
-    concepts = pictures("drawn" .. text_encoder, { "a" }):gsub("} }$", (', prior = { prompt = %q, count = 1, steps = 1 } } }'):format(words(160))) }, {})
+  local _, _, folder = train({ method = lora(text_encoder),
+    sample = ('{ prompts = { %q }, steps = 1 }'):format(words(80)),
+    concepts = with_prior("drawn-" .. text_encoder, { "a" }, words(160)) }, {})
   check(T.read(folder .. "/samples/step-000001-01.png"), "no sample of a long prompt (%s)", text_encoder)
 end
 T.finish()

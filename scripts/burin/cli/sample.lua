@@ -77,11 +77,13 @@ end
 
 -- Gives every job the length of its texts. Each has its own, so that no picture depends on those beside it.
 local function settle_lengths(model, args, jobs)
-  local all = lengths.survey(model, sample.texts(jobs, "picture"), { what = "prompts", tokens = args.tokens, weighted = true })
+  local how = { what = "prompts", tokens = args.tokens, weighted = true }
+  local all = lengths.survey(model, sample.texts(jobs, "picture"), how)
   local _, warnings = lengths.report(all)
   for _, text in ipairs(warnings) do core.log("warn", text) end
   for _, job in ipairs(jobs) do
-    job.tokens = args.tokens or lengths.holding(math.max(lengths.of(model, job.prompt, true), lengths.of(model, job.negative, true)))
+    local longer = math.max(lengths.of(model, job.prompt, true), lengths.of(model, job.negative, true))
+    job.tokens = args.tokens or lengths.holding(longer)
   end
 end
 
@@ -93,7 +95,8 @@ local function by_size(model, args, jobs, width, height)
     local key = ("%dx%d, %d"):format(w, h, job.tokens)
     if not by[key] then
       local sampler = sample.new(model, { width = w, height = h, batch = args.batch, clip_skip = args.clip_skip,
-        tokens = job.tokens, rescale = args.rescale, zero_snr = args.zero_snr, vae_tile = args.vae_tile, image = args.init ~= nil })
+        tokens = job.tokens, rescale = args.rescale, zero_snr = args.zero_snr, vae_tile = args.vae_tile,
+        image = args.init ~= nil })
       by[key] = { sampler = sampler, width = w, height = h, jobs = {}, at = {} }
       list[#list + 1] = by[key]
     end
@@ -135,7 +138,7 @@ return {
     { "--init", "image", "a picture to begin with" },
     { "--strength", "number", "0 to 1: how much of it may change (default 0.75)" },
     { "--batch", "number", "pictures at a time", 1 },
-    { "--tokens", "number", "75, 150 or 225: the length that prompts are padded or cut to (default: what holds the prompt)" },
+    { "--tokens", "number", "75, 150 or 225: what prompts are padded or cut to (default: what holds the prompt)" },
     { "--clip-skip", "number", "use the text encoder's n-th last layer" },
     { "--prediction", "name", "epsilon or v, what the model predicts, where its file does not say" },
     { "--precision", "name", "f32, f16 or bf16: weights and activations", "f32" },

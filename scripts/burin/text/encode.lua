@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- encode.lua - from texts, captions and prompts alike, to what the U-Net is told: text states, and for SDXL the pooled text
--- and six sizes. Texts are padded or cut to one number of tokens: in pieces of 75, each with its two marks, whose states are
--- joined. The text encoders are either part of the graph (live: they are trained), fed with token ids, or they run once per
--- text and their states are kept. Weighted texts, (word:1.2), have their states multiplied by the weights, as sd-scripts
--- does, without restoring their mean.
+-- encode.lua - from texts, captions and prompts alike, to what the U-Net is told: text states, and for SDXL the pooled
+-- text and six sizes. Texts are padded or cut to one number of tokens: in pieces of 75, each with its two marks, whose
+-- states are joined. The text encoders are either part of the graph (live: they are trained), fed with token ids, or
+-- they run once per text and their states are kept. Weighted texts, (word:1.2), have their states multiplied by the
+-- weights, as sd-scripts does, without restoring their mean.
 local class = require "burin.base.class"
 local cache = require "burin.base.cache"
 local core = require "burin.core"
@@ -19,11 +19,11 @@ local Front, new_front = class("text", {
 
 -- o: tokens (75; see lengths.lua), weighted, clip_skip, live
 function encode.new(model, o)
-  return new_front { model = model, tokens = o.tokens or 75, weighted = o.weighted, clip_skip = o.clip_skip, live = o.live,
-    added = model.config.unet.added and true, kept = {} }
+  return new_front { model = model, tokens = o.tokens or 75, weighted = o.weighted or false, clip_skip = o.clip_skip,
+    live = o.live, added = model.config.unet.added and true, kept = {} }
 end
 
--- ---- in graphs -------------------------------------------------------------------------------------------------------
+-- ---- in graphs ----------------------------------------------------------------------------------------------------
 
 -- A function that declares an input of this field into vars.
 local function input_of(vars, name)
@@ -83,10 +83,11 @@ function Front:trace_encoder()
   return self.session
 end
 
--- ---- values ----------------------------------------------------------------------------------------------------------
+-- ---- values -------------------------------------------------------------------------------------------------------
 
--- Sizes that SDXL is conditioned on, in pixels: the picture's (height, width), where the crop begins (top, left) once it
--- has been resized to cover its bucket, the bucket's (height, width). The rule is Stability's, as kohya's programs have it.
+-- Sizes that SDXL is conditioned on, in pixels: the picture's (height, width), where the crop begins (top, left) once
+-- it has been resized to cover its bucket, the bucket's (height, width). The rule is Stability's, as kohya's programs
+-- have it.
 function encode.sizes(item)
   local b, scale = item.bucket, math.max(item.bucket.w / item.width, item.bucket.h / item.height)
   local function crop(size, target) return math.max(0, math.floor((math.floor(size * scale + 0.5) - target) / 2)) end
@@ -117,7 +118,8 @@ end
 -- What the states of a text depend on beside its words. how: what computes them, and in which types.
 function Front:key(how)
   if self.live then return nil end
-  return table.concat({ self.model:content_hash "text", self.clip_skip or 0, self.tokens, tostring(self.weighted), how }, "|")
+  local facts = { self.model:content_hash "text", self.clip_skip or 0, self.tokens, tostring(self.weighted), how }
+  return table.concat(facts, "|")
 end
 
 -- States as they were kept, here or, under a key (see above), on disk; else new ones.
@@ -138,7 +140,9 @@ function Front:write(vars, items)
   for name, var in pairs(vars) do
     local out = core.tensor(var.shape, var.dtype)
     local each = out.count // #items
-    for i, item in ipairs(items) do out:copy_into((i - 1) * each + 1, name == "sizes" and item.sizes or item.text[name]) end
+    for i, item in ipairs(items) do
+      out:copy_into((i - 1) * each + 1, name == "sizes" and item.sizes or item.text[name])
+    end
     if name == "eos" then  -- rows of all texts' pieces, one after the other
       local tokens = vars.ids1.count // #items
       for i = 1, #items do out:set(i, out:get(i) + (i - 1) * tokens) end

@@ -1,6 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- lengths.lua - how many tokens texts have, the shortest length that holds them, and where those are cut that no length
--- holds.
+-- lengths.lua - how many tokens texts have, the smallest length that holds them, and where longer ones are cut.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local lengths = {}
@@ -41,15 +40,16 @@ local function cut_at(model, text, tokens, weighted)
   local low, high = 1, #words
   while low < high do
     local middle = (low + high) // 2
-    if lengths.of(model, text:sub(1, words[middle].stop), weighted) > tokens then high = middle else low = middle + 1 end
+    local n = lengths.of(model, text:sub(1, words[middle].stop), weighted)
+    if n > tokens then high = middle else low = middle + 1 end
   end
   return words[low] and words[low].text or text, low
 end
 
--- texts: { { text =, from = where it is written } ... }. o: what (these texts, for messages), tokens (the length, where it
--- is set), weighted. Returns { what =, tokens = the length that they get, longest =, weighted =, cut = { { from =, text =,
--- tokens =, word =, at = its number, times = as many texts are the same } ... }, plain = how many carry weights that are
--- read as words }.
+-- texts: { { text =, from = where it is written } ... }. o: what (these texts, for messages), tokens (the length, where
+-- it is set), weighted. Returns { what =, tokens = the length that they get, longest =, weighted =, plain = how many
+-- have weights that are read as words, cut = { { from =, text =, tokens =, word =, at = its number, times = as many
+-- texts are the same } ... } }.
 function lengths.survey(model, texts, o)
   local survey = { what = o.what, longest = 0, weighted = o.weighted or false, cut = {}, plain = 0 }
   local seen, list = {}, {}
@@ -89,10 +89,11 @@ end
 function lengths.report(survey)
   local warnings = {}
   for i = 1, math.min(#survey.cut, LISTED) do warnings[i] = sentence(survey.cut[i], survey.tokens) end
-  if #survey.cut > LISTED then warnings[#warnings + 1] = ("%d more %s are cut"):format(#survey.cut - LISTED, survey.what) end
+  local function warn(text, ...) warnings[#warnings + 1] = text:format(...) end
+  if #survey.cut > LISTED then warn("%s that are cut, and are not listed: %d", survey.what, #survey.cut - LISTED) end
   if survey.plain > 0 then
-    warnings[#warnings + 1] = ("%d %s have weights such as (word:1.2), which are read as words; weighted_captions = true "
-      .. "reads them as weights"):format(survey.plain, survey.what)
+    warn("%s with weights such as (word:1.2) that are read as words: %d; weighted_captions = true reads the weights",
+      survey.what, survey.plain)
   end
   return ("%s of %d tokens (the longest has %d)"):format(survey.what, survey.tokens, survey.longest), warnings
 end
