@@ -71,6 +71,8 @@
 ---@field precision? burin.Dtype        # "f32", or what the budget asks for
 ---@field base_precision? burin.Dtype|"int8"
 ---@field clip_skip? integer
+---@field max_tokens? 75|150|225        # the smallest that holds every caption
+---@field weighted_captions? boolean    # false; (word:1.2) in captions
 ---@field checkpoint? boolean           # false, or what the budget asks for
 ---@field budget? string                # "8 GiB"
 ---@field prediction? "epsilon"|"v"

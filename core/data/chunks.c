@@ -159,33 +159,49 @@ static void join(struct parts *p)
     p->n = p->n ? out + 1 : 0;
 }
 
+/* The tokens of a text with weights, of which the first `most` go to ids and w: how many there are
+ * in all, -1 on invalid UTF-8. */
+static int encode_weighted(const char *text, size_t bytes, enum tokenizer_flavour flavour, int most,
+                           int32_t *ids, double *w)
+{
+    struct parts p = { 0 };
+    parse(text, bytes, &p);
+    join(&p);
+    int n = 0;
+    for (int i = 0; i < p.n; i++) {
+        int32_t *part = NULL;
+        int k =
+            n < 0 ? -1 : tokenizer_encode(p.part[i].text.data, p.part[i].text.len, flavour, &part);
+        for (int j = 0; j < k && n + j < most; j++) {
+            ids[n + j] = part[j];
+            w[n + j] = p.part[i].weight;
+        }
+        n = k < 0 ? -1 : n + k;
+        mem_free(part);
+        str_finish(&p.part[i].text);
+    }
+    mem_free(p.part);
+    return n;
+}
+
 bool tokenizer_chunks_weighted(const char *text, size_t bytes, enum tokenizer_flavour flavour,
                                int max_tokens, int32_t pad, int32_t *out, float *weights)
 {
     if (!check_length(max_tokens)) return false;
-    struct parts p = { 0 };
-    parse(text, bytes, &p);
-    join(&p);
     int32_t *ids = mem_alloc((size_t)max_tokens * sizeof *ids);
     double *w = mem_alloc((size_t)max_tokens * sizeof *w);
-    int n = 0;
-    bool ok = true;
-    for (int i = 0; i < p.n; i++) {
-        int32_t *part = NULL;
-        int k = ok && n < max_tokens
-                    ? tokenizer_encode(p.part[i].text.data, p.part[i].text.len, flavour, &part)
-                    : 0;
-        ok = ok && k >= 0;
-        for (int j = 0; j < k && n < max_tokens; j++, n++) {
-            ids[n] = part[j];
-            w[n] = p.part[i].weight;
-        }
-        mem_free(part);
-        str_finish(&p.part[i].text);
-    }
-    if (ok) rows(ids, w, n, max_tokens, pad, out, weights);
-    mem_free(p.part);
+    int n = encode_weighted(text, bytes, flavour, max_tokens, ids, w);
+    if (n >= 0) rows(ids, w, n, max_tokens, pad, out, weights);
     mem_free(ids);
     mem_free(w);
-    return ok;
+    return n >= 0;
+}
+
+int tokenizer_count(const char *text, size_t bytes, enum tokenizer_flavour flavour, bool weighted)
+{
+    if (weighted) return encode_weighted(text, bytes, flavour, 0, NULL, NULL);
+    int32_t *ids;
+    int n = tokenizer_encode(text, bytes, flavour, &ids);
+    if (n >= 0) mem_free(ids);
+    return n;
 }

@@ -47,6 +47,8 @@ bool tokenizer_chunks(const char *text, size_t bytes, enum tokenizer_flavour fla
  * bracket. weights: one per id of out; 1 outside brackets. */
 bool tokenizer_chunks_weighted(const char *text, size_t bytes, enum tokenizer_flavour flavour,
                                int max_tokens, int32_t pad, int32_t *out, float *weights);
+/* How many tokens a text has, without marks; -1 on invalid UTF-8. */
+int tokenizer_count(const char *text, size_t bytes, enum tokenizer_flavour flavour, bool weighted);
 
 /* ---- captions (caption.c) -------------------------------------------------------------------- */
 

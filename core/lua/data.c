@@ -118,6 +118,18 @@ static int core_token_chunks(lua_State *L)
     return ok ? 1 + weighted : script_raise(L);
 }
 
+/* core.token_count(text, flavour, weighted?) -> how many tokens the text has, without marks */
+static int core_token_count(lua_State *L)
+{
+    size_t bytes;
+    const char *text = luaL_checklstring(L, 1, &bytes);
+    enum tokenizer_flavour flavour = (enum tokenizer_flavour)check_flavour(L, 2);
+    int n = tokenizer_count(text, bytes, flavour, lua_toboolean(L, 3));
+    if (n < 0) return script_raise(L);
+    lua_pushinteger(L, n);
+    return 1;
+}
+
 static int core_caption_load(lua_State *L)
 {
     char *text = caption_load(luaL_checkstring(L, 1));
@@ -263,6 +275,7 @@ void script_open_data(lua_State *L)
         { "tokenize", core_tokenize },
         { "merges", core_merges },
         { "token_chunks", core_token_chunks },
+        { "token_count", core_token_count },
         { "caption_load", core_caption_load },
         { "source", core_source },
         { "plugins", core_plugins },

@@ -113,7 +113,25 @@ fails("sample models/tiny-sd.safetensors --prompt 'cat --q 3'", 78, "unknown opt
 fails("sample models/tiny-sd.safetensors --prompt 'cat --ss eular'", 78, "there is no sampler 'eular'")
 T.write(place .. "/cut.png", "\x89PNG\r\n\x1a\n\0\0")
 fails("inspect cut.png", 65, "without its header")
-code, out = burin(small:gsub("%-%-quiet", "") .. "--prompt '" .. ("cat "):rep(76) .. "'")
-check(code == 0 and out:find "cut after 75 tokens", "a prompt that is cut: %d %s", code, out)
+
+-- ---- long prompts -------------------------------------------------------------------------------------------------------------------
+
+local aloud, cats = small:gsub("%-%-quiet ", ""), "--prompt '" .. ("cat "):rep(76) .. "' "
+code, out = burin(aloud .. "--tokens 75 " .. cats)
+check(code == 0 and out:find("picture 1: 76 tokens are cut to 75 at 'cat', word 76", 1, true), "a prompt that is cut: %d %s", code, out)
+code, out = burin(aloud .. cats)
+check(code == 0 and not out:find " cut ", "a prompt of 76 tokens is read whole: %d %s", code, out)
+code, out = burin(aloud .. "--prompt '" .. ("(cat:1.1) "):rep(226) .. "'")
+check(code == 0 and out:find("226 tokens are cut to 225 at 'cat', word 226", 1, true), "a prompt that is too long: %d %s", code, out)
+-- What is beyond token 75 counts, also in negatives; a short prompt does not depend on a long one beside it.
+local hares = T.write(place .. "/long.txt", ("a red cat\n%share\n%sfox\na red cat --n %share\n"):format(
+  ("cat "):rep(80), ("cat "):rep(80), ("dog "):rep(80)))
+burin(small .. "--prompt 'a red cat' --out short")
+code, out = burin(small .. "--out long --prompts " .. T.quote(hares))
+local function picture(path) return T.read(place .. "/" .. path) end
+check(code == 0 and picture "short/00001.png" == picture "long/00001.png", "a short prompt beside a long one: %d %s", code, out)
+check(picture "long/00002.png" ~= picture "long/00003.png", "a word beyond token 75 changes nothing")
+check(picture "long/00001.png" ~= picture "long/00004.png", "a long negative changes nothing")
+check(picture "long/grid.png", "no grid of pictures of one size")
 
 T.finish()

@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     for (int i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] > 49407) abort();
     mem_free(ids);
+    if (tokenizer_count(text, n - 1, flavour, false) != count) abort();
     bool plain = tokenizer_chunks(text, n - 1, flavour, length, pad, rows);
     if (plain != (count >= 0) || (plain && rows[0] != 49406)) abort();
     if (tokenizer_chunks_weighted(text, n - 1, flavour, length, pad, rows, weights) &&

@@ -18,7 +18,13 @@ local function draw(name, model, o, job, how)
   how.steps, how.guidance = 6, 5
   sampler:run({ job }, how, function() put(name .. ".picture", nchw(sampler.image:read())) end)
   put(name .. ".noise", nchw(core.tensor(sampler.latent.shape, "f32"):fill_normal(job.seed, 0x5eed)))
-  for i, var in ipairs(sampler.conditioning.ids) do put(("%s.ids.%d"):format(name, i), var:read()) end
+  for i in ipairs(sampler.model.tokenizers) do
+    local ids = core.tensor({ 2, 77 }, "i32")
+    for k, text in ipairs { job.negative, job.prompt } do
+      ids:copy_into((k - 1) * 77 + 1, (sampler.model:tokenize(text, i, 75, true)))
+    end
+    put(("%s.ids.%d"):format(name, i), ids)
+  end
   if how.image then put(name .. ".init", how.image:affine(1 / 127.5, -1, "f32"):reshape { 1, 64, 96, 3 }:permute { 1, 4, 2, 3 }) end
 end
 

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The library by itself: accumulation, moving averages, optimizers, buckets, the order of an epoch.
 -- Runs as `burin run --trust tests/recipes/library_test.lua` from the repository root.
-local captions = require "burin.text.captions"
+local encode = require "burin.text.encode"
 local compile = require "burin.graph.compile"
 local core = require "burin.core"
 local dataset = require "burin.train.data"
@@ -234,7 +234,7 @@ for _, case in ipairs {
   { 300, 200, 64, 64, "200 300 0 16 64 64" }, { 200, 300, 64, 64, "300 200 16 0 64 64" },
   { 1024, 768, 1024, 768, "768 1024 0 0 768 1024" }, { 64, 64, 128, 64, "64 64 32 0 64 128" },
 } do
-  local sizes = captions.sizes { width = case[1], height = case[2], bucket = { w = case[3], h = case[4] } }:table()
+  local sizes = encode.sizes { width = case[1], height = case[2], bucket = { w = case[3], h = case[4] } }:table()
   for i, v in ipairs(sizes) do sizes[i] = math.tointeger(v) end
   check(table.concat(sizes, " ") == case[5], "%d x %d in %d x %d: sizes %s, not %s", case[1], case[2], case[3], case[4],
     table.concat(sizes, " "), case[5])

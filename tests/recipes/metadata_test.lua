@@ -67,6 +67,7 @@ local cases = {
   { "precision", { precision = "f16" }, { ss_mixed_precision = "fp16" } },
   { "checkpoint", { checkpoint = true }, { ss_gradient_checkpointing = "True" } },
   { "clip_skip", { clip_skip = 2 }, { ss_clip_skip = "2", ["modelspec.encoder_layer"] = "2" } },
+  { "max_tokens", { max_tokens = 225 }, { ss_max_token_length = "225" } },
   { "prediction", { prediction = "epsilon" }, { ["modelspec.prediction_type"] = "epsilon" } },
   { "prompt", { concepts = concept { prompt = "sks" } }, { ["modelspec.trigger_phrase"] = "sks" } },
   { "repeats", { concepts = concept { repeats = 20 } }, { ss_dataset_dirs = true, ss_num_train_images = "120", ss_bucket_info = true,

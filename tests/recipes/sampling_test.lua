@@ -2,12 +2,13 @@
 -- Sampling by itself: guidance rescale, weights and long prompts, tiles, the autoencoder's type and its wide attention, SDXL,
 -- image to image, prompt lines, the text in a PNG. Samplers are in tests/golden/samplers_test.lua.
 -- Runs as `burin run --trust tests/recipes/sampling_test.lua` from the repository root.
-local conditioning = require "burin.text.conditioning"
 local compile = require "burin.graph.compile"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local infotext = require "burin.sample.infotext"
 local sample = require "burin.sample.sampler"
+local encode = require "burin.text.encode"
+local lengths = require "burin.text.lengths"
 local models = require "burin.models.model"
 local tiles = require "burin.sample.tiles"
 local vae = require "burin.models.vae"
@@ -130,11 +131,17 @@ check(decode { latents = random({ 1, 8, 8, half:latent_channels() }, 6) }.image:
 -- ---- prompts -----------------------------------------------------------------------------------------------------------------------------
 
 local function states(m, tokens, texts, clip_skip)
-  local c = conditioning.new(m, { rows = #texts, tokens = tokens, clip_skip = clip_skip, width = 64, height = 96 })
+  local front = encode.new(m, { tokens = tokens, weighted = true, clip_skip = clip_skip })
+  local vars, items = front:declare("prompt.%s", #texts), {}
+  front:trace_encoder()
   core.commit()
   m:load()
-  c:write(texts)
-  return c.context:read(), c.pooled and c.pooled:read(), c.sizes and c.sizes:read()
+  for i, text in ipairs(texts) do
+    items[i] = { caption = text, width = 64, height = 96, bucket = { w = 64, h = 96 } }
+    front:fill(items[i])
+  end
+  front:write(vars, items)
+  return vars.context:read(), vars.pooled and vars.pooled:read(), vars.sizes and vars.sizes:read()
 end
 local plain = states(model, 75, { "a red cat", "a (red:1.0) cat", "a (red:1.5) cat", "a [red] cat", "a ((red)) cat", "a \\(red\\) cat", "a ( red ) cat" })
 local width = plain.shape[3]
@@ -160,8 +167,9 @@ joined:copy_into(1, row(pieces, 1):rows(1, 76))
 joined:copy_into(76 * width + 1, row(pieces, 2):rows(2, 77))
 check(relative(both, joined) < 1e-6, "a long prompt differs by %g", relative(both, joined))
 check(relative(states(model, 75, { "a red cat" }, 2), first) > 1e-2, "clip_skip changes nothing")
-check(conditioning.fits(model, ("cat "):rep(75), 75) and not conditioning.fits(model, ("cat "):rep(76), 75), "75 and 76 tokens")
-check(conditioning.fits(model, ("(cat:1.2) "):rep(75), 75), "brackets count as tokens")
+check(lengths.of(model, ("cat "):rep(75), true) == 75 and lengths.of(model, ("cat "):rep(76), true) == 76, "75 and 76 tokens")
+check(lengths.of(model, ("(cat:1.2) "):rep(75), true) == 75, "brackets count as tokens")
+check(lengths.of(model, "(cat:1.2)") == 7, "brackets of plain texts are no tokens")
 
 -- SDXL: both encoders' states, the pooled text of the end token, the size.
 local xl = models.open "tests/golden/tiny_sdxl/model_ldm.safetensors"

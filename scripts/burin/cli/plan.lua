@@ -2,6 +2,7 @@
 local bench = require "burin.graph.bench"
 local budget = require "burin.train.budget"
 local core = require "burin.core"
+local lengths = require "burin.text.lengths"
 local progress = require "burin.base.progress"
 local recipe = require "burin.train.recipe"
 local residency = require "burin.train.residency"
@@ -48,7 +49,8 @@ return {
     local seconds = rate and (flops / rate + dispatches * dispatch) * r.accumulate
     if args.json then
       core.write_stdout(core.json_encode { memory = memory, phases = phases, traded = traded, settings = plan.settings,
-        sessions = sessions, steps = steps, steps_per_epoch = per_epoch, flops_per_step = flops * r.accumulate, seconds_per_step = seconds } .. "\n")
+        sessions = sessions, texts = plan.lengths, steps = steps, steps_per_epoch = per_epoch,
+        flops_per_step = flops * r.accumulate, seconds_per_step = seconds } .. "\n")
       return 0
     end
     local out = {}
@@ -70,6 +72,11 @@ return {
     out[#out + 1] = "sessions                                    arena   GFLOP  dispatches"
     for _, s in ipairs(sessions) do
       out[#out + 1] = ("  %-34s %12s %7.2f %11d"):format(s.name, size(s.arena), s.flops / 1e9, s.dispatches)
+    end
+    for i, survey in ipairs(plan.lengths) do
+      local line, warnings = lengths.report(survey)
+      out[#out + 1] = (i == 1 and "texts  " or "       ") .. line
+      for _, text in ipairs(warnings) do out[#out + 1] = "       " .. text end
     end
     out[#out + 1] = ("steps  %d  (%d per epoch, batch %d x %d)"):format(steps, per_epoch, r.batch, r.accumulate)
     local noise = plan.model:unusual_noise()

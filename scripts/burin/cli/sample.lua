@@ -2,10 +2,10 @@
 local options = require "burin.base.options"
 local adapters = require "burin.adapters.file"
 local arguments = require "burin.cli.arguments"
-local conditioning = require "burin.text.conditioning"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local infotext = require "burin.sample.infotext"
+local lengths = require "burin.text.lengths"
 local progress = require "burin.base.progress"
 local sample = require "burin.sample.sampler"
 local samplers = require "burin.sample.samplers"
@@ -38,7 +38,9 @@ local function check(args)
   options.one_of("--precision", args.precision, { "f32", "f16", "bf16" })
   if args.prediction then options.one_of("--prediction", args.prediction, { "epsilon", "v" }) end
   if args.spacing then options.one_of("--spacing", args.spacing, samplers.spacings) end
-  if args.tokens % 75 ~= 0 or args.tokens > 225 then wrong("--tokens is 75, 150 or 225, not %d", args.tokens) end
+  if args.tokens and (args.tokens % 75 ~= 0 or args.tokens > 225) then
+    wrong("--tokens is 75, 150 or 225, not %d", args.tokens)
+  end
   if args.steps > 1000 then wrong("--steps is at most 1000, not %d", args.steps) end
   for _, name in ipairs { "strength", "rescale" } do
     if args[name] and not (args[name] >= 0 and args[name] <= 1) then wrong("--%s is between 0 and 1, not %g", name, args[name]) end
@@ -73,15 +75,28 @@ local function read_init(args, model)
   return image, math.max(f, image.shape[2] // f * f), math.max(f, image.shape[1] // f * f)
 end
 
--- One sampler per picture size, and the numbers of the jobs that it draws.
+-- Gives every job the length of its texts. Each has its own, so that no picture depends on those beside it.
+local function settle_lengths(model, args, jobs)
+  local how = { what = "prompts", tokens = args.tokens, weighted = true }
+  local all = lengths.survey(model, sample.texts(jobs, "picture"), how)
+  local _, warnings = lengths.report(all)
+  for _, text in ipairs(warnings) do core.log("warn", text) end
+  for _, job in ipairs(jobs) do
+    local longer = math.max(lengths.of(model, job.prompt, true), lengths.of(model, job.negative, true))
+    job.tokens = args.tokens or lengths.holding(longer)
+  end
+end
+
+-- One sampler per picture size and length of texts, and the numbers of the jobs that it draws.
 local function by_size(model, args, jobs, width, height)
   local list, by = {}, {}
   for i, job in ipairs(jobs) do
     local w, h = job.width or args.width or width, job.height or args.height or height
-    local key = w .. "x" .. h
+    local key = ("%dx%d, %d"):format(w, h, job.tokens)
     if not by[key] then
       local sampler = sample.new(model, { width = w, height = h, batch = args.batch, clip_skip = args.clip_skip,
-        tokens = args.tokens, rescale = args.rescale, zero_snr = args.zero_snr, vae_tile = args.vae_tile, image = args.init ~= nil })
+        tokens = job.tokens, rescale = args.rescale, zero_snr = args.zero_snr, vae_tile = args.vae_tile,
+        image = args.init ~= nil })
       by[key] = { sampler = sampler, width = w, height = h, jobs = {}, at = {} }
       list[#list + 1] = by[key]
     end
@@ -89,6 +104,14 @@ local function by_size(model, args, jobs, width, height)
     table.insert(by[key].at, i)
   end
   return list
+end
+
+-- Whether the pictures can lie in one grid.
+local function one_size(list)
+  for _, one in ipairs(list) do
+    if one.width ~= list[1].width or one.height ~= list[1].height then return false end
+  end
+  return true
 end
 
 return {
@@ -115,7 +138,7 @@ return {
     { "--init", "image", "a picture to begin with" },
     { "--strength", "number", "0 to 1: how much of it may change (default 0.75)" },
     { "--batch", "number", "pictures at a time", 1 },
-    { "--tokens", "number", "75, 150 or 225: the length that prompts are padded or cut to", 75 },
+    { "--tokens", "number", "75, 150 or 225: what prompts are padded or cut to (default: what holds the prompt)" },
     { "--clip-skip", "number", "use the text encoder's n-th last layer" },
     { "--prediction", "name", "epsilon or v, what the model predicts, where its file does not say" },
     { "--precision", "name", "f32, f16 or bf16: weights and activations", "f32" },
@@ -132,13 +155,7 @@ return {
     if args.zero_snr and model.noise.prediction ~= "v" then
       errors.raise("recipe", "--zero-snr needs a model that predicts v; this one predicts epsilon")
     end
-    for _, job in ipairs(jobs) do
-      for _, text in ipairs { job.prompt, job.negative } do
-        if not conditioning.fits(model, text, args.tokens) then
-          core.log("warn", ("'%s' is cut after %d tokens; --tokens reads up to 225"):format(text, args.tokens))
-        end
-      end
-    end
+    settle_lengths(model, args, jobs)
     local size = model.config.sample_size
     local init, width, height = read_init(args, model)
     local list = by_size(model, args, jobs, width or size, height or size)
@@ -162,7 +179,7 @@ return {
       end)
       bar = nil
     end
-    if #images > 1 and #list == 1 then
+    if #images > 1 and one_size(list) then
       local grid = require "burin.sample.grid"
       core.image_save(args.out .. "/grid.png", grid.labelled(images, jobs, math.min(#images, args.count > 1 and args.count or 4)))
     end

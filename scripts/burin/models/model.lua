@@ -212,8 +212,9 @@ end
 
 -- ---- for training and sampling ------------------------------------------------------------------
 
-function Model:context_shape(batch)
-  return { batch, self.config.text[1].tokens, self.config.unet.context }
+-- tokens (75) of each text, without marks
+function Model:context_shape(batch, tokens)
+  return { batch, self.config.text[1].tokens + (tokens or 75) - 75, self.config.unet.context }
 end
 
 -- The noise process in words, where it is not the family's usual one.

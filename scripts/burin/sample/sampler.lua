@@ -2,8 +2,8 @@
 -- sampler.lua - from prompts to pictures. Small sessions share the model's weights: text encoding, the guided network
 -- (run at each step of the sampler), VAE decoding, and VAE encoding for image to image.
 local class = require "burin.base.class"
-local conditioning = require "burin.text.conditioning"
 local core = require "burin.core"
+local encode = require "burin.text.encode"
 local errors = require "burin.base.errors"
 local infotext = require "burin.sample.infotext"
 local options = require "burin.base.options"
@@ -66,12 +66,13 @@ function sample.new(model, o)
   self.step = core.var("sample.step", { 2 }, "f32", "input")
   self.latent = core.var("sample.latent", { 1, h, w, z }, "f32", "input")
   self.image = core.var("sample.image", { 1, o.height, o.width, 3 }, "f32", "input")
-  self.conditioning = conditioning.new(model, { rows = 2 * b, tokens = o.tokens, clip_skip = o.clip_skip,
-    width = o.width, height = o.height })
+  self.text = encode.new(model, { tokens = o.tokens, weighted = true, clip_skip = o.clip_skip })
+  self.told = self.text:declare("prompt.%s", 2 * b)
+  self.text:trace_encoder()
 
   local g = core.graph()
   local x, step = g:leaf(self.x), g:leaf(self.step)
-  local context, extra = self.conditioning:leaves(g)
+  local context, extra = self.text:trace(g, self.told)
   local e = model:predict(g, x:concat(x, { axis = 0 }), step:slice(0, 0, 1):broadcast { 2 * b }, context, extra):cast "f32"
   g:assign(self.e, sample.guide(e:slice(0, 0, b), e:slice(0, b, 2 * b), step:slice(0, 1, 2), o.rescale))
   self.step_session = core.session(g, "sample.step")
@@ -113,14 +114,27 @@ local function noise(self, round, use)
   return x
 end
 
--- The latents of a round of jobs.
-local function denoise(self, group, round, image, progress)
-  local b, texts = self.batch, {}
+-- Tells the network what to avoid and what to draw.
+local function write_texts(self, round)
+  local b, o, items, by_text = self.batch, self.o, {}, {}
+  local function item(text)
+    if not by_text[text] then
+      by_text[text] = { caption = text, width = o.width, height = o.height, bucket = { w = o.width, h = o.height } }
+      self.text:fill(by_text[text])
+    end
+    return by_text[text]
+  end
   for k = 1, b do
     local job = round[k] or round[#round]
-    texts[k], texts[b + k] = job.negative or "", job.prompt
+    items[k], items[b + k] = item(job.negative or ""), item(job.prompt)
   end
-  self.conditioning:write(texts)
+  self.text:write(self.told, items)
+end
+
+-- The latents of a round of jobs.
+local function denoise(self, group, round, image, progress)
+  local b = self.batch
+  write_texts(self, round)
   local start, x = group.at[group.first], noise(self, round, 0)
   if image then
     local latents = core.tensor(x.shape, "f32")
@@ -141,17 +155,11 @@ end
 
 -- Encodes the prompts of jobs that will be drawn when the text encoders have left the device.
 function Sampler:keep_texts(jobs)
-  local texts, seen = {}, {}
-  for _, job in ipairs(jobs) do
-    for _, text in ipairs { job.negative or "", job.prompt } do
-      if not seen[text] then texts[#texts + 1], seen[text] = text, true end
-    end
-  end
-  self.conditioning:keep(texts)
+  for _, job in ipairs(jobs) do self.text:keep { job.negative or "", job.prompt } end
 end
 
 -- Latents of a u8 picture (height, width, 3) of the sampler's size.
-local function encode(self, image)
+local function encode_image(self, image)
   self.image:write(image:affine(1 / 127.5, -1, "f32"))
   self.encode_session:run()
   return self.latent:read()
@@ -166,7 +174,7 @@ function Sampler:run(jobs, o, done, progress)
   local list = groups(self, jobs, o)
   for _, group in ipairs(list) do total = total + (#group + b - 1) // b * (group.steps + 1 - group.first) end
   for _, t in ipairs(self.tiles) do t:upload() end
-  local image = o.image and encode(self, o.image)
+  local image = o.image and encode_image(self, o.image)
   for _, group in ipairs(list) do
     for first = 1, #group, b do
       local round = {}
@@ -221,6 +229,16 @@ function sample.parse_prompt(line)
     if job then read_flag(job, line, part) else job = { prompt = part } end
   end
   return job
+end
+
+-- The texts of jobs, for lengths.survey. what: a job in messages, such as "prompt".
+function sample.texts(jobs, what)
+  local list = {}
+  for i, job in ipairs(jobs) do
+    list[#list + 1] = { text = job.prompt, from = ("%s %d"):format(what, i) }
+    list[#list + 1] = { text = job.negative or "", from = ("the negative of %s %d"):format(what, i) }
+  end
+  return list
 end
 
 return sample

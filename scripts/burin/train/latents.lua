@@ -37,11 +37,11 @@ end
 
 -- Gives every item its latents and its text. Returns a hash of all that the items are.
 function latents.fill(plan)
-  local model, recipe, text, device = plan.model, plan.recipe, plan.text, core.device()
+  local model, text, device = plan.model, plan.text, core.device()
   -- Other devices and types compute other bits: a cache that mixed them would make a run depend on earlier ones.
   local how = table.concat({ plan.settings.precision, device.name, device.driver, device.tier }, "|")
   local vae_key = model:content_hash "vae" .. how
-  local text_key = not text.live and model:content_hash "text" .. (recipe.clip_skip or 0) .. how
+  local text_key = text:key(how)
   local items, kept, facts = plan.data.items, {}, {}
   local bar = progress.new("caching latents", #items)
   for i, item in ipairs(items) do
@@ -58,6 +58,7 @@ function latents.fill(plan)
     end
     bar:update(i)
   end
+  if text.tokens > 75 then facts[#facts + 1] = ("%d tokens"):format(text.tokens) end
   local key = core.hash(table.concat(facts, "\n"))
   if #kept < #items then leave_out(plan, kept) end
   return key

@@ -7,6 +7,7 @@ local errors = require "burin.base.errors"
 local files = require "burin.adapters.metadata"
 local grid = require "burin.sample.grid"
 local latents = require "burin.train.latents"
+local lengths = require "burin.text.lengths"
 local metadata = require "burin.train.metadata"
 local options = require "burin.base.options"
 local priors = require "burin.train.priors"
@@ -237,6 +238,7 @@ end
 local function prepare(self)
   local plan = self.plan
   local base = plan.recipe.base.path
+  for _, survey in ipairs(plan.lengths) do lengths.log(survey) end
   errors.guard("data", residency.enter, plan, 1)
   plan.tables.upload()
   plan.method:init(plan.recipe.seed)

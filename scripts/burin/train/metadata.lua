@@ -87,7 +87,8 @@ local function of_base(training)
   return { ss_new_sd_model_hash = training.base_hash, ss_sd_model_hash = files.legacy_hash(path) }
 end
 
-local function of_settings(recipe, settings, method)
+local function of_settings(plan)
+  local recipe, settings, method = plan.recipe, plan.settings, plan.method
   local optimizer, none = recipe.optimizer, "None"
   local warmup = recipe.schedule.options and recipe.schedule.options.warmup
   return {
@@ -101,7 +102,7 @@ local function of_settings(recipe, settings, method)
     ss_gradient_checkpointing = python(settings.checkpoint), ss_gradient_accumulation_steps = recipe.accumulate,
     ss_batch_size_per_device = recipe.batch, ss_total_batch_size = recipe.batch * recipe.accumulate,
     ss_clip_skip = recipe.clip_skip or none, ss_resolution = ("(%d, %d)"):format(recipe.resolution, recipe.resolution),
-    ss_enable_bucket = python(recipe.buckets), ss_max_token_length = 75, ss_cache_latents = "True",
+    ss_enable_bucket = python(recipe.buckets), ss_max_token_length = plan.text.tokens, ss_cache_latents = "True",
     ss_training_comment = "trained with Burin " .. core.version,
   }
 end
@@ -125,9 +126,9 @@ function metadata.of(training)
     date = text
     add { ss_training_started_at = training.began_at or now, ss_training_finished_at = now }
   end
-  for _, part in ipairs { of_data(plan.data), of_base(training), of_settings(recipe, plan.settings, plan.method),
-    of_steps(training), files.modelspec(model, { title = recipe.name, resolution = recipe.resolution,
-      clip_skip = recipe.clip_skip, trigger = trigger, date = date }) } do add(part) end
+  for _, part in ipairs { of_data(plan.data), of_base(training), of_settings(plan), of_steps(training),
+    files.modelspec(model, { title = recipe.name, resolution = recipe.resolution, clip_skip = recipe.clip_skip,
+      trigger = trigger, date = date }) } do add(part) end
   return all
 end
 

@@ -1,12 +1,13 @@
 -- SPDX-License-Identifier: MIT
 -- plan.lua - a recipe, traced and planned: everything that its training will run and hold, without taking device memory.
 local budget = require "burin.train.budget"
-local captions = require "burin.text.captions"
 local class = require "burin.base.class"
 local compile = require "burin.graph.compile"
 local core = require "burin.core"
 local data = require "burin.train.data"
+local encode = require "burin.text.encode"
 local errors = require "burin.base.errors"
+local lengths = require "burin.text.lengths"
 local losses = require "burin.train.losses"
 local options = require "burin.base.options"
 local priors = require "burin.train.priors"
@@ -17,7 +18,9 @@ local plans = {}
 local Plan, new_plan = class("plan", {
   "recipe",         -- as train/recipe.lua checked it
   "settings",       -- { precision, checkpoint, base_precision }: the recipe's, or what the budget asks for
-  "model", "method", "text", "tables",
+  "model", "method", "tables",
+  "text",           -- text/encode.lua: of the captions
+  "lengths",        -- text/lengths.lua: of all texts, a survey of each kind
   "data",           -- data.lua: what is learnt from
   "missing",        -- class images to be drawn (priors.lua)
   "trainer",
@@ -87,29 +90,66 @@ local function trace_encoder(model, bucket)
   return e
 end
 
--- All samples of a run have one size.
-local function check_sizes(recipe)
-  local s = recipe.sample or {}
-  for _, line in ipairs(s.prompts or {}) do
+-- What the samples show. All samples of a run have one size.
+local function sample_jobs(recipe)
+  local s, jobs = recipe.sample or {}, {}
+  for i, line in ipairs(s.prompts or {}) do
     local job = sample.parse_prompt(line)
+    jobs[i] = job
     if (job.width or s.width or recipe.resolution) ~= (s.width or recipe.resolution)
       or (job.height or s.height or recipe.resolution) ~= (s.height or recipe.resolution) then
       options.fail("sample prompt '%s': all samples of a run have one size; set width and height in sample = { ... }", line)
     end
   end
+  return jobs
+end
+
+-- Every caption that will be learnt from, for lengths.survey.
+local function caption_texts(plan)
+  local list = {}
+  for _, item in ipairs(plan.data.items) do
+    if item.caption then list[#list + 1] = { text = item.caption, from = item.path } end
+  end
+  for _, p in ipairs(plan.missing) do  -- of class images that are yet to be made
+    list[#list + 1] = { text = p.prior.prompt, from = ("the class images of concept %d"):format(p.concept) }
+  end
+  return list
+end
+
+local function trace_text(plan)
+  local recipe = plan.recipe
+  local captions = lengths.survey(plan.model, caption_texts(plan), { what = "captions", tokens = recipe.max_tokens,
+    weighted = recipe.weighted_captions })
+  plan.lengths = { captions }
+  plan.text = encode.new(plan.model, { live = plan.method.options.text_encoder, clip_skip = recipe.clip_skip,
+    tokens = captions.tokens, weighted = recipe.weighted_captions })
+  plan.text:trace_encoder()
+end
+
+-- The tokens that the texts of jobs are padded to; nil when there are none.
+local function length_of(plan, jobs, what)
+  if #jobs == 0 then return nil end
+  local survey = lengths.survey(plan.model, sample.texts(jobs, what), { what = what .. "s", weighted = true })
+  table.insert(plan.lengths, survey)
+  return survey.tokens
 end
 
 local function trace_samplers(plan)
   local recipe = plan.recipe
   local s, r = recipe.sample or {}, recipe.resolution
   local width, height = s.width or r, s.height or r
-  local function new(w, h)
-    return sample.new(plan.model, { width = w, height = h, batch = s.batch or 1, clip_skip = recipe.clip_skip })
+  local function new(w, h, tokens)
+    return sample.new(plan.model, { width = w, height = h, batch = s.batch or 1, clip_skip = recipe.clip_skip,
+      tokens = tokens })
   end
-  local for_priors = #plan.missing > 0
-  if recipe.sample or for_priors then plan.sampler = new(width, height) end
-  if for_priors then  -- class images are square, whatever size the samples have
-    plan.prior_sampler = width == r and height == r and plan.sampler or new(r, r)
+  local classes = {}
+  for i, p in ipairs(plan.missing) do classes[i] = { prompt = p.prior.prompt } end
+  local class_tokens = length_of(plan, classes, "class prompt")
+  local tokens = length_of(plan, sample_jobs(recipe), "sample prompt") or class_tokens
+  if recipe.sample or class_tokens then plan.sampler = new(width, height, tokens) end
+  if class_tokens then  -- class images are square and as long as their prompts, whatever the samples are
+    local same = width == r and height == r and tokens == class_tokens
+    plan.prior_sampler = same and plan.sampler or new(r, r, class_tokens)
   end
 end
 
@@ -137,7 +177,6 @@ local function prepare(recipe, settings, pictures)
   model:adapt(method)
   pictures = pictures or look_at_pictures(recipe, model)
   local plan = new_plan { recipe = recipe, settings = settings, model = model, method = method, data = pictures:copy(),
-    text = captions.new(model, { live = method.options.text_encoder, clip_skip = recipe.clip_skip }),
     tables = model.noise:tables(recipe.loss),
     trainer = compile.trainer { optimizer = recipe.optimizer, max_norm = recipe.max_grad_norm, accumulate = recipe.accumulate,
       seed = recipe.seed, loss_scale = settings.precision == "f16" and 1024 or nil },
@@ -145,9 +184,9 @@ local function prepare(recipe, settings, pictures)
   plan.missing = priors.add(plan.data, recipe, settings)
   plan.data:report()
   pictures.reported = plan.data.reported
+  trace_text(plan)
   for _, b in ipairs(plan.data:buckets()) do plan.batches[b.bucket] = trace_bucket(plan, b.bucket) end
   for _, b in ipairs(plan.data:buckets()) do plan.encoders[b.bucket] = trace_encoder(model, b.bucket) end
-  plan.text:trace_encoder()
   trace_samplers(plan)
   plan.phases = residency.phases(plan)
   return plan, pictures
@@ -155,7 +194,7 @@ end
 
 -- Traces and plans a checked recipe, with settings that keep it within its budget when it has one.
 function plans.prepare(recipe)
-  check_sizes(recipe)
+  sample_jobs(recipe)  -- what is wrong with them is said before anything is opened
   if not recipe.budget then return (prepare(recipe, budget.plain(recipe))) end
   local pictures
   return budget.choose(recipe, budget.parse(recipe.budget), function(settings)

@@ -4,6 +4,7 @@ local budget = require "burin.train.budget"
 local core = require "burin.core"
 local data = require "burin.train.data"
 local errors = require "burin.base.errors"
+local lengths = require "burin.text.lengths"
 local losses = require "burin.train.losses"
 local optimizers = require "burin.graph.optimizers"
 local options = require "burin.base.options"
@@ -30,6 +31,9 @@ local schema = {
   precision = { "string", one_of = { "f32", "f16", "bf16" }, help = "storage of activations and frozen weights; f32, or what the budget asks for" },
   base_precision = { "string", one_of = { "f32", "f16", "bf16", "int8" }, help = "storage of frozen weights, where it is to differ; int8: the U-Net's, with a scale per output" },
   clip_skip = { "integer", min = 1, max = 12, help = "use the text encoder's n-th last layer (SD 1.x, 2.x)" },
+  max_tokens = { "integer", one_of = lengths.limits, 
+    help = "tokens that captions are padded or cut to; default: the smallest that holds them all" },
+  weighted_captions = { "boolean", default = false, help = "read (word:1.2), (word) and [word] in captions as weights" },
   checkpoint = { "boolean", help = "recompute blocks in the backward pass to save memory; false, or what the budget asks for" },
   budget = { "string", help = "device memory to stay within, as '8 GiB': chooses precision, checkpoint and base_precision where they are not set" },
   prediction = { "string", one_of = { "epsilon", "v" }, help = "what the model predicts, where its files do not say" },
