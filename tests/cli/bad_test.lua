@@ -40,7 +40,7 @@ fails(field "epochs = 1, steps = 2,", 78, "bad.lua:2:", "either epochs or steps"
 fails(field "method = burin.lora { rnk = 4 },", 78, "bad.lua:6:", "lora has no option 'rnk'", "did you mean 'rank'")
 fails(field "method = burin.lroa {},", 78, "bad.lua:6:", "did you mean 'lora'")
 fails(field "optimizer = burin.adamw { lr = -1 },", 78, "bad.lua:6:", "'lr' = -1 is outside")
-fails(field "sample = { prompts = 'x' },", 78, "bad.lua:6:", "'prompts' must be a table")
+fails(field "sample = { prompts = 'x' },", 78, "bad.lua:6:", "'prompts' must be a list")
 fails(field "state = { every = 'often' },", 78, "'often' is not a time")
 fails(field "loss = burin.min_snr { gama = 5 },", 78, "did you mean 'gamma'")
 fails(field "= 4,", 78, "bad.lua:6:", "unexpected symbol")

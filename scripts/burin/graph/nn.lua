@@ -44,6 +44,9 @@ local function same_shape(a, b)
   return true
 end
 
+-- Whether x is a node of this shape.
+function nn.is_node(x, shape) return core.graph_type(x) == "node" and same_shape(x.shape, shape) end
+
 -- Whether a variable is stored as 8 bits and a scale per output (burin_var_upload).
 local function is_int8(component, kind, shape)
   if not component.int8 or component.role == "param" or kind == "vector" or kind == "table" then

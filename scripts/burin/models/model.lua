@@ -10,6 +10,7 @@
 local class = require "burin.base.class"
 local core = require "burin.core"
 local nn = require "burin.graph.nn"
+local kinds = require "burin.base.kinds"
 local names = require "burin.models.io.names"
 local files = require "burin.models.io.files"
 local clip = require "burin.models.clip"
@@ -113,9 +114,10 @@ function Model:components()
   return list
 end
 
--- Applies a method (burin.method) to the parts that its options name. Group 0: U-Net; 1: text
--- encoders.
+-- Applies a method (a description such as burin.lora {}, or an instance of one) to the parts that its options name.
+-- Group 0: U-Net; 1: text encoders. Returns the instance.
 function Model:adapt(instance)
+  if kinds.of(instance) == "method" then instance = instance.instance() end
   if instance.options.unet ~= false then instance:attach(self.unet, 0) end
   if instance.options.text_encoder then
     for _, text in ipairs(self.text) do instance:attach(text, 1) end

@@ -13,7 +13,8 @@ local concept_schema = {
   prompt = { "string", help = "caption of every image that has no caption file" },
   repeats = { "integer", min = 1, help = "times each image is seen in an epoch" },
   weight = { "number", default = 1, min = 0, help = "loss weight" },
-  prior = { "table", help = "prior preservation: { prompt =, count =, weight =, images = }" },
+  prior = { "table", example = '{ prompt = "a photo of a dog" }',
+    help = "prior preservation: { prompt =, count =, weight =, images = }" },
 }
 local prior_schema = {
   prompt = { "string", required = true, help = "what the class looks like without the subject" },
@@ -25,13 +26,14 @@ local prior_schema = {
   sampler = { "string", default = "ddim", one_of = samplers.names, help = "sampler of generated images" },
 }
 
--- Checks the concepts of a recipe and returns them with defaults.
-function data.concepts(list)
-  if type(list) ~= "table" or #list == 0 then options.fail "concepts: at least one { images = ... } is needed" end
+-- Checks the concepts of a recipe and returns them with defaults. at: their place.
+function data.concepts(list, at)
+  if #list == 0 then options.fail_at(at, "concepts: at least one { images = ... } is needed") end
   local out = {}
   for i, given in ipairs(list) do
-    out[i] = options.check("concept " .. i, given, concept_schema)
-    if given.prior then out[i].prior = options.check("prior of concept " .. i, given.prior, prior_schema) end
+    out[i] = options.check("concept " .. i, given, concept_schema, at:at(i))
+    if given.prior then out[i].prior = options.check("prior of concept " .. i, given.prior, prior_schema, at:at(i,
+      "prior")) end
   end
   return out
 end

@@ -7,6 +7,7 @@ local compile = require "burin.graph.compile"
 local core = require "burin.core"
 local data = require "burin.train.data"
 local errors = require "burin.base.errors"
+local kinds = require "burin.base.kinds"
 local losses = require "burin.train.losses"
 local noise = require "burin.models.noise"
 local options = require "burin.base.options"
@@ -91,11 +92,12 @@ end
 -- All samples of a run have one size.
 local function check_sizes(recipe)
   local s = recipe.sample or {}
-  for _, line in ipairs(s.prompts or {}) do
+  for i, line in ipairs(s.prompts or {}) do
     local job = sample.parse_prompt(line)
     if (job.width or s.width or recipe.resolution) ~= (s.width or recipe.resolution)
       or (job.height or s.height or recipe.resolution) ~= (s.height or recipe.resolution) then
-      options.fail("sample prompt '%s': all samples of a run have one size; set width and height in sample = { ... }", line)
+      options.fail_at(kinds.place(recipe, "sample", "prompts", i),
+        "sample prompt '%s': all samples of a run have one size; set width and height in sample = { ... }", line)
     end
   end
 end
@@ -134,8 +136,7 @@ local function prepare(recipe, settings, pictures)
   local int8 = settings.base_precision == "int8"
   local model = recipe.base:open { dtype = int8 and settings.precision or settings.base_precision, int8 = int8,
     compute = settings.precision, checkpoint = settings.checkpoint, prediction = recipe.prediction }
-  local method = recipe.method
-  model:adapt(method)
+  local method = model:adapt(recipe.method)
   pictures = pictures or look_at_pictures(recipe, model)
   local plan = new_plan { recipe = recipe, settings = settings, model = model, method = method, data = pictures:copy(),
     text = captions.new(model, { live = method.options.text_encoder, clip_skip = recipe.clip_skip }),
@@ -146,7 +147,8 @@ local function prepare(recipe, settings, pictures)
   plan.missing = priors.add(plan.data, recipe, settings)
   plan.data:report()
   pictures.reported = plan.data.reported
-  for _, b in ipairs(plan.data:buckets()) do plan.batches[b.bucket] = trace_bucket(plan, b.bucket) end
+  local at = kinds.place(recipe, "method")
+  for _, b in ipairs(plan.data:buckets()) do plan.batches[b.bucket] = options.at(at, trace_bucket, plan, b.bucket) end
   for _, b in ipairs(plan.data:buckets()) do plan.encoders[b.bucket] = trace_encoder(model, b.bucket) end
   plan.text:trace_encoder()
   trace_samplers(plan)
