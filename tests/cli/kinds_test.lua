@@ -135,6 +135,16 @@ fails(PLAN, forward "return x", 5, "method 'own': forward must give a node of y'
 fails(PLAN, forward "return p.s", 5, "method 'own': forward must give a node of y's shape")
 fails(PLAN, forward "local z = y * p.s", 5, "forward must give a node of y's shape", "not nothing")
 
+-- A node of the trace before, when a budget asks for a second one.
+fails(PLAN, file [[
+local first
+return burin.train { name = "x", base = burin.model "models/tiny-sd.safetensors", budget = "10 MiB",
+  concepts = { { images = "examples/sks-cat" } }, method = burin.lora {}, resolution = 64,
+  loss = burin.loss { name = "own", per_sample = function(s)
+    first = first or s.weight
+    return first
+  end } }]], 5, "not a node (1) of another trace")
+
 -- Failures name the line that failed, be it of Lua, of an operation or by hand, while it is planned or trained.
 fails(PLAN, per_sample "return s.predicted - s.target", 6, "bad argument #1 to 'sub'")
 fails(PLAN, per_sample "return s.pred:reshape { 3 }", 6, "reshape")
@@ -156,8 +166,8 @@ fails(PLAN, forward "return y + x", 6, "add")
 fails(PLAN, recipe "sample = {\n    prompts = { 'a cat',\n      'a dog --w 128 --h 64' } }", 7,
   "all samples of a run have one size")
 fails(PLAN, recipe "budget = '1 MiB'", 5, "budget: ")
-fails(PLAN, recipe "\n  method = burin.lora { unet = false, text_encoder = false }", 6, "nothing is trained")
-fails(PLAN, forward "return y", 4, "nothing is trained")
+plan("method = burin.lora { unet = false, text_encoder = false }", "nothing is trained")
+fails(PLAN, forward "return y", 5, "nothing is trained")
 
 -- A program of one's own.
 local function program(text) return file("local w = burin.nn.component { name = 'w', role = 'param' }\n" .. text) end

@@ -49,9 +49,9 @@ function Instance:apply(layer, x, y)
   if m.targets and not m.targets(o, layer) then return y end
   layer.adapter = self
   local out = m.forward(o, layer, m.params(o, layer), x, y)
-  if not nn.is_node(out, y.shape) then
+  if not nn.is_node(out, y.shape, y.graph) then
     options.fail_at(self.place, "method '%s': forward must give a node of y's shape (%s), not %s (%s.%s)", self.name,
-      table.concat(y.shape, ", "), kinds.describe(out), layer.component, layer.name)
+      table.concat(y.shape, ", "), nn.describe(out, y.graph), layer.component, layer.name)
   end
   return out
 end

@@ -37,7 +37,7 @@ local fields = {
   { "zero_terminal_snr, rescale_noise_scheduler_to_zero_terminal_snr", "not needed: the base says so itself" },
   { "no_half_vae, vae_dtype", "not needed: the VAE computes in f32 where f16 would not do" },
   { "text_encoder_layer_skip, clip_layer_skip, clipskip", "write clip_skip = ..." },
-  { "max_token_length", NONE .. ": 75 tokens of a caption are used" },
+  { "max_token_length", NONE .. ": 75 tokens of a caption are used", "max_tokens" },
   -- pictures and captions
   { "train_data_dir, instance_data_dir, instance_data_root, image_dir, folder_path, data_dir, dataset_path",
     'write concepts = { { images = "folder" } }', "images" },

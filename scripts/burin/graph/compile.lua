@@ -207,11 +207,11 @@ local schema = {
 -- A recipe's loss, whose result must be one number.
 local function checked_loss(f)
   local at, call = place.of(f), errors.callback(f)
-  return function(...)
-    local loss = call(...)
-    if not nn.is_node(loss, {}) then
+  return function(x, graph, control)
+    local loss = call(x, graph, control)
+    if not nn.is_node(loss, {}, graph) then
       options.fail_at(at, "burin.compile: loss must give a scalar, a node (), not %s; see sum_to and reshape",
-        kinds.describe(loss))
+        nn.describe(loss, graph))
     end
     return loss
   end
@@ -283,8 +283,8 @@ function compile.session(name, inputs, trace)
     options.fail_at(at, "burin.session: its function must give { name = node ... }, not %s", kinds.describe(nodes))
   end
   for key, node in pairs(nodes) do
-    if core.graph_type(node) ~= "node" then
-      options.fail_at(at, "burin.session: '%s' must be a node, not %s", tostring(key), kinds.describe(node))
+    if core.graph_type(node) ~= "node" or node.graph ~= graph then
+      options.fail_at(at, "burin.session: '%s' must be a node, not %s", tostring(key), nn.describe(node, graph))
     end
     outputs[key] = core.var(name .. "." .. key, node.shape, "f32", "input")
     graph:assign(outputs[key], node:cast "f32")

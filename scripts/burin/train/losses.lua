@@ -20,6 +20,9 @@ end
 -- The training objective of one batch. latents (B, h, w, c); predict(noisy, t) -> node; sample_weight (B) or nil.
 -- Returns the scalar loss.
 function losses.objective(o)
+  if kinds.of(o.loss) ~= "loss" then
+    options.fail("the objective needs a loss such as burin.mse {}, not %s", kinds.describe(o.loss))
+  end
   local graph, shape = o.latents.graph, o.latents.shape
   local b = shape[1]
   local function look_up(name, t) return graph:leaf(o.tables[name].var):embedding(t):reshape { b, 1, 1, 1 } end
@@ -56,11 +59,11 @@ end
 local function checked_values(o)
   local at, call = place.of(o.per_sample), errors.callback(o.per_sample)
   return function(s)
-    local b = s.pred.shape[1]
+    local b, graph = s.pred.shape[1], s.pred.graph
     local values = call(s)
-    if not nn.is_node(values, { b }) then
+    if not nn.is_node(values, { b }, graph) then
       options.fail_at(at, "loss '%s': per_sample must give one value per sample, a node (%d), not %s", o.name, b,
-        kinds.describe(values))
+        nn.describe(values, graph))
     end
     return values
   end
