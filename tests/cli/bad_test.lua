@@ -36,7 +36,7 @@ fails(field "steps = 1.5,", 78, "bad.lua:6:", "'steps' must be an integer, not a
 fails(field "batch = 0,", 78, "bad.lua:6:", "'batch' = 0 is outside 1 .. 1024")
 fails(field "max_grad_norm = 0/0,", 78, "bad.lua:6:", "'max_grad_norm'")
 fails(field "precision = 'fp16',", 78, "bad.lua:6:", "did you mean 'f16'")
-fails(field "epochs = 1, steps = 2,", 78, "bad.lua:2:", "either epochs or steps")
+fails(field "epochs = 1, steps = 2,", 78, "bad.lua:6:", "either epochs or steps")
 fails(field "method = burin.lora { rnk = 4 },", 78, "bad.lua:6:", "lora has no option 'rnk'", "did you mean 'rank'")
 fails(field "method = burin.lroa {},", 78, "bad.lua:6:", "did you mean 'lora'")
 fails(field "optimizer = burin.adamw { lr = -1 },", 78, "bad.lua:6:", "'lr' = -1 is outside")

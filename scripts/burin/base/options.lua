@@ -163,10 +163,10 @@ end
 -- "1 epoch", "100 steps" or a number -> steps; nil stays nil.
 function options.every(value, per_epoch)
   if value == nil then return nil end
-  if type(value) == "number" then return math.max(1, value) end
-  local n, unit = value:match "^%s*(%d+)%s*(%a+)%s*$"
-  if unit == "epoch" or unit == "epochs" then return math.max(1, tonumber(n) * per_epoch) end
-  if unit == "step" or unit == "steps" then return math.max(1, tonumber(n)) end
+  local n, unit = tostring(value):match "^%s*(%d+)%s*(%a*)%s*$"
+  n = tonumber(n or 0)
+  if n > 0 and (unit == "epoch" or unit == "epochs") then return n * per_epoch end
+  if n > 0 and (unit == "step" or unit == "steps" or type(value) == "number") then return n end
   options.fail("'%s' is not a time such as '1 epoch' or '100 steps'", value)
 end
 

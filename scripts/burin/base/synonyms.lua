@@ -187,8 +187,8 @@ local constructors = {
     { "l1, mae, huber, smooth_l1", "burin.loss { name = ..., per_sample = function(s) ... end }" },
   },
   method = {
-    { "networks.lora, lierla", "burin.lora {}" }, { "lycoris.kohya, c3lier", "burin.locon {}" },
-    { "dreambooth, fine_tune, finetune, fine-tuning, full_finetune", "burin.full {}" },
+    { "lora, networks.lora, lierla", "burin.lora {}" }, { "locon, lycoris.kohya, c3lier", "burin.locon {}" },
+    { "full, dreambooth, fine_tune, finetune, fine-tuning, full_finetune", "burin.full {}" },
     { "loha, lokr, dora, oft, ia3, dylora",
       "burin.lora {} or burin.method { ... } { ... }; Burin has no other method yet" },
   },
