@@ -48,6 +48,8 @@ for text, says in pairs {
   ["base = 'some/file.safetensors'"] = 'not a string: write burin.model "some/file.safetensors"',
   ["concepts = 'folder'"] = "'concepts' must be a list such as { { images = \"folder\" } }, not a string",
   ["concepts = { images = 'folder' }"] = "'concepts' must be a list such as { { images = \"folder\" } }, not a table",
+  ["concepts = { { images = 'x' }, prompt = 'y' }"] =
+    "'concepts' must be a list such as { { images = \"folder\" } }, not a table",
   ["concepts = { 'folder' }"] = "'concepts[1]' must be a table, not a string",
   ["concepts = {}"] = "concepts: at least one",
   ["sample = { 'a prompt' }"] = "sample takes named fields",
@@ -196,11 +198,14 @@ compile({ loss = scalar, params = "function() return { { name = 'w', var = 3, gr
 compile({ loss = "function(x) return x.y:sum_to { 1 } end" }, 4, "attempt to index a nil value (field 'y')")
 fails(RUN, program "burin.session('s', { x = { { 2 } } }, function(x)\n  return x.x\nend)", 3,
   "must give { name = node ... }, not a node (2)")
+fails(RUN, program "burin.dataset {\n  resolution = '64',\n  batch_size = 2 }", 5,
+  "has no option 'batch_size': write batch = ...")
 fails(RUN, program "local t = nil\nprint(t + 1)", 4, "attempt to perform arithmetic on a nil value (local 't')")
 
 -- A bug of the library is none of the recipe.
 local broken = file("require('burin.train.plan').prepare = nil\n"
-  .. "return burin.train { name = 'x', base = burin.model 'x',\n  concepts = { { images = 'x' } }, method = burin.lora {} }\n")
+  .. "return burin.train { name = 'x', base = burin.model 'x',\n"
+  .. "  concepts = { { images = 'x' } }, method = burin.lora {} }\n")
 local code, out = T.run("plan --device null --trust " .. T.quote(broken))
 T.check(code == 1, "a library that is broken: exit code %d, not 1: %s", code, out)
 

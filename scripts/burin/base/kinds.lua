@@ -88,6 +88,14 @@ function kinds.has(kind, name)
   return false
 end
 
+-- Whether x is a table in which nothing has a name.
+function kinds.is_list(x)
+  if type(x) ~= "table" or kinds.of(x) then return false end
+  local count = 0
+  for _ in pairs(x) do count = count + 1 end
+  return count == #x
+end
+
 -- What a value is, for people: "an optimizer (made at recipe.lua:7)", "a list", "a string".
 function kinds.describe(x)
   local kind = kinds.of(x)
@@ -99,7 +107,7 @@ function kinds.describe(x)
   if makes then return "a function that makes " .. kinds.a(makes) end
   if x == nil then return "nothing" end
   if math.type(x) == "integer" then return "an integer" end
-  if type(x) == "table" and #x > 0 then return "a list" end
+  if kinds.is_list(x) and #x > 0 then return "a list" end
   if core.graph_type(x) == "node" then return ("a node (%s)"):format(table.concat(x.shape, ", ")) end
   if type(x) == "number" and (x ~= x or x - x ~= 0) then return x ~= x and "NaN" or tostring(x) end
   return kinds.a(type(x))

@@ -29,12 +29,12 @@ end
 
 -- ---- types ----------------------------------------------------------------------------------------------------------
 
--- Whether a value is of a rule's type: a Lua type, "integer", "list" (a table without names), a kind's name.
+-- Whether a value is of a rule's type: a Lua type, "integer", "list" (nothing in it has a name), a kind's name.
 local function is(value, want)
   if want == "any" then return true end
   if kinds.of(value) then return kinds.of(value) == want end
   if want == "integer" then return math.type(value) == "integer" end
-  if want == "list" then return type(value) == "table" and (next(value) == nil or #value > 0) end
+  if want == "list" then return kinds.is_list(value) end
   return type(value) == want
 end
 

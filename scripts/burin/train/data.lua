@@ -73,8 +73,17 @@ end
 
 local Dataset, new_dataset = class("dataset", { "o", "items", "skipped", "reported", "sizes" })
 
--- o: batch, seed, resolution, buckets (true: by aspect ratio; false: square crops), granularity (multiple of pixels).
+local dataset_schema = {
+  resolution = { "integer", required = true, min = 8, max = 4096, help = "pixels; the area of a picture is its square" },
+  batch = { "integer", default = 1, min = 1, help = "pictures per batch" },
+  seed = { "integer", default = 0, help = "of the order" },
+  buckets = { "boolean", default = false, help = "group images by aspect ratio instead of cropping to squares" },
+  granularity = { "integer", default = 16, min = 1, help = "sides are multiples of it where resolution is below 256" },
+}
+
+-- o: the fields above.
 function data.new(o)
+  o = options.check("burin.dataset", o, dataset_schema)
   local self = new_dataset { o = o, items = {}, skipped = {}, reported = 0 }
   local r = o.resolution
   local step = r >= 256 and 64 or o.granularity
