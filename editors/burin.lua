@@ -126,6 +126,35 @@
 ---@field ema? number
 ---@field loss_scale? number
 
+---@class burin.Layer                   # as a method sees it
+---@field name string
+---@field component string
+---@field kind "linear"|"conv"
+---@field group string
+---@field inputs integer
+---@field outputs integer
+---@field kernel integer
+
+---@class burin.MethodDefinition
+---@field name string
+---@field options? table<string, any>   # defaults, or rules { "integer", default = 8, min = 1 }
+---@field targets? fun(o: table, layer: burin.Layer): boolean
+---@field params fun(o: table, layer: burin.Layer): table<string, burin.Node>
+---@field forward fun(o: table, layer: burin.Layer, p: table<string, burin.Node>, x: burin.Node, y: burin.Node): burin.Node # of y's shape
+---@field alpha? fun(o: table, layer: burin.Layer): number
+---@field settle? fun(o: table)
+---@field kind? "lora"                  # parameters are lora_down and lora_up
+---@field network_module? string
+---@field network_args? fun(o: table): table<string, string>
+
+---@class burin.LossDefinition
+---@field name string
+---@field per_sample? fun(s: table<string, burin.Node>): burin.Node # (B): one value per sample
+---@field weight? fun(snr: number, prediction: string): number
+
+---@class burin.MinSnr
+---@field gamma? number                 # 5
+
 ---@class burin.Node                    # every op of docs/ops.md is a method
 ---@field shape integer[]
 ---@field dtype string
@@ -155,7 +184,7 @@ function burin.locon(o) end
 ---@param o? burin.Full
 ---@return burin.Method
 function burin.full(o) end
----@param o table name, options, targets, params, forward: scripts/burin/method.lua
+---@param o burin.MethodDefinition
 ---@return fun(o?: table): burin.Method
 function burin.method(o) end
 ---@param o? burin.AdamW
@@ -179,10 +208,10 @@ function burin.cosine(o) end
 function burin.schedule(name, factor) end
 ---@return burin.Loss
 function burin.mse() end
----@param o? { gamma?: number }
+---@param o? burin.MinSnr
 ---@return burin.Loss
 function burin.min_snr(o) end
----@param o { name: string, per_sample?: fun(s: table<string, burin.Node>): burin.Node, weight?: fun(snr: number, prediction: string): number }
+---@param o burin.LossDefinition
 ---@return burin.Loss
 function burin.loss(o) end
 ---@param o burin.Compile

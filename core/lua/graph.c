@@ -219,6 +219,15 @@ static burin_node *node_check(lua_State *L, int index)
     return *box;
 }
 
+/* core.graph_type(x) -> "node", "var", or nil for what is neither */
+static int core_graph_type(lua_State *L)
+{
+    if (luaL_testudata(L, 1, NODE)) lua_pushliteral(L, "node");
+    else if (luaL_testudata(L, 1, VAR)) lua_pushliteral(L, "var");
+    else lua_pushnil(L);
+    return 1;
+}
+
 /* Pushes a node; graph_index: its graph's userdata, kept alive by the node.
  * Raises the graph's error on NULL. */
 static int node_push(lua_State *L, int graph_index, burin_node *n)
@@ -621,8 +630,13 @@ static void open_node_class(lua_State *L)
 void script_open_graph(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "var", core_var },     { "pack", core_pack },       { "pack_like", core_pack_like },
-        { "graph", core_graph }, { "session", core_session }, { "ops", core_ops },
+        { "var", core_var },
+        { "pack", core_pack },
+        { "pack_like", core_pack_like },
+        { "graph", core_graph },
+        { "session", core_session },
+        { "ops", core_ops },
+        { "graph_type", core_graph_type },
         { NULL, NULL },
     };
     static const luaL_Reg var[] = {

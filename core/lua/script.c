@@ -40,16 +40,41 @@ int script_raise(lua_State *L)
     return lua_error(L);
 }
 
-void script_push_where(lua_State *L)
+/* The innermost line outside the library, or its own innermost one when there is none. */
+static bool find_line(lua_State *L, lua_Debug *best)
 {
-    lua_Debug d, best = { .currentline = 0 };
+    lua_Debug d;
+    best->currentline = 0;
     for (int level = 1; lua_getstack(L, level, &d); level++) {
         if (!lua_getinfo(L, "Sl", &d) || d.currentline <= 0) continue;
-        if (!best.currentline || is_recipe(&d)) best = d;
-        if (is_recipe(&d)) break;
+        if (!best->currentline || is_recipe(&d)) *best = d;
+        if (is_recipe(&d)) return true;
     }
-    if (best.currentline) push_position(L, &best);
+    return false;
+}
+
+void script_push_where(lua_State *L)
+{
+    lua_Debug d;
+    find_line(L, &d);
+    if (d.currentline) push_position(L, &d);
     else lua_pushliteral(L, "");
+}
+
+int script_push_recipe_line(lua_State *L)
+{
+    lua_Debug d;
+    if (lua_isfunction(L, 1)) {
+        lua_settop(L, 1);
+        lua_getinfo(L, ">S", &d);
+        d.currentline = d.linedefined;
+        if (!is_recipe(&d)) return 0;
+    } else if (!find_line(L, &d)) {
+        return 0;
+    }
+    push_position(L, &d);
+    lua_pushfstring(L, "%s:%d", d.short_src, d.currentline);
+    return 2;
 }
 
 static const struct embed_file *find_module(const char *name, const char *suffix)

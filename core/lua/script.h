@@ -46,6 +46,10 @@ void script_push_error(lua_State *L, const char *kind);
 /* Pushes "recipe.lua:17" of the innermost Lua function outside the library, or of
  * the library when there is none. */
 void script_push_where(lua_State *L);
+/* The line of the recipe that is running, or the first one of the function that is argument 1: as
+ * "a long/way/to/recipe.lua:17", and as Lua's own messages begin. Pushes and returns nothing
+ * where that is no recipe. */
+int script_push_recipe_line(lua_State *L);
 
 burin_device *script_device(lua_State *L); /* the open device; raises when there is none */
 /* After the interpreter: variables refer to it. Returns how many

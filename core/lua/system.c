@@ -130,12 +130,9 @@ static int core_lock(lua_State *L)
     return 1;
 }
 
-/* core.where() -> "recipe.lua:17", the recipe line that is running (or the library's) */
-static int core_where(lua_State *L)
-{
-    script_push_where(L);
-    return 1;
-}
+/* core.where() -> "recipe.lua:17", the recipe line that is running, and the same as Lua's own
+ * messages write it; nothing when none is. core.where(f): the line that f begins at. */
+static int core_where(lua_State *L) { return script_push_recipe_line(L); }
 
 /* core.nearest(word, { candidates }) -> the likely meant one, or nil */
 static int core_nearest(lua_State *L)

@@ -1,30 +1,37 @@
 -- SPDX-License-Identifier: MIT
 -- init.lua - what a recipe sees as `require "burin"`. Everything here is public; burin.core is not.
 local core = require "burin.core"
+local kinds = require "burin.base.kinds"
 local losses = require "burin.train.losses"
 local methods = require "burin.adapters.method"
 local noise = require "burin.models.noise"
 local optim = require "burin.graph.optimizers"
 local options = require "burin.base.options"
+local place = require "burin.base.place"
 local schedules = require "burin.graph.schedules"
+local synonyms = require "burin.base.synonyms"
 
 local burin = {
   adamw = optim.adamw, sgd = optim.sgd,
-  schedule = schedules.custom,
-  mse = losses.mse, min_snr = losses.min_snr, loss = losses.custom,
+  mse = losses.mse, min_snr = losses.min_snr, loss = losses.loss,
 }
 
 -- burin.model "file.safetensors": a checkpoint, opened when the recipe is planned or run.
 function burin.model(path)
-  if type(path) ~= "string" then options.fail("burin.model takes the path of a checkpoint, not a %s", type(path)) end
-  return { path = path, open = function(_, o) return require("burin.models.model").open(path, o) end }
+  if type(path) ~= "string" then
+    options.fail("burin.model takes the path of a checkpoint, not %s", kinds.describe(path))
+  end
+  local function open(_, o) return require("burin.models.model").open(path, o) end
+  return kinds.new("model", { path = path, open = open }, place.here "model")
 end
+kinds.constructor("model", "model", burin.model)
 
 -- burin.train{ ... }: see docs/recipes.md for every field.
 function burin.train(o) return require("burin.train.recipe").check(o) end
+kinds.constructor("recipe", "train", burin.train)
 
 -- burin.method{ name =, options =, params =, forward = }: an adapter of one's own (docs/extending.md).
-function burin.method(o) return methods.define(o) end
+burin.method = require("burin.adapters.own").method
 
 -- The layer below: burin.compile{ ... } -> a step function; burin.dataset{ ... } -> batches.
 function burin.compile(o) return require("burin.graph.compile").step(o) end
@@ -47,9 +54,7 @@ burin.rng = require("burin.base.rng").new
 function burin.progress(title, total, first) return require("burin.base.progress").new(title, total, first) end
 function burin.log(text, ...) core.log("info", text:format(...)) end
 
-for name, schedule in pairs(schedules) do
-  if name ~= "custom" then burin[name] = schedule end
-end
+for name, schedule in pairs(schedules) do burin[name] = schedule end
 
 -- burin.lora{ ... } and the other methods: each is a file of adapters/, found by its name.
 return setmetatable(burin, { __index = function(_, name)
@@ -58,6 +63,7 @@ return setmetatable(burin, { __index = function(_, name)
   local names = { "full", "locon", "lora" }  -- for the hint only
   for known in pairs(burin) do names[#names + 1] = known end
   table.sort(names)
-  local near = core.nearest(tostring(name), names)
-  options.fail("burin has no '%s'%s", name, near and ("; did you mean '" .. near .. "'?") or "")
+  local known, near = synonyms.constructor(nil, tostring(name)), core.nearest(tostring(name), names)
+  options.fail("burin has no '%s'%s", name, known and ": write " .. known
+    or near and ("; did you mean '" .. near .. "'?") or "")
 end })

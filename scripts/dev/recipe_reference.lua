@@ -9,16 +9,18 @@ end
 -- Every schema passes through options.check.
 local options = require "burin.base.options"
 local check, schemas = options.check, {}
-function options.check(what, given, schema)
+function options.check(what, given, schema, at)
   schemas[what] = schema
-  return check(what, given, schema)
+  return check(what, given, schema, at)
 end
 local burin = require "burin"
 burin.train {
-  name = "x", base = {}, method = burin.lora {}, sample = { prompts = {} },
+  name = "x", base = burin.model "x", method = burin.lora {}, sample = { prompts = {} },
   concepts = { { images = "x", prior = { prompt = "x" } } },
 }
 burin.full {} burin.sgd {} burin.min_snr {} burin.cosine {} burin.loss { name = "x" }
+burin.method { name = "x", params = print, forward = print }
+pcall(burin.compile, {})  -- which lacks something, but its schema is known by then
 
 local function file_text(path)
   local file <close> = assert(io.open(path))
@@ -60,7 +62,8 @@ end
 -- The annotations for editors name the same fields.
 local types = file_text "editors/burin.lua"
 for class, what in pairs { Train = "burin.train", Concept = "concept 1", Prior = "prior of concept 1", Sample = "sample",
-  Save = "save", State = "state", Lora = "lora", Full = "full", AdamW = "adamw", SGD = "sgd", ScheduleOptions = "cosine" } do
+  Save = "save", State = "state", Lora = "lora", Full = "full", AdamW = "adamw", SGD = "sgd", ScheduleOptions = "cosine",
+  MinSnr = "min_snr", LossDefinition = "loss", MethodDefinition = "burin.method", Compile = "burin.compile" } do
   local fields = {}
   local text = types:match("%-%-%-@class burin%." .. class .. "\n(.-)\n\n")
   for name in text:gmatch "%-%-%-@field ([%w_]+)" do fields[name] = true end
@@ -79,6 +82,7 @@ require "dev.generated"("docs/recipes.md", {
   save = table_of("save", "train/recipe.lua", "local save_schema"),
   state = table_of("state", "train/recipe.lua", "local state_schema"),
   lora = table_of("lora", "adapters/lora.lua", "options = {"),
+  method = table_of("burin.method", "adapters/own.lua", "local schema"),
   full = table_of("full", "adapters/full.lua", "options = {"),
   adamw = table_of("adamw", "graph/optimizers.lua", 'check("adamw"'),
   sgd = table_of("sgd", "graph/optimizers.lua", 'check("sgd"'),

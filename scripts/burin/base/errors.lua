@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- errors.lua - errors with a kind. An error that people are meant to see is { kind =, message = }; a command ends with its
--- kind's exit code (sysexits.h where it has one). Anything else that is raised is a bug of ours: exit 1.
+-- errors.lua - errors with a kind. An error that people are meant to see is { kind =, message = }; a command ends
+-- with its kind's exit code (sysexits.h where it has one). Anything else that is raised is a bug of ours: exit 1.
 local core = require "burin.core"
+local place = require "burin.base.place"
 local errors = {}
 
 errors.codes = {
@@ -32,7 +33,8 @@ end
 -- Whether something that was caught is an error for people.
 errors.is = core.is_error
 
--- The sentence of something that was caught. Only our own errors may turn themselves into text: a recipe can raise anything.
+-- The sentence of something that was caught. Only our own errors may turn themselves into text: a recipe can raise
+-- anything.
 function errors.message(e)
   if errors.is(e) or type(e) ~= "table" and type(e) ~= "userdata" then return tostring(e) end
   return ("an error that is a %s, not a text"):format(type(e))
@@ -41,14 +43,44 @@ end
 -- The exit code of something that was caught.
 function errors.code(e) return errors.is(e) and errors.codes[e.kind] or 1 end
 
--- f(...), whose failure has this kind: for calls that can fail on what a user gave or on the disk. A failure that has a kind
--- already keeps it.
+-- f(...), whose failure has this kind: for calls that can fail on what a user gave or on the disk. A failure that has
+-- a kind already keeps it.
 function errors.guard(kind, f, ...)
   local results = table.pack(pcall(f, ...))
   if results[1] then return table.unpack(results, 2, results.n) end
   local why = results[2]
   if errors.is(why) and why.kind ~= "failure" then error(why, 0) end
   error(core.new_error(kind, errors.message(why)), 0)
+end
+
+-- What was raised, with the recipe's line that was running in front; Lua's own messages, which may have it already and
+-- shortened, say it once. otherwise: the line to name when none was running.
+local function locate(e, otherwise)
+  if errors.is(e) and e.kind ~= "failure" then return e end
+  local kind, text = errors.is(e) and e.kind or "recipe", errors.message(e)
+  local at, short = core.where()
+  for _, known in ipairs { short or "", at or "" } do
+    local front = known .. ": "
+    while known ~= "" and text:sub(1, #front) == front do text = text:sub(#front + 1) end
+  end
+  at = at or otherwise
+  return core.new_error(kind, at and at .. ": " .. text or text)
+end
+
+-- f(...), which runs code of a recipe: whatever it raises that is no error of ours yet is an error of the recipe.
+function errors.located(otherwise, f, ...)
+  local said, assumed = place.say(nil), place.assume(otherwise)
+  local results = table.pack(xpcall(f, function(e) return locate(e, otherwise) end, ...))
+  place.say(said)
+  place.assume(assumed)
+  if results[1] then return table.unpack(results, 2, results.n) end
+  error(errors.is(results[2]) and results[2] or locate(results[2], otherwise), 0)
+end
+
+-- A function of a recipe that the library will call, at any time: its failures are those of the recipe's line.
+function errors.callback(f)
+  local where = core.where(f) or core.where()
+  return function(...) return errors.guard("recipe", errors.located, where, f, ...) end
 end
 
 return errors

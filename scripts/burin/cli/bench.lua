@@ -209,7 +209,7 @@ local function open_step(args)
   core.commit(true)
   plan.model:load()
   plan.tables.upload()
-  r.method:init(r.seed)
+  plan.method:init(r.seed)
   plan.trainer:reset()
   local largest
   for _, t in pairs(plan.batches) do

@@ -10,6 +10,6 @@ return {
   run = function(args)
     if not core.exists(args[1]) then errors.raise("input", args[1] .. ": there is no such file") end
     args.open_device()
-    core.run_recipe(args[1], args.trust)
+    errors.located(nil, core.run_recipe, args[1], args.trust)
   end,
 }

@@ -12,6 +12,7 @@
 -- Activations are (N, H, W, C) or (B, N, C).
 local class = require "burin.base.class"
 local core = require "burin.core"
+local kinds = require "burin.base.kinds"
 local nn = {}
 
 local Component, new_component = class "component"
@@ -42,6 +43,17 @@ local function same_shape(a, b)
   if #a ~= #b then return false end
   for i = 1, #a do if a[i] ~= b[i] then return false end end
   return true
+end
+
+-- Whether x is a node of this shape and graph.
+function nn.is_node(x, shape, graph)
+  return core.graph_type(x) == "node" and same_shape(x.shape, shape) and x.graph == graph
+end
+
+-- What a recipe gave instead of one.
+function nn.describe(x, graph)
+  local other = core.graph_type(x) == "node" and x.graph ~= graph
+  return kinds.describe(x) .. (other and " of another trace" or "")
 end
 
 -- Whether a variable is stored as 8 bits and a scale per output (burin_var_upload).

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- optimizers.lua - optimizers: which row of the op table updates a packed parameter vector, and what state it keeps.
 -- update(graph, p, g, state, control, amp, group) adds the node; every tensor is one flat vector.
+local kinds = require "burin.base.kinds"
 local options = require "burin.base.options"
 local optim = {}
 
@@ -13,13 +14,13 @@ function optim.adamw(o)
     weight_decay = { "number", default = 0.01, min = 0, help = "decoupled from the gradient" },
     text_encoder_lr = { "number", min = 0, help = "learning rate of the text encoder; lr when absent" },
   })
-  return {
+  return kinds.new("optimizer", {
     name = "adamw", lr = o.lr, text_encoder_lr = o.text_encoder_lr or o.lr, state = { "m", "v" }, options = o,
     update = function(p, g, state, control, amp, group)
       return p:adamw(g, state.m, state.v, control, amp, {
         group = group, beta1 = o.beta1, beta2 = o.beta2, eps = o.eps, decay = o.weight_decay })
     end,
-  }
+  })
 end
 
 function optim.sgd(o)
@@ -29,12 +30,14 @@ function optim.sgd(o)
     weight_decay = { "number", default = 0, min = 0, help = "pull towards zero" },
     text_encoder_lr = { "number", min = 0, help = "learning rate of the text encoder; lr when absent" },
   })
-  return {
+  return kinds.new("optimizer", {
     name = "sgd", lr = o.lr, text_encoder_lr = o.text_encoder_lr or o.lr, state = { "m" }, options = o,
     update = function(p, g, state, control, amp, group)
       return p:sgd(g, state.m, control, amp, { group = group, momentum = o.momentum, decay = o.weight_decay })
     end,
-  }
+  })
 end
+
+for name, f in pairs(optim) do kinds.constructor("optimizer", name, f) end
 
 return optim

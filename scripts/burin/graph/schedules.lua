@@ -1,7 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- schedules.lua - learning-rate schedules: a factor in [0, 1] for each step. A schedule is a table
+-- schedules.lua - learning-rate schedules: a factor in [0, 1] for each step. A schedule is
 -- { name =, factor = function(step, steps) }, steps counted from 0; a new one is one more function here or in a recipe.
+local errors = require "burin.base.errors"
+local kinds = require "burin.base.kinds"
 local options = require "burin.base.options"
+local place = require "burin.base.place"
 local schedules = {}
 
 local ramp = {
@@ -14,7 +17,7 @@ local function with_warmup(name, o, after, more)
   local schema = { warmup = ramp.warmup, floor = ramp.floor }
   for option, rule in pairs(more or {}) do schema[option] = rule end
   o = options.check(name, o or {}, schema)
-  return {
+  return kinds.new("schedule", {
     name = name, options = o,
     factor = function(step, steps)
       local warm = o.warmup < 1 and o.warmup * steps or o.warmup
@@ -22,7 +25,7 @@ local function with_warmup(name, o, after, more)
       local left = math.max(1, steps - warm)
       return o.floor + (1 - o.floor) * after(math.min(1, (step - warm) / left), o)
     end,
-  }
+  })
 end
 
 function schedules.constant(o) return with_warmup("constant", o, function() return 1 end) end
@@ -36,6 +39,22 @@ function schedules.cosine(o)
 end
 
 -- A schedule of one's own: burin.schedule("step", function(step, steps) return step < steps / 2 and 1 or 0.1 end)
-function schedules.custom(name, factor) return { name = name, factor = factor } end
+function schedules.schedule(name, factor)
+  if type(name) ~= "string" or type(factor) ~= "function" then
+    options.fail('burin.schedule takes a name and a function, as burin.schedule("name", function(step, steps) ... end), '
+      .. "not %s and %s", kinds.describe(name), kinds.describe(factor))
+  end
+  local at, call = place.of(factor), errors.callback(factor)
+  return kinds.new("schedule", { name = name, factor = function(step, steps)
+    local f = call(step, steps)
+    if not options.finite(f) then
+      options.fail_at(at, "schedule '%s': its function must give a finite number, not %s (step %d)", name,
+        kinds.describe(f), step)
+    end
+    return f
+  end })
+end
+
+for name, f in pairs(schedules) do kinds.constructor("schedule", name, f) end
 
 return schedules

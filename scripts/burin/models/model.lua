@@ -12,6 +12,7 @@ local core = require "burin.core"
 local errors = require "burin.base.errors"
 local families = require "burin.models.families"
 local nn = require "burin.graph.nn"
+local kinds = require "burin.base.kinds"
 local names = require "burin.models.io.names"
 local files = require "burin.models.io.files"
 local settings = require "burin.models.io.settings"
@@ -105,8 +106,10 @@ function Model:components()
   return list
 end
 
--- Applies a method (burin.method) to the parts that its options name. Group 0: U-Net; 1: text encoders.
+-- Applies a method (a description such as burin.lora {}, or an instance of one) to the parts that its options name.
+-- Group 0: U-Net; 1: text encoders. Returns the instance.
 function Model:adapt(instance)
+  if kinds.of(instance) == "method" then instance = instance.instance() end
   if instance.options.unet ~= false then instance:attach(self.unet, 0) end
   if instance.options.text_encoder then
     for _, text in ipairs(self.text) do instance:attach(text, 1) end

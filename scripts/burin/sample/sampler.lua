@@ -8,6 +8,7 @@ local errors = require "burin.base.errors"
 local infotext = require "burin.sample.infotext"
 local options = require "burin.base.options"
 local samplers = require "burin.sample.samplers"
+local synonyms = require "burin.base.synonyms"
 local tiles = require "burin.sample.tiles"
 local sample = {}
 
@@ -198,7 +199,6 @@ end
 -- kohya's flags: what they set, and its kind.
 local flags = { n = { "negative" }, ss = { "sampler" }, l = { "guidance", "number" }, g = { "embedded", "number" },
   s = { "steps", "integer" }, d = { "seed", "integer" }, w = { "width", "integer" }, h = { "height", "integer" } }
-local kohya_samplers = { k_euler = "euler", k_euler_a = "euler_a", k_lms = "lms", ["dpmsolver++"] = "dpmpp_2m" }
 
 local function read_flag(job, line, text)
   local flag, value = text:match "^(%a+)%s*(.*)$"
@@ -210,7 +210,7 @@ local function read_flag(job, line, text)
     if not value then options.fail("prompt '%s': --%s needs a %s", line, flag, kind == "number" and kind or "whole number") end
   end
   if name == "sampler" then
-    value = kohya_samplers[value] or value
+    value = samplers.list[value] and value or synonyms.value(value, samplers.names) or value
     if not samplers.list[value] then
       options.fail("prompt '%s': there is no sampler '%s', but %s", line, value, table.concat(samplers.names, ", "))
     end

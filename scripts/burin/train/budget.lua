@@ -2,6 +2,7 @@
 -- budget.lua - what a run gives up to fit into a stated amount of device memory: types of storage, values that are
 -- computed twice instead of kept. Fields that the recipe sets are never touched.
 local core = require "burin.core"
+local kinds = require "burin.base.kinds"
 local options = require "burin.base.options"
 local residency = require "burin.train.residency"
 local budget = {}
@@ -39,7 +40,7 @@ local function candidates(o)
     local s = { precision = o.precision or step.precision }
     s.checkpoint = step.checkpoint
     if o.checkpoint ~= nil then s.checkpoint = o.checkpoint end
-    s.base_precision = o.base_precision or (not o.method.method.whole and step.base_precision) or s.precision
+    s.base_precision = o.base_precision or (not o.method.whole and step.base_precision) or s.precision
     local key = core.json_encode(s)
     if not seen[key] then list[#list + 1] = s end
     seen[key] = true
@@ -73,7 +74,6 @@ end
 function budget.choose(recipe, bytes, prepare)
   local name, total
   for _, settings in ipairs(candidates(recipe)) do
-    recipe.method:forget()
     collectgarbage()  -- the variables of the attempt before leave the plan
     collectgarbage()
     local plan = prepare(settings)
@@ -81,8 +81,8 @@ function budget.choose(recipe, bytes, prepare)
     name, total = phases[largest].name, phases[largest].memory.total
     if total <= bytes then return plan end
   end
-  options.fail("budget: %s are needed %s, which is more than %s%s", gib(total), name, gib(bytes),
-    recipe.sample and "; without samples it is less, since the VAE leaves the device" or "")
+  options.fail_at(kinds.place(recipe, "budget"), "budget: %s are needed %s, which is more than %s%s", gib(total), name,
+    gib(bytes), recipe.sample and "; without samples it is less, since the VAE leaves the device" or "")
 end
 
 return budget

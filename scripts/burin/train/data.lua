@@ -13,7 +13,8 @@ local concept_schema = {
   prompt = { "string", help = "caption of every image that has no caption file" },
   repeats = { "integer", min = 1, help = "times each image is seen in an epoch" },
   weight = { "number", default = 1, min = 0, help = "loss weight" },
-  prior = { "table", help = "prior preservation: { prompt =, count =, weight =, images = }" },
+  prior = { "table", example = '{ prompt = "a photo of a dog" }',
+    help = "prior preservation: { prompt =, count =, weight =, images = }" },
 }
 local prior_schema = {
   prompt = { "string", required = true, help = "what the class looks like without the subject" },
@@ -25,13 +26,14 @@ local prior_schema = {
   sampler = { "string", default = "ddim", one_of = samplers.names, help = "sampler of generated images" },
 }
 
--- Checks the concepts of a recipe and returns them with defaults.
-function data.concepts(list)
-  if type(list) ~= "table" or #list == 0 then options.fail "concepts: at least one { images = ... } is needed" end
+-- Checks the concepts of a recipe and returns them with defaults. at: their place.
+function data.concepts(list, at)
+  if #list == 0 then options.fail_at(at, "concepts: at least one { images = ... } is needed") end
   local out = {}
   for i, given in ipairs(list) do
-    out[i] = options.check("concept " .. i, given, concept_schema)
-    if given.prior then out[i].prior = options.check("prior of concept " .. i, given.prior, prior_schema) end
+    out[i] = options.check("concept " .. i, given, concept_schema, at:at(i))
+    if given.prior then out[i].prior = options.check("prior of concept " .. i, given.prior, prior_schema, at:at(i,
+      "prior")) end
   end
   return out
 end
@@ -71,8 +73,17 @@ end
 
 local Dataset, new_dataset = class("dataset", { "o", "items", "skipped", "reported", "sizes" })
 
--- o: batch, seed, resolution, buckets (true: by aspect ratio; false: square crops), granularity (multiple of pixels).
+local dataset_schema = {
+  resolution = { "integer", required = true, min = 8, max = 4096, help = "pixels; the area of a picture is its square" },
+  batch = { "integer", default = 1, min = 1, help = "pictures per batch" },
+  seed = { "integer", default = 0, help = "of the order" },
+  buckets = { "boolean", default = false, help = "group images by aspect ratio instead of cropping to squares" },
+  granularity = { "integer", default = 16, min = 1, help = "sides are multiples of it where resolution is below 256" },
+}
+
+-- o: the fields above.
 function data.new(o)
+  o = options.check("burin.dataset", o, dataset_schema)
   local self = new_dataset { o = o, items = {}, skipped = {}, reported = 0 }
   local r = o.resolution
   local step = r >= 256 and 64 or o.granularity

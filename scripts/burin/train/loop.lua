@@ -96,11 +96,11 @@ end
 
 local function save_result(self, name)
   local plan, save = self.plan, self.plan.recipe.save
-  local folder = save.format == "peft" or plan.method.method.whole and save.format == "diffusers"
+  local folder = save.format == "peft" or plan.method.whole and save.format == "diffusers"
   local path = self:path(folder and "%s" or "%s.safetensors", name)
   if folder then core.remove_tree(path) end  -- of the same run, before it was killed and resumed
   local all = metadata.of(self)
-  if plan.method.method.whole then all = files.profile(all, save.metadata) end
+  if plan.method.whole then all = files.profile(all, save.metadata) end
   errors.guard("output", plan.method.save, plan.method, path, plan.model, { dtype = save.dtype, metadata = all,
     format = save.format, profile = save.metadata, sidecar = save.sidecar })
   return path

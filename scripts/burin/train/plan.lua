@@ -7,6 +7,7 @@ local core = require "burin.core"
 local data = require "burin.train.data"
 local encode = require "burin.text.encode"
 local errors = require "burin.base.errors"
+local kinds = require "burin.base.kinds"
 local lengths = require "burin.text.lengths"
 local losses = require "burin.train.losses"
 local options = require "burin.base.options"
@@ -98,7 +99,8 @@ local function sample_jobs(recipe)
     jobs[i] = job
     if (job.width or s.width or recipe.resolution) ~= (s.width or recipe.resolution)
       or (job.height or s.height or recipe.resolution) ~= (s.height or recipe.resolution) then
-      options.fail("sample prompt '%s': all samples of a run have one size; set width and height in sample = { ... }", line)
+      options.fail_at(kinds.place(recipe, "sample", "prompts", i),
+        "sample prompt '%s': all samples of a run have one size; set width and height in sample = { ... }", line)
     end
   end
   return jobs
@@ -173,8 +175,7 @@ local function prepare(recipe, settings, pictures)
   local int8 = settings.base_precision == "int8"
   local model = recipe.base:open { dtype = int8 and settings.precision or settings.base_precision, int8 = int8,
     compute = settings.precision, checkpoint = settings.checkpoint, prediction = recipe.prediction }
-  local method = recipe.method
-  model:adapt(method)
+  local method = model:adapt(recipe.method)
   pictures = pictures or look_at_pictures(recipe, model)
   local plan = new_plan { recipe = recipe, settings = settings, model = model, method = method, data = pictures:copy(),
     tables = model.noise:tables(recipe.loss),
@@ -185,7 +186,8 @@ local function prepare(recipe, settings, pictures)
   plan.data:report()
   pictures.reported = plan.data.reported
   trace_text(plan)
-  for _, b in ipairs(plan.data:buckets()) do plan.batches[b.bucket] = trace_bucket(plan, b.bucket) end
+  local at = kinds.place(recipe, "method")
+  for _, b in ipairs(plan.data:buckets()) do plan.batches[b.bucket] = options.at(at, trace_bucket, plan, b.bucket) end
   for _, b in ipairs(plan.data:buckets()) do plan.encoders[b.bucket] = trace_encoder(model, b.bucket) end
   trace_samplers(plan)
   plan.phases = residency.phases(plan)

@@ -4,19 +4,23 @@ local budget = require "burin.train.budget"
 local core = require "burin.core"
 local data = require "burin.train.data"
 local errors = require "burin.base.errors"
+local kinds = require "burin.base.kinds"
 local lengths = require "burin.text.lengths"
 local losses = require "burin.train.losses"
 local optimizers = require "burin.graph.optimizers"
 local options = require "burin.base.options"
+local place = require "burin.base.place"
+local sampler = require "burin.sample.sampler"
 local samplers = require "burin.sample.samplers"
 local schedules = require "burin.graph.schedules"
 local recipe = {}
 
 local schema = {
   name = { "string", required = true, help = "name of the run and of its files" },
-  base = { "table", required = true, help = "burin.model 'file.safetensors'" },
-  concepts = { "table", required = true, help = "what to learn: { { images = 'folder', prompt = '...' } }" },
-  method = { "table", required = true, help = "burin.lora{...} or burin.full{...}" },
+  base = { "model", required = true, help = "burin.model 'file.safetensors'" },
+  concepts = { "list", required = true, of = "table", example = '{ { images = "folder" } }',
+    help = "what to learn: { { images = 'folder', prompt = '...' } }" },
+  method = { "method", required = true, help = "burin.lora{...} or burin.full{...}" },
   resolution = { "integer", default = 512, min = 8, max = 4096, help = "pixels; the area of a picture is its square" },
   buckets = { "boolean", default = true, help = "group images by aspect ratio instead of cropping to squares" },
   batch = { "integer", default = 1, min = 1, max = 1024, help = "pictures per batch" },
@@ -24,39 +28,51 @@ local schema = {
   epochs = { "number", min = 0, help = "times every image is seen (times its repeats)" },
   steps = { "integer", min = 1, help = "optimizer steps; instead of epochs" },
   seed = { "integer", default = 0, help = "of every random number: order, noise, first values" },
-  optimizer = { "table", help = "burin.adamw{...} or burin.sgd{...}; default burin.adamw{}" },
-  schedule = { "table", help = "burin.constant{...}, linear, cosine ...; default burin.constant{}" },
-  loss = { "table", help = "burin.mse(), burin.min_snr{...} or burin.loss{...}; default burin.mse()" },
+  optimizer = { "optimizer", help = "burin.adamw{...} or burin.sgd{...}; default burin.adamw{}" },
+  schedule = { "schedule", help = "burin.constant{...}, linear, cosine ...; default burin.constant{}" },
+  loss = { "loss", help = "burin.mse(), burin.min_snr{...} or burin.loss{...}; default burin.mse()" },
   max_grad_norm = { "number", default = 1, min = 0, help = "0 = no clipping" },
-  precision = { "string", one_of = { "f32", "f16", "bf16" }, help = "storage of activations and frozen weights; f32, or what the budget asks for" },
-  base_precision = { "string", one_of = { "f32", "f16", "bf16", "int8" }, help = "storage of frozen weights, where it is to differ; int8: the U-Net's, with a scale per output" },
+  precision = { "string", one_of = { "f32", "f16", "bf16" },
+    help = "storage of activations and frozen weights; f32, or what the budget asks for" },
+  base_precision = { "string", one_of = { "f32", "f16", "bf16", "int8" },
+    help = "storage of frozen weights, where it is to differ; int8: the U-Net's, with a scale per output" },
   clip_skip = { "integer", min = 1, max = 12, help = "use the text encoder's n-th last layer (SD 1.x, 2.x)" },
-  max_tokens = { "integer", one_of = lengths.limits, 
+  max_tokens = { "integer", one_of = lengths.limits,
     help = "tokens that captions are padded or cut to; default: the smallest that holds them all" },
   weighted_captions = { "boolean", default = false, help = "read (word:1.2), (word) and [word] in captions as weights" },
-  checkpoint = { "boolean", help = "recompute blocks in the backward pass to save memory; false, or what the budget asks for" },
-  budget = { "string", help = "device memory to stay within, as '8 GiB': chooses precision, checkpoint and base_precision where they are not set" },
+  checkpoint = { "boolean",
+    help = "recompute blocks in the backward pass to save memory; false, or what the budget asks for" },
+  budget = { "string",
+    help = "device memory to stay within, as '8 GiB': chooses precision, checkpoint and base_precision "
+      .. "where they are not set" },
   prediction = { "string", one_of = { "epsilon", "v" }, help = "what the model predicts, where its files do not say" },
-  sample = { "table", help = "{ every =, prompts = { ... }, steps =, guidance =, sampler = }" },
-  save = { "table", help = "{ every =, format =, dtype = 'f32', metadata =, sidecar = }" },
-  state = { "table", help = "{ every =, keep = }: training state for resume" },
+  sample = { "table", example = '{ prompts = { "a photo of sks dog" } }',
+    help = "{ every =, prompts = { ... }, steps =, guidance =, sampler = }" },
+  save = { "table", example = "{ every = '1 epoch' }",
+    help = "{ every =, format =, dtype = 'f32', metadata =, sidecar = }" },
+  state = { "table", example = "{ every = '250 steps' }",
+    help = "{ every =, keep = }: training state for resume" },
   output = { "string", default = "runs", help = "folder of runs" },
 }
 local sample_schema = {
   every = { "string|integer", help = "'1 epoch', '100 steps' or a number of steps; absent: before and after training" },
-  prompts = { "table", required = true, help = "a list; (word:1.2) weights and kohya's --n --s --l --d --ss are understood" },
+  prompts = { "list", required = true, of = "string", example = '{ "a photo of sks dog" }',
+    help = "a list; (word:1.2) weights and kohya's --n --s --l --d --ss are understood" },
   steps = { "integer", default = 20, min = 1, help = "denoising steps" },
   guidance = { "number", default = 7.5, help = "classifier-free guidance scale" },
   seed = { "integer", default = 0, help = "of the first picture; the next ones count up" },
   batch = { "integer", default = 1, min = 1, help = "pictures at a time" },
   sampler = { "string", default = "ddim", one_of = samplers.names, help = "how noise becomes a picture" },
-  width = { "integer", help = "pixels; default resolution" }, height = { "integer", help = "pixels; default resolution" },
+  width = { "integer", help = "pixels; default resolution" },
+  height = { "integer", help = "pixels; default resolution" },
 }
 local save_schema = {
   every = { "string|integer", help = "as in sample; the result is saved at the end in any case" },
-  format = { "string", one_of = { "kohya", "peft", "checkpoint", "diffusers" }, help = "adapters: kohya (default), diffusers, peft; full training: checkpoint (default), diffusers" },
+  format = { "string", one_of = { "kohya", "peft", "checkpoint", "diffusers" },
+    help = "adapters: kohya (default), diffusers, peft; full training: checkpoint (default), diffusers" },
   dtype = { "string", default = "f32", one_of = { "f32", "f16", "bf16" }, help = "element type in the file" },
-  metadata = { "string", default = "full", one_of = { "full", "minimal", "none" }, help = "what a LoRA file says: all, what programs need, nothing" },
+  metadata = { "string", default = "full", one_of = { "full", "minimal", "none" },
+    help = "what a LoRA file says: all, what programs need, nothing" },
   sidecar = { "boolean", default = false, help = "also write A1111's NAME.json beside a LoRA" },
   date = { "boolean", default = false, help = "put dates into the metadata; two runs then differ in them" },
 }
@@ -65,27 +81,35 @@ local state_schema = {
   keep = { "integer", default = 2, min = 1, help = "newest states that stay on disk" },
 }
 
--- Checks a recipe's table; returns a recipe object. Touches neither files nor the device.
+-- Checks a recipe's table; returns a handle of it. Touches neither files nor the device.
 function recipe.check(given)
-  local o = options.check("burin.train", given, schema)
-  if not o.name:match "^[%w._-]+$" then options.fail("name '%s': letters, digits, '.', '_' and '-' only", o.name) end
-  if o.epochs and o.steps then options.fail("give either epochs or steps, not both") end
+  local here = place.here "train"
+  local o = options.check("burin.train", given, schema, here)
+  if not o.name:match "^[%w._-]+$" then
+    options.fail_at(here:at "name", "name '%s': letters, digits, '.', '_' and '-' only", o.name)
+  end
+  if o.epochs and o.steps then options.fail_at(here:at "steps", "give either epochs or steps, not both") end
   if not o.epochs and not o.steps then o.epochs = 10 end
-  if o.budget then budget.parse(o.budget) end
-  o.concepts = data.concepts(o.concepts)
-  o.sample = o.sample and options.check("sample", o.sample, sample_schema)
-  o.save = options.check("save", o.save or {}, save_schema)
-  o.state = options.check("state", o.state or {}, state_schema)
-  for _, part in ipairs { o.sample or {}, o.save, o.state } do options.every(part.every, 1) end
+  if o.budget then options.at(here:at "budget", budget.parse, o.budget) end
+  o.concepts = data.concepts(o.concepts, here:at "concepts")
+  o.sample = o.sample and options.check("sample", o.sample, sample_schema, here:at "sample")
+  o.save = options.check("save", o.save or {}, save_schema, here:at "save")
+  o.state = options.check("state", o.state or {}, state_schema, here:at "state")
+  for _, part in ipairs { "sample", "save", "state" } do
+    options.at(here:at(part, "every"), options.every, o[part] and o[part].every, 1)
+  end
+  for i, line in ipairs(o.sample and o.sample.prompts or {}) do
+    options.at(here:at("sample", "prompts", i), sampler.parse_prompt, line)
+  end
   o.optimizer = o.optimizer or optimizers.adamw {}
   o.schedule = o.schedule or schedules.constant {}
-  o.loss = o.loss or losses.mse()
-  local formats = o.method.method and o.method.method.whole and "checkpoint or diffusers" or "kohya, diffusers or peft"
+  o.loss = o.loss or losses.mse {}
+  local formats = o.method.whole and "checkpoint or diffusers" or "kohya, diffusers or peft"
   if o.save.format and not formats:find(o.save.format, 1, true) then
-    options.fail("save: %s is written as %s, not as '%s'", o.method.name or "this method", formats, o.save.format)
+    options.fail_at(here:at("save", "format"), "save: %s is written as %s, not as '%s'", o.method.name, formats,
+      o.save.format)
   end
-  o.is_train_recipe = true
-  return o
+  return kinds.new("recipe", o, here)
 end
 
 -- Where a recipe's run lies.
@@ -97,11 +121,12 @@ function recipe.load(path, trust)
     errors.raise("input", path .. ": there is no such recipe")
   end
   local text = core.read_file(path)
-  local result = errors.guard("recipe", core.run_recipe, path, trust)
-  if type(result) ~= "table" or not result.is_train_recipe then
-    errors.raise("recipe", path .. ": a recipe ends with: return burin.train { ... }")
+  local result = errors.guard("recipe", errors.located, nil, core.run_recipe, path, trust)
+  if kinds.of(result) ~= "recipe" then
+    errors.raise("recipe", "%s: a recipe ends with: return burin.train { ... }; this one returns %s", path,
+      kinds.describe(result))
   end
-  return result, text
+  return kinds.value(result), text
 end
 
 return recipe
