@@ -1,11 +1,14 @@
 -- SPDX-License-Identifier: MIT
--- init.lua - what a recipe sees as `require "burin"`. Everything here is public; burin.core is not.
+-- init.lua - what a recipe sees as `require "burin"`, and all that it can require of the library. Everything here is
+-- public, and none of it can be changed; burin.core is not.
 local core = require "burin.core"
+local kinds = require "burin.base.kinds"
 local losses = require "burin.train.losses"
 local methods = require "burin.adapters.method"
 local noise = require "burin.models.noise"
 local optim = require "burin.graph.optimizers"
 local options = require "burin.base.options"
+local paths = require "burin.base.paths"
 local schedules = require "burin.graph.schedules"
 
 local burin = {
@@ -37,12 +40,18 @@ burin.nn = require "burin.graph.nn"
 -- The noise schedule and the objective of a diffusion model: schedule, tables, objective.
 burin.diffusion = { schedule = noise.schedule, tables = noise.tables, objective = losses.objective, mse = losses.squared_error }
 burin.tensor = core.tensor
--- burin.save(path, { { name, tensor } ... }, metadata?) and burin.read(path) -> file or nil: safetensors
+-- burin.save(path, { { name, tensor } ... }, metadata?): a safetensors file in the run's folder; burin.read(path) -> file or nil
 function burin.save(path, tensors, metadata)
+  path = paths.output(path)
+  local list = {}
+  for i, t in ipairs(tensors) do list[i] = { t[1], t[2] } end
   core.make_dirs(path:match "^(.*)/" or ".")
-  core.export(path, "safetensors", tensors, metadata or {})
+  core.export(path, "safetensors", list, metadata or {})
 end
-function burin.read(path) return core.exists(path) and core.load(path) or nil end
+function burin.read(path)
+  path = paths.input(path)
+  return core.exists(path) and core.load(path) or nil
+end
 burin.rng = require("burin.base.rng").new
 function burin.progress(title, total, first) return require("burin.base.progress").new(title, total, first) end
 function burin.log(text, ...) core.log("info", text:format(...)) end
@@ -52,12 +61,13 @@ for name, schedule in pairs(schedules) do
 end
 
 -- burin.lora{ ... } and the other methods: each is a file of adapters/, found by its name.
-return setmetatable(burin, { __index = function(_, name)
-  local found, method = pcall(require, "burin.adapters." .. tostring(name))
+return kinds.read_only(setmetatable(burin, { __index = function(_, name)
+  local found, method = false, nil
+  if type(name) == "string" and name:match "^[%a_][%w_]*$" then found, method = pcall(require, "burin.adapters." .. name) end
   if found and methods.is_constructor(method) then return method end
   local names = { "full", "locon", "lora" }  -- for the hint only
-  for known in pairs(burin) do names[#names + 1] = known end
+  for known in next, burin do names[#names + 1] = known end
   table.sort(names)
   local near = core.nearest(tostring(name), names)
   options.fail("burin has no '%s'%s", name, near and ("; did you mean '" .. near .. "'?") or "")
-end })
+end }), "burin")

@@ -7,6 +7,7 @@ local errors = require "burin.base.errors"
 local losses = require "burin.train.losses"
 local optimizers = require "burin.graph.optimizers"
 local options = require "burin.base.options"
+local paths = require "burin.base.paths"
 local samplers = require "burin.sample.samplers"
 local schedules = require "burin.graph.schedules"
 local recipe = {}
@@ -64,7 +65,7 @@ local state_schema = {
 -- Checks a recipe's table; returns a recipe object. Touches neither files nor the device.
 function recipe.check(given)
   local o = options.check("burin.train", given, schema)
-  if not o.name:match "^[%w._-]+$" then options.fail("name '%s': letters, digits, '.', '_' and '-' only", o.name) end
+  if not o.name:match "^[%w._-]+$" or o.name:match "^%.+$" then options.fail("name '%s': letters, digits, '.', '_' and '-' only", o.name) end
   if o.epochs and o.steps then options.fail("give either epochs or steps, not both") end
   if not o.epochs and not o.steps then o.epochs = 10 end
   if o.budget then budget.parse(o.budget) end
@@ -97,6 +98,7 @@ function recipe.load(path, trust)
   if type(result) ~= "table" or not result.is_train_recipe then
     errors.raise("recipe", path .. ": a recipe ends with: return burin.train { ... }")
   end
+  if not trust then paths.check_output(result.output) end
   return result, text
 end
 
