@@ -68,6 +68,9 @@ static int model_close(lua_State *L)
     return m->lent ? 0 : model_gc(L);
 }
 
+/* At the end of a variable's scope: local f <close> = core.load(path) */
+static int model_leave(lua_State *L) { return model_close(L); }
+
 /* f:names() -> sorted list */
 static int model_names(lua_State *L)
 {
@@ -266,7 +269,7 @@ void script_open_model(lua_State *L)
     };
     static const luaL_Reg meta[] = {
         { "__gc", model_gc },
-        { "__close", model_close },
+        { "__close", model_leave },
         { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);

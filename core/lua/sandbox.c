@@ -94,14 +94,57 @@ static int safe_rawset(lua_State *L)
     return 1;
 }
 
-/* coroutine.create and wrap (upvalue 1 is the original): a new thread counts its instructions from
- * zero, so each costs a round. */
-static int counted_coroutine(lua_State *L)
+/* Lua lets no hook run in what an error that a hook raised calls before somebody caught it: message
+ * handlers, and the variables that a dead thread still has to close. A recipe could go on there for
+ * ever. So handlers are called once the error was caught, and every thread catches its own errors. */
+static int finish_xpcall(lua_State *L, int status, lua_KContext context)
 {
-    script_charge(L);
+    (void)context;
+    bool ok = status == LUA_OK || status == LUA_YIELD;
+    if (!ok) {
+        lua_pushvalue(L, 2);
+        lua_insert(L, -2);
+        lua_pcall(L, 1, 1, 0);
+    }
+    lua_pushboolean(L, ok);
+    lua_replace(L, 2);
+    return lua_gettop(L) - 1;
+}
+
+static int safe_xpcall(lua_State *L)
+{
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_pushvalue(L, 1);
+    lua_insert(L, 3);
+    int n = lua_gettop(L) - 3;
+    return finish_xpcall(L, lua_pcallk(L, n, LUA_MULTRET, 0, 0, finish_xpcall), 0);
+}
+
+static int finish_thread(lua_State *L, int status, lua_KContext context)
+{
+    (void)context;
+    return status == LUA_OK || status == LUA_YIELD ? lua_gettop(L) : lua_error(L);
+}
+
+static int thread_body(lua_State *L)
+{
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
-    lua_call(L, lua_gettop(L) - 1, 1);
+    int n = lua_gettop(L) - 1;
+    return finish_thread(L, lua_pcallk(L, n, LUA_MULTRET, 0, 0, finish_thread), 0);
+}
+
+/* coroutine.create and wrap (upvalue 1 is the original): a new thread counts its instructions from
+ * zero, so each costs a round. */
+static int safe_coroutine(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    script_charge(L);
+    lua_settop(L, 1);
+    lua_pushcclosure(L, thread_body, 1);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, 1, 1);
     return 1;
 }
 
@@ -185,7 +228,8 @@ static int recipe_require(lua_State *L)
                           name);
     if (!is_module_name(name)) return luaL_error(L, "a recipe cannot require '%s'", name);
     if (lua_getfield(L, lua_upvalueindex(3), name) != LUA_TNIL) {
-        if (lua_islightuserdata(L, -1)) return luaL_error(L, "'%s' requires itself, or has failed before", name);
+        if (lua_islightuserdata(L, -1))
+            return luaL_error(L, "'%s' requires itself, or has failed before", name);
         return 1;
     }
     const char *path = push_path(L, folder, name);
@@ -210,7 +254,7 @@ static void wrap_coroutines(lua_State *L, int env)
     lua_getfield(L, env, "coroutine");
     for (int i = 0; i < COUNT_OF(makers); i++) {
         lua_getfield(L, -1, makers[i]);
-        lua_pushcclosure(L, counted_coroutine, 1);
+        lua_pushcclosure(L, safe_coroutine, 1);
         lua_setfield(L, -2, makers[i]);
     }
     lua_pop(L, 1);
@@ -223,6 +267,7 @@ static void push_environment(lua_State *L, const char *folder)
         { "setmetatable", safe_setmetatable },
         { "rawget", safe_rawget },
         { "rawset", safe_rawset },
+        { "xpcall", safe_xpcall },
         { "print", recipe_print },
         { NULL, NULL },
     };
@@ -260,8 +305,18 @@ static void drop_dump(lua_State *L)
     lua_pop(L, 1);
 }
 
-/* core.run_recipe(path, trust?) -> what the recipe returns. Without trust nothing is written from
- * now on but beneath the folder that core.confine_to names. */
+/* core.sandbox(folder) -> the globals of a recipe that lies in it ("" or with a slash at its end).
+ * From now on nothing is written but beneath the folder that core.confine_to names. */
+static int core_sandbox(lua_State *L)
+{
+    const char *folder = luaL_checkstring(L, 1);
+    file_confine();
+    drop_dump(L);
+    push_environment(L, folder);
+    return 1;
+}
+
+/* core.run_recipe(path, trust?) -> what the recipe returns */
 static int core_run_recipe(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1), *slash = strrchr(path, '/');
@@ -276,10 +331,10 @@ static int core_run_recipe(lua_State *L)
         lua_pop(L, 1);
         load_file(L, path, 0);
     } else {
-        file_confine();
-        drop_dump(L);
-        push_environment(L, lua_tostring(L, 2));
-        load_file(L, path, 3);
+        lua_pushcfunction(L, core_sandbox);
+        lua_insert(L, 2);
+        lua_call(L, 1, 1);
+        load_file(L, path, 2);
     }
     lua_call(L, 0, 1);
     return 1;
@@ -304,6 +359,7 @@ static int core_in_cache(lua_State *L)
 void script_open_sandbox(lua_State *L)
 {
     static const luaL_Reg functions[] = {
+        { "sandbox", core_sandbox },
         { "run_recipe", core_run_recipe },
         { "confine_to", core_confine_to },
         { "in_cache", core_in_cache },

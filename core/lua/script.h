@@ -35,8 +35,8 @@ void script_open_system(lua_State *L);
 void script_open_sandbox(lua_State *L);
 
 /* Makes the class of a kind of userdata. Its methods are a table apart from its metatable, which is
- * hidden: whoever holds an object can call its methods, and reaches neither __gc nor __index. index:
- * NULL, or a function(object, key) that finds the methods in upvalue 1. Pushes nothing. */
+ * hidden: whoever holds an object can call its methods, and reaches neither __gc nor __index.
+ * index: NULL, or a function(object, key) that finds the methods in upvalue 1. Pushes nothing. */
 void script_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta,
                   lua_CFunction index);
 

@@ -43,8 +43,14 @@ burin.tensor = core.tensor
 -- burin.save(path, { { name, tensor } ... }, metadata?): a safetensors file in the run's folder; burin.read(path) -> file or nil
 function burin.save(path, tensors, metadata)
   path = paths.output(path)
+  if type(tensors) ~= "table" then options.fail("burin.save takes a list of { name, tensor }, not a %s", type(tensors)) end
   local list = {}
-  for i, t in ipairs(tensors) do list[i] = { t[1], t[2] } end
+  for i, t in ipairs(tensors) do
+    if type(t) ~= "table" or type(t[1]) ~= "string" or type(t[2]) ~= "userdata" then
+      options.fail("burin.save: entry %d is not { name, tensor }", i)
+    end
+    list[i] = { t[1], t[2] }
+  end
   core.make_dirs(path:match "^(.*)/" or ".")
   core.export(path, "safetensors", list, metadata or {})
 end

@@ -12,6 +12,7 @@
 -- takes.
 local class = require "burin.base.class"
 local core = require "burin.core"
+local kinds = require "burin.base.kinds"
 local metadata = require "burin.adapters.metadata"
 local nn = require "burin.graph.nn"
 local options = require "burin.base.options"
@@ -165,11 +166,11 @@ end
 function method.is_constructor(f) return constructors[f] == true end
 
 function method.define(definition)
-  local rules = schema(definition.options or {})
+  local rules, shown = schema(definition.options or {}), kinds.read_only(definition, "a method")
   return method.constructor(function(given)
     local o = options.check(definition.name, given or {}, rules)
     if definition.settle then definition.settle(o) end
-    return new_instance { name = definition.name, method = definition, options = o, groups = {},
+    return new_instance { name = definition.name, method = shown, options = o, groups = {},
       whole = {}, component = nn.component { name = definition.name, role = "param" } }
   end)
 end

@@ -3,6 +3,7 @@
 -- there first.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local options = require "burin.base.options"
 local paths = {}
 
 local run_folder, trusted
@@ -24,25 +25,24 @@ function paths.check_output(path)
   end
 end
 
+local function check(path)
+  if type(path) ~= "string" then options.fail("the path of a file is a text, not a %s", type(path)) end
+end
+
 -- What a recipe calls "states/a.safetensors" -> where it is written.
 function paths.output(path)
-  if type(path) ~= "string" then
-    errors.raise("recipe", "%s: the path of a file is a text, not a %s", core.where(), type(path))
-  end
-  if not run_folder then errors.raise("recipe", "%s: a recipe cannot write before its run begins", core.where()) end
+  check(path)
+  if not run_folder then options.fail "a recipe cannot write before its run begins" end
   if is_inside(path) then return run_folder .. "/" .. path end
   if not trusted then
-    errors.raise("recipe", "%s: '%s': a recipe writes into its run's folder (%s), by paths without '..' from there", core.where(),
-      path, run_folder)
+    options.fail("'%s': a recipe writes into its run's folder (%s), by paths without '..' from there", path, run_folder)
   end
   return path
 end
 
 -- The same of something to be read: in the run's folder, or else in the working folder.
 function paths.input(path)
-  if type(path) ~= "string" then
-    errors.raise("recipe", "%s: the path of a file is a text, not a %s", core.where(), type(path))
-  end
+  check(path)
   local own = run_folder and is_inside(path) and run_folder .. "/" .. path
   return own and core.exists(own) and own or path
 end

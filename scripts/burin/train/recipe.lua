@@ -4,6 +4,7 @@ local budget = require "burin.train.budget"
 local core = require "burin.core"
 local data = require "burin.train.data"
 local errors = require "burin.base.errors"
+local kinds = require "burin.base.kinds"
 local losses = require "burin.train.losses"
 local optimizers = require "burin.graph.optimizers"
 local options = require "burin.base.options"
@@ -81,8 +82,7 @@ function recipe.check(given)
   if o.save.format and not formats:find(o.save.format, 1, true) then
     options.fail("save: %s is written as %s, not as '%s'", o.method.name or "this method", formats, o.save.format)
   end
-  o.is_train_recipe = true
-  return o
+  return kinds.new("recipe", o)
 end
 
 -- Where a recipe's run lies.
@@ -95,11 +95,12 @@ function recipe.load(path, trust)
   end
   local text = core.read_file(path)
   local result = errors.guard("recipe", core.run_recipe, path, trust)
-  if type(result) ~= "table" or not result.is_train_recipe then
+  if kinds.of(result) ~= "recipe" then
     errors.raise("recipe", path .. ": a recipe ends with: return burin.train { ... }")
   end
-  if not trust then paths.check_output(result.output) end
-  return result, text
+  local o = kinds.value(result)
+  if not trust then paths.check_output(o.output) end
+  return o, text
 end
 
 return recipe
