@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Trains a small Stable Diffusion 1.x from random weights on the drawn world of world: first the VAE, then the
 -- text encoder and the U-Net on its latents. It made models/tiny-sd.safetensors on Mesa 25.0's CPU driver (models/tiny-sd.log).
---   burin run recipes/tiny/pretrain.lua      (stopped, it goes on from its last state; remove runs/pretrain to begin anew)
+--   burin run recipes/tiny/pretrain.lua    (stopped, it goes on from its last state; remove runs/pretrain to begin anew)
 -- What it writes lies in its run's folder, runs/pretrain: the model, the trained VAE, the states of the U-Net.
 -- It is also the example of a loop of one's own: burin.compile gives a step function, the rest is plain Lua.
 local burin = require "burin"

@@ -40,10 +40,12 @@ burin.nn = require "burin.graph.nn"
 -- The noise schedule and the objective of a diffusion model: schedule, tables, objective.
 burin.diffusion = { schedule = noise.schedule, tables = noise.tables, objective = losses.objective, mse = losses.squared_error }
 burin.tensor = core.tensor
--- burin.save(path, { { name, tensor } ... }, metadata?): a safetensors file in the run's folder; burin.read(path) -> file or nil
+-- burin.save(path, { { name, tensor } ... }, metadata?): a safetensors file in the run's folder
 function burin.save(path, tensors, metadata)
   path = paths.output(path)
-  if type(tensors) ~= "table" then options.fail("burin.save takes a list of { name, tensor }, not a %s", type(tensors)) end
+  if type(tensors) ~= "table" then
+    options.fail("burin.save takes a list of { name, tensor }, not a %s", type(tensors))
+  end
   local list = {}
   for i, t in ipairs(tensors) do
     if type(t) ~= "table" or type(t[1]) ~= "string" or type(t[2]) ~= "userdata" then
@@ -54,6 +56,7 @@ function burin.save(path, tensors, metadata)
   core.make_dirs(path:match "^(.*)/" or ".")
   core.export(path, "safetensors", list, metadata or {})
 end
+-- burin.read(path) -> such a file, or nil when there is none
 function burin.read(path)
   path = paths.input(path)
   return core.exists(path) and core.load(path) or nil
@@ -68,11 +71,11 @@ end
 
 -- burin.lora{ ... } and the other methods: each is a file of adapters/, found by its name.
 return kinds.read_only(setmetatable(burin, { __index = function(_, name)
-  local found, method = false, nil
-  if type(name) == "string" and name:match "^[%a_][%w_]*$" then found, method = pcall(require, "burin.adapters." .. name) end
+  local known = type(name) == "string" and name:match "^[%a_][%w_]*$"
+  local found, method = pcall(require, known and "burin.adapters." .. name)
   if found and methods.is_constructor(method) then return method end
   local names = { "full", "locon", "lora" }  -- for the hint only
-  for known in next, burin do names[#names + 1] = known end
+  for public in next, burin do names[#names + 1] = public end
   table.sort(names)
   local near = core.nearest(tostring(name), names)
   options.fail("burin has no '%s'%s", name, near and ("; did you mean '" .. near .. "'?") or "")

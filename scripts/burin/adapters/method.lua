@@ -143,7 +143,7 @@ end
 -- ("f16"), metadata (texts added to the minimum), format, profile and sidecar as in lora/save.lua
 function Instance:save(path, model, o)
   o = o or {}
-  if self.method.whole then return require "burin.models.io.save"(model, path, o) end
+  if self.method.whole then return model:save(path, o) end
   local all, dtype = self:metadata(model), o.dtype or "f16"
   for k, v in pairs(o.metadata or {}) do all[k] = v end
   if self.method.kind == "lora" then

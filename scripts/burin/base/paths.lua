@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- paths.lua - where the files are that a recipe names: what it writes lies in its run's folder, what it reads is looked for
--- there first.
+-- paths.lua - where the files are that a recipe names: what it writes lies in its run's folder, what it reads is
+-- looked for there first.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local options = require "burin.base.options"
@@ -33,7 +33,9 @@ end
 function paths.output(path)
   check(path)
   if not run_folder then options.fail "a recipe cannot write before its run begins" end
-  if is_inside(path) then return run_folder .. "/" .. path end
+  local front = run_folder .. "/"
+  if path:sub(1, #front) == front and is_inside(path:sub(#front + 1)) then return path end  -- it says so already
+  if is_inside(path) then return front .. path end
   if not trusted then
     options.fail("'%s': a recipe writes into its run's folder (%s), by paths without '..' from there", path, run_folder)
   end

@@ -33,7 +33,8 @@ local function options_of(command) return { command.options or {}, command.recip
 -- What a recipe may use, before it is run.
 local function set_limits(command, args)
   if args.recipe_memory then
-    core.limit_memory(amounts.parse(args.recipe_memory) or usage_error("--recipe-memory needs an amount such as '2 GiB'"))
+    local bytes = amounts.parse(args.recipe_memory) or usage_error "--recipe-memory needs an amount such as '2 GiB'"
+    core.limit_memory(bytes)
   end
   local steps = math.tointeger(args.recipe_steps or command.recipe.steps or 0)
   if not steps or steps < 0 then usage_error "--recipe-steps needs a whole number" end

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- resume.lua - a stopped run goes on. What its folder says is believed about numbers only: where it lies, and whether its
--- recipe is trusted, comes from the command line.
+-- resume.lua - a stopped run goes on. What its folder says is believed about numbers only: where it lies, and whether
+-- its recipe is trusted, comes from the command line.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local paths = require "burin.base.paths"
@@ -19,7 +19,8 @@ end
 local function output_of(folder, name)
   if folder:match "[^/]*$" ~= name then folder = core.real_path(folder) end
   if folder:match "[^/]*$" ~= name then
-    errors.raise("data", "%s: the recipe in this folder is of a run named '%s'; the folder must have that name", folder, name)
+    errors.raise("data", "%s: the recipe in this folder is of a run named '%s'; the folder must have that name",
+      folder, name)
   end
   return folder:match "^(.*)/" or "."
 end
@@ -34,8 +35,8 @@ return {
     local folder = args[1]:gsub("(.)/+$", "%1")
     local info = read_info(folder)
     if info.trust and not args.trust then
-      errors.raise("recipe", "%s: this run was begun with --trust; if you still trust its recipe: burin resume %s --trust", folder,
-        folder)
+      errors.raise("recipe",
+        "%s: this run was begun with --trust; if you still trust its recipe: burin resume %s --trust", folder, folder)
     end
     if info.folder ~= core.cwd() then
       core.log("warn", ("this run was started in %s; relative paths of its recipe are now taken from %s"):format(

@@ -154,8 +154,8 @@ end
 local call_step
 local Step, new_step = class("step", nil, { __call = function(...) return call_step(...) end })
 
--- Writes what a resumed loop needs to go on bit for bit into a folder of the run's, beside the states before (the newest
--- two stay).
+-- Writes what a resumed loop needs to go on bit for bit into a folder of the run's, beside the states before (the
+-- newest two stay).
 function Step:save(folder)
   state.save(paths.output(folder), self.count, self.trainer:state(), { count = self.count, seed = self.trainer.seed })
 end

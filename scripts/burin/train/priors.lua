@@ -20,8 +20,8 @@ local function is_image(name)
   return name:match "%.png$" or name:match "%.jpe?g$" or name:match "%.bmp$"
 end
 
--- What there is of a prior's class images: in the run's own folder, where missing ones are drawn, and in the user's, which is
--- only read.
+-- What there is of a prior's class images: in the run's own folder, where missing ones are drawn, and in the user's,
+-- which is only read.
 local function look(recipe, settings, i)
   local prior = recipe.concepts[i].prior
   local p = { folder = own_folder(recipe, settings, i), found = {}, prior = prior, concept = i, missing = {} }
@@ -45,7 +45,8 @@ local function look(recipe, settings, i)
 end
 
 -- Adds the class images that exist to the data, and stand-ins for those to be made, so that the plan knows the number of
--- steps. Returns what has to be drawn: { { folder =, found = { folders }, prior =, concept =, missing = { { index =, path = } } } ... }.
+-- steps. Returns what has to be drawn:
+-- { { folder =, found = { folders }, prior =, concept =, missing = { { index =, path = } } } ... }.
 function priors.add(data, recipe, settings)
   local square = data:bucket_of(recipe.resolution, recipe.resolution)
   local incomplete = {}

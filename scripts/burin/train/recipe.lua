@@ -66,7 +66,9 @@ local state_schema = {
 -- Checks a recipe's table; returns a recipe object. Touches neither files nor the device.
 function recipe.check(given)
   local o = options.check("burin.train", given, schema)
-  if not o.name:match "^[%w._-]+$" or o.name:match "^%.+$" then options.fail("name '%s': letters, digits, '.', '_' and '-' only", o.name) end
+  if not o.name:match "^[%w._-]+$" or o.name:match "^%.+$" then
+    options.fail("name '%s': letters, digits, '.', '_' and '-' only", o.name)
+  end
   if o.epochs and o.steps then options.fail("give either epochs or steps, not both") end
   if not o.epochs and not o.steps then o.epochs = 10 end
   if o.budget then budget.parse(o.budget) end
