@@ -69,6 +69,9 @@ size_t burin_dtype_bytes(burin_dtype dtype);         /* bytes per element */
 const char *burin_dtype_name(burin_dtype dtype);     /* "f32" */
 burin_dtype burin_dtype_find(const char *name);      /* the other way; 0 when there is none */
 int64_t burin_shape_count(const burin_shape *shape); /* number of elements */
+/* How many elements a tensor of these dims has, and how many bytes they take; false and an error
+ * when numbers of 64 bits do not hold it. Every shape from outside goes through here once. */
+bool burin_size(int rank, const int64_t *dim, burin_dtype dtype, int64_t *count, uint64_t *bytes);
 
 /* ---- devices --------------------------------------------------------------------------------- */
 

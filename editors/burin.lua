@@ -17,7 +17,7 @@
 ---@field prompt string                 # what the class looks like without the subject
 ---@field count? integer                # 100; missing ones are generated
 ---@field weight? number                # 1
----@field images? string                # folder of class images
+---@field images? string                # folder of class images of one's own, only read
 ---@field steps? integer                # 30
 ---@field guidance? number              # 7.5
 ---@field sampler? burin.Sampler         # "ddim"

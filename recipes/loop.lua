@@ -2,7 +2,7 @@
 -- A loop of one's own: a flow from noise to the points of a ring (rectified flow, Liu et al. 2022), a loss that the
 -- library does not have. burin.compile traces it once and returns a step.  burin run recipes/loop.lua
 local burin = require "burin"
-local nn = require "burin.graph.nn"
+local nn = burin.nn
 
 local BATCH, STEPS = 256, 400
 local net = nn.component { name = "net", role = "param" }

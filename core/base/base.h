@@ -86,7 +86,23 @@ void file_out_abort(struct file_out *f); /* removes the temp file; accepts NULL 
 bool file_write(const char *path, const void *bytes, size_t n);
 bool file_make_dirs(const char *path); /* mkdir -p */
 bool file_exists(const char *path);
-char *file_cache_dir(const char *leaf); /* $XDG_CACHE_HOME/burin/<leaf>, made; caller frees */
+char *file_cache_root(void);            /* $XDG_CACHE_HOME/burin; caller frees */
+char *file_cache_dir(const char *leaf); /* a folder in it, made; caller frees */
+
+/* ---- where this process may write (confine.c) ------------------------------------------------ */
+
+/* From now on nothing may be written but beneath the folder that file_confine_to names: paths that
+ * begin with it as it is spelt, and that no link leads out of it. Never lifted. */
+void file_confine(void);
+void file_confine_to(const char *folder); /* NULL: nowhere */
+/* Whether a file or folder may be made, changed or removed; the error says why not. */
+bool file_may_write(const char *path);
+/* Between them Burin's caches may be written too; no code of a recipe is run in between. */
+void file_cache_enter(void);
+void file_cache_leave(void);
+/* Whether what exists at this path lies in a folder, all links followed. */
+bool file_is_beneath(const char *path, const char *folder);
+void file_confine_as_old_kernels_do(void); /* without openat2; for tests */
 
 /* ---- hashes and random numbers (hash.c, philox.h) -------------------------------------------- */
 

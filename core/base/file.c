@@ -83,6 +83,7 @@ static void file_out_free(struct file_out *f)
 struct file_out *file_out_open(const char *path)
 {
     static atomic_uint serial;
+    if (!file_may_write(path)) return NULL;
     struct str temp = { 0 };
     str_addf(&temp, "%s.tmp-%ld-%u", path, (long)getpid(), atomic_fetch_add(&serial, 1));
     /* open, not mkstemp: the file takes the permissions that the user's umask gives. */
@@ -165,6 +166,7 @@ bool file_exists(const char *path) { return access(path, F_OK) == 0; }
 
 bool file_make_dirs(const char *path)
 {
+    if (!file_may_write(path)) return false;
     char *p = str_dup(path);
     bool ok = true;
     for (char *c = p; ok && *c; c++) {
@@ -182,14 +184,26 @@ bool file_make_dirs(const char *path)
     return ok;
 }
 
-char *file_cache_dir(const char *leaf)
+char *file_cache_root(void)
 {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     struct str path = { 0 };
     if (xdg && *xdg == '/') /* the XDG specification says to ignore relative paths */
-        str_addf(&path, "%s/burin/%s", xdg, leaf);
-    else if (home && *home) str_addf(&path, "%s/.cache/burin/%s", home, leaf);
+        str_addf(&path, "%s/burin", xdg);
+    else if (home && *home) str_addf(&path, "%s/.cache/burin", home);
     else fail("no cache folder: neither XDG_CACHE_HOME nor HOME is set");
-    if (path.data && !file_make_dirs(path.data)) str_finish(&path);
+    return path.data;
+}
+
+char *file_cache_dir(const char *leaf)
+{
+    struct str path = { 0 };
+    char *root = file_cache_root();
+    if (!root) return NULL;
+    str_addf(&path, "%s/%s", root, leaf);
+    mem_free(root);
+    file_cache_enter();
+    if (!file_make_dirs(path.data)) str_finish(&path);
+    file_cache_leave();
     return path.data;
 }

@@ -29,7 +29,7 @@ static void cache_find_path(struct gpu_device *d, const char *folder)
 {
     if (folder && !*folder) return;
     char *dir = folder ? str_dup(folder) : file_cache_dir("pipelines");
-    if (!dir || !file_make_dirs(dir)) {
+    if (!dir || (folder && !file_make_dirs(dir))) {
         mem_free(dir);
         return; /* no place to keep it: pipelines are compiled anew each time */
     }
@@ -74,8 +74,10 @@ static void cache_save(struct gpu_device *d)
         struct cache_header h = { .hash = hash_bytes(body, bytes, 0), .bytes = bytes };
         memcpy(h.magic, cache_magic, sizeof h.magic);
         memcpy(data, &h, sizeof h);
+        file_cache_enter();
         if (h.hash != d->cache_hash && !file_write(d->cache_path, data, sizeof h + bytes))
             log_line(LOG_DEBUG, "the pipeline cache was not kept");
+        file_cache_leave();
     }
     mem_free(data);
 }

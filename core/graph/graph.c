@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Far more than any network needs: a recipe that goes on for ever is to be told so. */
+#define MAX_NODES (1 << 20)
+
 burin_graph *burin_graph_create(void) { return mem_alloc(sizeof(burin_graph)); }
 
 void burin_graph_destroy(burin_graph *g)
@@ -87,6 +90,7 @@ static burin_node *node_new(burin_graph *g, enum op_code op, burin_node *const *
 static burin_node *node_append(burin_node *n)
 {
     burin_graph *g = n->graph;
+    if (g->count >= MAX_NODES) return graph_fail(g, "more than %d nodes in one graph", MAX_NODES);
     g->node = array_reserve(g->node, g->count, &g->capacity, sizeof *g->node);
     n->index = (uint32_t)g->count;
     g->node[g->count++] = n;

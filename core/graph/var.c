@@ -44,6 +44,10 @@ burin_var *burin_var_create(burin_device *device, const char *name, burin_dtype 
     for (int i = 0; ok && i < shape->rank; i++)
         if (shape->dim[i] < 1)
             ok = fail("variable %s: dim %d is %lld", name, i, (long long)shape->dim[i]);
+    int64_t count;
+    uint64_t bytes;
+    if (ok && !burin_size(shape->rank, shape->dim, dtype, &count, &bytes))
+        ok = fail_prefix("variable %s", name);
     return ok ? var_new(device, name, dtype, shape, role) : NULL;
 }
 
@@ -105,8 +109,9 @@ burin_var *burin_var_pack(burin_device *device, const char *name, burin_var **va
                        burin_dtype_name(vars[0]->dtype), v->name, burin_dtype_name(v->dtype));
         if (ok && v->parent) ok = fail("%s: %s is packed already", name, v->name);
         if (ok && v->device != device) ok = fail("%s: %s is on another device", name, v->name);
+        if (ok && (bytes += align(v->bytes)) > INT64_MAX)
+            ok = fail("%s: tensor too large: all of its members together", name);
         if (!ok) return NULL;
-        bytes += align(v->bytes);
     }
     burin_var *pack = pack_new(device, name, vars[0]->dtype, bytes, n, role);
     uint64_t offset = 0;

@@ -50,6 +50,7 @@ static int core_append_file(lua_State *L)
 {
     size_t n;
     const char *path = luaL_checkstring(L, 1), *data = luaL_checklstring(L, 2, &n);
+    if (!file_may_write(path)) return script_raise(L);
     FILE *f = fopen(path, "ab");
     bool ok = f && fwrite(data, 1, n, f) == n && fflush(f) == 0;
     int error = errno;
@@ -103,6 +104,7 @@ static int core_make_dirs(lua_State *L)
 static int core_remove_file(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
+    if (!file_may_write(path)) return script_raise(L);
     if (unlink(path) && errno != ENOENT) {
         fail("%s: cannot remove: %s", path, strerror(errno));
         return script_raise(L);
@@ -137,6 +139,7 @@ static int core_rename(lua_State *L)
 {
     const char *from = luaL_checkstring(L, 1), *to = luaL_checkstring(L, 2),
                *slash = strrchr(to, '/');
+    if (!file_may_write(from) || !file_may_write(to)) return script_raise(L);
     if (rename(from, to)) {
         fail("cannot rename %s to %s: %s", from, to, strerror(errno));
         return script_raise(L);
@@ -156,6 +159,7 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 static int core_remove_tree(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
+    if (!file_may_write(path)) return script_raise(L);
     if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT) {
         fail("%s: cannot remove: %s", path, strerror(errno));
         return script_raise(L);

@@ -195,8 +195,7 @@ static int var_index(lua_State *L)
         lua_getiuservalue(L, 1, 1);
         return 1;
     }
-    lua_getmetatable(L, 1);
-    lua_getfield(L, -1, key);
+    lua_getfield(L, lua_upvalueindex(1), key);
     return 1;
 }
 
@@ -331,6 +330,7 @@ static int graph_backward(lua_State *L)
 static int graph_checkpoint(lua_State *L)
 {
     burin_graph *g = graph_check(L, 1);
+    luaL_checkany(L, 2);
     burin_checkpoint_enter(g);
     int status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
     if (*(burin_graph **)lua_touserdata(L, 1)) burin_checkpoint_leave(g); /* f may have closed it */
@@ -459,8 +459,7 @@ static int node_index(lua_State *L)
         lua_getiuservalue(L, 1, 1);
         return 1;
     }
-    lua_getmetatable(L, 1);
-    lua_getfield(L, -1, key);
+    lua_getfield(L, lua_upvalueindex(1), key);
     if (lua_isnil(L, -1)) {
         const char *names[OP_COUNT];
         for (int i = 0; i < OP_COUNT; i++) names[i] = op_at((enum op_code)i)->name;
@@ -590,21 +589,18 @@ static int session_profile(lua_State *L)
     return 1;
 }
 
-static void new_class(lua_State *L, const char *name, const luaL_Reg *methods, bool own_index)
-{
-    luaL_newmetatable(L, name);
-    luaL_setfuncs(L, methods, 0);
-    if (own_index) {
-        lua_pushvalue(L, -1);
-        lua_setfield(L, -2, "__index");
-    }
-}
-
+/* Nodes have a method for each op, and the operators. */
 static void open_node_class(lua_State *L)
 {
+    static const luaL_Reg meta[] = {
+        { "__tostring", node_tostring },
+        { "__unm", node_unm },
+        { NULL, NULL },
+    };
     static const luaL_Reg methods[] = {
-        { "__index", node_index }, { "__tostring", node_tostring }, { "__unm", node_unm },
-        { "part", node_part },     { "count", node_count },         { NULL, NULL },
+        { "part", node_part },
+        { "count", node_count },
+        { NULL, NULL },
     };
     static const char *const operators[][2] = {
         { "__add", "add" },
@@ -612,19 +608,22 @@ static void open_node_class(lua_State *L)
         { "__mul", "mul" },
         { "__div", "div" },
     };
-    new_class(L, NODE, methods, false);
+    script_class(L, NODE, methods, meta, node_index);
+    luaL_getmetatable(L, NODE);
+    for (int i = 0; i < COUNT_OF(operators); i++) {
+        lua_pushstring(L, operators[i][1]);
+        lua_pushcclosure(L, node_operator, 1);
+        lua_setfield(L, -2, operators[i][0]);
+    }
+    lua_getfield(L, -1, "__index");
+    lua_getupvalue(L, -1, 1); /* the methods */
     for (int i = 0; i < OP_COUNT; i++) {
         if (i == OP_leaf || i == OP_part || i == OP_assign) continue;
         lua_pushinteger(L, i);
         lua_pushcclosure(L, node_call, 1);
         lua_setfield(L, -2, op_at((enum op_code)i)->name);
     }
-    for (int i = 0; i < COUNT_OF(operators); i++) {
-        lua_pushstring(L, operators[i][1]);
-        lua_pushcclosure(L, node_operator, 1);
-        lua_setfield(L, -2, operators[i][0]);
-    }
-    lua_pop(L, 1);
+    lua_pop(L, 3);
 }
 
 void script_open_graph(lua_State *L)
@@ -640,29 +639,30 @@ void script_open_graph(lua_State *L)
         { NULL, NULL },
     };
     static const luaL_Reg var[] = {
-        { "__gc", var_gc },       { "__index", var_index }, { "write", var_write },
-        { "upload", var_upload }, { "absent", var_absent }, { "read", var_read },
-        { NULL, NULL },
+        { "write", var_write }, { "upload", var_upload }, { "absent", var_absent },
+        { "read", var_read },   { NULL, NULL },
     };
+    static const luaL_Reg var_meta[] = { { "__gc", var_gc }, { NULL, NULL } };
     static const luaL_Reg graph[] = {
-        { "__gc", graph_gc },
-        { "leaf", graph_leaf },
-        { "assign", graph_assign },
-        { "backward", graph_backward },
-        { "checkpoint", graph_checkpoint },
-        { "count", graph_count },
+        { "leaf", graph_leaf },         { "assign", graph_assign },
+        { "backward", graph_backward }, { "checkpoint", graph_checkpoint },
+        { "count", graph_count },       { NULL, NULL },
+    };
+    static const luaL_Reg graph_meta[] = { { "__gc", graph_gc }, { NULL, NULL } };
+    static const luaL_Reg session[] = {
+        { "run", session_run },
+        { "info", session_info },
+        { "profile", session_profile },
         { NULL, NULL },
     };
-    static const luaL_Reg session[] = {
-        { "__gc", session_gc },   { "__close", session_gc },      { "run", session_run },
-        { "info", session_info }, { "profile", session_profile }, { NULL, NULL },
+    static const luaL_Reg session_meta[] = {
+        { "__gc", session_gc },
+        { "__close", session_gc },
+        { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);
-    new_class(L, VAR, var, false);
-    lua_pop(L, 1);
-    new_class(L, GRAPH, graph, true);
-    lua_pop(L, 1);
-    new_class(L, SESSION, session, true);
-    lua_pop(L, 1);
+    script_class(L, VAR, var, var_meta, var_index);
+    script_class(L, GRAPH, graph, graph_meta, NULL);
+    script_class(L, SESSION, session, session_meta, NULL);
     open_node_class(L);
 }

@@ -19,12 +19,22 @@
 struct model_file {
     const struct burin_loader *loader;
     void *self;
+    bool lent;   /* tensors were given out that look into the mapped file, and keep it alive */
+    bool closed; /* by its user; lent tensors are still good */
 };
 
 static struct model_file *model_check(lua_State *L, int index)
 {
     struct model_file *m = luaL_checkudata(L, index, MODEL);
-    if (!m->loader) luaL_error(L, "this file is closed");
+    if (!m->loader || m->closed) luaL_error(L, "this file is closed");
+    return m;
+}
+
+static struct model_file *model_push(lua_State *L)
+{
+    struct model_file *m = lua_newuserdatauv(L, sizeof *m, 1);
+    memset(m, 0, sizeof *m);
+    luaL_setmetatable(L, MODEL);
     return m;
 }
 
@@ -34,9 +44,7 @@ static int core_load(lua_State *L)
     const char *path = luaL_checkstring(L, 1);
     const struct burin_loader *loader = plug_loader_for(path);
     if (!loader) return script_raise(L);
-    struct model_file *m = lua_newuserdatauv(L, sizeof *m, 1);
-    m->loader = NULL;
-    luaL_setmetatable(L, MODEL);
+    struct model_file *m = model_push(L);
     if (loader->open(path, &m->self)) return script_raise(L);
     m->loader = loader;
     int64_t n = loader->count(m->self);
@@ -58,6 +66,17 @@ static int model_gc(lua_State *L)
     m->loader = NULL;
     return 0;
 }
+
+/* f:close(). Tensors that look into the file go on doing so: then the collector closes it. */
+static int model_close(lua_State *L)
+{
+    struct model_file *m = luaL_checkudata(L, 1, MODEL);
+    m->closed = true;
+    return m->lent ? 0 : model_gc(L);
+}
+
+/* At the end of a variable's scope: local f <close> = core.load(path) */
+static int model_leave(lua_State *L) { return model_close(L); }
 
 /* f:names() -> sorted list */
 static int model_names(lua_State *L)
@@ -118,21 +137,24 @@ static int model_read(lua_State *L)
     struct burin_tensor_info info;
     int64_t at;
     if (!model_find(L, m, &info, &at)) return 0;
-    const int64_t none[1] = { 0 };
-    struct tensor *t = tensor_push(L, (burin_dtype)info.dtype, info.mapped ? 1 : info.rank,
-                                   info.mapped ? none : info.dim);
-    t->rank = info.rank;
-    t->count = 1;
-    for (int i = 0; i < info.rank; i++) t->count *= t->dim[i] = info.dim[i];
-    t->bytes = info.bytes;
-    if (info.mapped) {
-        t->view = info.mapped;
-        lua_pushvalue(L, 1);
-        lua_setiuservalue(L, -2, 1);
-    } else if (m->loader->read(m->self, at, t->own, info.bytes)) {
+    burin_dtype dtype = (burin_dtype)info.dtype;
+    int64_t count;
+    uint64_t bytes;
+    if (!burin_size(info.rank, info.dim, dtype, &count, &bytes)) return script_raise(L);
+    if (bytes != info.bytes) {
+        fail("%s: its shape says %llu bytes, its file %llu", info.name, (unsigned long long)bytes,
+             (unsigned long long)info.bytes);
         return script_raise(L);
     }
-    return 1;
+    if (info.mapped) {
+        tensor_push_view(L, dtype, info.rank, info.dim, info.mapped);
+        lua_pushvalue(L, 1);
+        lua_setiuservalue(L, -2, 1);
+        m->lent = true;
+        return 1;
+    }
+    struct tensor *t = tensor_push(L, dtype, info.rank, info.dim);
+    return m->loader->read(m->self, at, t->own, t->bytes) ? script_raise(L) : 1;
 }
 
 /* f:meta() -> { key = value } */
@@ -154,7 +176,8 @@ static int model_meta(lua_State *L)
 static void export_info(lua_State *L, int i, struct burin_tensor_info *info)
 {
     memset(info, 0, sizeof *info);
-    lua_rawgeti(L, 3, i);
+    if (lua_rawgeti(L, 3, i) != LUA_TTABLE)
+        luaL_error(L, "export: entry %d is not { name, tensor }", i);
     lua_rawgeti(L, -1, 1);
     if (strlen(luaL_checkstring(L, -1)) >= sizeof info->name)
         luaL_error(L, "export: a tensor name is too long: %s", lua_tostring(L, -1));
@@ -166,11 +189,11 @@ static void export_info(lua_State *L, int i, struct burin_tensor_info *info)
         lua_getfield(L, -4, "shape");
         info->rank = script_shape(L, lua_gettop(L), info->dim, BURIN_PLUGIN_RANK);
         lua_pop(L, 2);
-        uint64_t count = 1;
-        for (int k = 0; k < info->rank; k++)
-            if (__builtin_mul_overflow(count, (uint64_t)info->dim[k], &count))
-                luaL_error(L, "export: %s is too large", info->name);
-        info->bytes = count * burin_dtype_bytes((burin_dtype)info->dtype);
+        int64_t count;
+        if (!burin_size(info->rank, info->dim, (burin_dtype)info->dtype, &count, &info->bytes)) {
+            fail_prefix("export: %s", info->name);
+            script_raise(L);
+        }
     } else {
         const struct tensor *t = tensor_check(L, -1);
         info->dtype = (int)t->dtype;
@@ -218,7 +241,7 @@ static int core_export(lua_State *L)
     const char *path = luaL_checkstring(L, 1), *format = luaL_checkstring(L, 2);
     luaL_checktype(L, 3, LUA_TTABLE);
     const struct burin_exporter *x = plug_exporter(format);
-    if (!x) return script_raise(L);
+    if (!x || !file_may_write(path)) return script_raise(L);
     int n = (int)lua_rawlen(L, 3);
     struct burin_tensor_info info;
     /* Checked first: nothing raises while the exporter is open */
@@ -248,14 +271,14 @@ void script_open_model(lua_State *L)
         { NULL, NULL },
     };
     static const luaL_Reg model[] = {
-        { "__gc", model_gc },     { "__close", model_gc }, { "close", model_gc },
-        { "names", model_names }, { "info", model_info },  { "read", model_read },
-        { "meta", model_meta },   { NULL, NULL },
+        { "close", model_close }, { "names", model_names }, { "info", model_info },
+        { "read", model_read },   { "meta", model_meta },   { NULL, NULL },
+    };
+    static const luaL_Reg meta[] = {
+        { "__gc", model_gc },
+        { "__close", model_leave },
+        { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);
-    luaL_newmetatable(L, MODEL);
-    luaL_setfuncs(L, model, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
+    script_class(L, MODEL, model, meta, NULL);
 }

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
- * sandbox.c - running a recipe. It sees copies of the harmless standard libraries,
- * `require` for the library's public modules and for Lua files beside the recipe, and
- * nothing else: no io, os, debug, loadlib, bytecode. An unknown global is an error. With
- * trust a recipe gets the full language. */
+ * sandbox.c - running a recipe. It sees copies of the harmless standard libraries, `require` for
+ * "burin" and for Lua files beside the recipe, and nothing else: no io, os, debug, loadlib,
+ * bytecode, finalizers. An unknown global is an error, and so is a write into a table that hides
+ * its metatable. With trust a recipe gets the full language. */
 #include <string.h>
 
 #include "lua/script.h"
 
 static const char *const base_names[] = {
-    "assert", "error",  "ipairs", "next",         "pairs",    "pcall",    "rawequal", "rawget",
-    "rawlen", "rawset", "select", "setmetatable", "tonumber", "tostring", "type",     "xpcall",
+    "assert",   "error",  "ipairs",   "next",     "pairs",    "pcall", "rawlen",
+    "rawequal", "select", "_VERSION", "tonumber", "tostring", "type",  "xpcall",
 };
 static const char *const library_names[] = { "coroutine", "math", "string", "table", "utf8" };
 
@@ -24,10 +24,6 @@ static void copy_library(lua_State *L, const char *name)
         lua_settable(L, -5);
     }
     lua_remove(L, -2);
-    if (!strcmp(name, "string")) {
-        lua_pushnil(L);
-        lua_setfield(L, -2, "dump");
-    }
 }
 
 static int unknown_global(lua_State *L)
@@ -41,6 +37,15 @@ static int unknown_global(lua_State *L)
                       near ? near : "", near ? "'?" : "");
 }
 
+/* ---- standard functions, made safe ----------------------------------------------------------- */
+
+static bool is_protected(lua_State *L, int index)
+{
+    if (luaL_getmetafield(L, index, "__metatable") == LUA_TNIL) return false;
+    lua_pop(L, 1);
+    return true;
+}
+
 /* getmetatable for tables only: a string's metatable is shared with the library. */
 static int safe_getmetatable(lua_State *L)
 {
@@ -49,43 +54,116 @@ static int safe_getmetatable(lua_State *L)
     return 1;
 }
 
-static int recipe_print(lua_State *L)
+/* A finalizer would run where no hook counts, and whenever it likes. */
+static int safe_setmetatable(lua_State *L)
 {
-    struct str s = { 0 };
-    for (int i = 1; i <= lua_gettop(L); i++) {
-        size_t n;
-        const char *text = luaL_tolstring(L, i, &n);
-        if (i > 1) str_add(&s, "\t");
-        str_add_bytes(&s, text, n);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_argexpected(L, lua_isnil(L, 2) || lua_istable(L, 2), 2, "nil or table");
+    if (is_protected(L, 1)) return luaL_error(L, "cannot change a protected metatable");
+    lua_settop(L, 2);
+    if (lua_istable(L, 2)) {
+        lua_pushliteral(L, "__gc");
+        if (lua_rawget(L, 2) != LUA_TNIL) return luaL_error(L, "a recipe has no finalizers (__gc)");
         lua_pop(L, 1);
     }
-    log_line(LOG_INFO, "%s", s.data ? s.data : "");
-    str_finish(&s);
+    lua_setmetatable(L, 1);
+    return 1;
+}
+
+static void check_own(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (is_protected(L, 1)) luaL_argerror(L, 1, "this table is protected");
+}
+
+static int safe_rawget(lua_State *L)
+{
+    check_own(L);
+    luaL_checkany(L, 2);
+    lua_settop(L, 2);
+    lua_rawget(L, 1);
+    return 1;
+}
+
+static int safe_rawset(lua_State *L)
+{
+    check_own(L);
+    luaL_checkany(L, 3);
+    lua_settop(L, 3);
+    lua_rawset(L, 1);
+    return 1;
+}
+
+/* Lua lets no hook run in what an error that a hook raised calls before somebody caught it: message
+ * handlers, and the variables that a dead thread still has to close. A recipe could go on there for
+ * ever. So handlers are called once the error was caught, and every thread catches its own errors. */
+static int finish_xpcall(lua_State *L, int status, lua_KContext context)
+{
+    (void)context;
+    bool ok = status == LUA_OK || status == LUA_YIELD;
+    if (!ok) {
+        lua_pushvalue(L, 2);
+        lua_insert(L, -2);
+        lua_pcall(L, 1, 1, 0);
+    }
+    lua_pushboolean(L, ok);
+    lua_replace(L, 2);
+    return lua_gettop(L) - 1;
+}
+
+static int safe_xpcall(lua_State *L)
+{
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_pushvalue(L, 1);
+    lua_insert(L, 3);
+    int n = lua_gettop(L) - 3;
+    return finish_xpcall(L, lua_pcallk(L, n, LUA_MULTRET, 0, 0, finish_xpcall), 0);
+}
+
+static int finish_thread(lua_State *L, int status, lua_KContext context)
+{
+    (void)context;
+    return status == LUA_OK || status == LUA_YIELD ? lua_gettop(L) : lua_error(L);
+}
+
+static int thread_body(lua_State *L)
+{
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    int n = lua_gettop(L) - 1;
+    return finish_thread(L, lua_pcallk(L, n, LUA_MULTRET, 0, 0, finish_thread), 0);
+}
+
+/* coroutine.create and wrap (upvalue 1 is the original): a new thread counts its instructions from
+ * zero, so each costs a round. */
+static int safe_coroutine(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    script_charge(L);
+    lua_settop(L, 1);
+    lua_pushcclosure(L, thread_body, 1);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+static int recipe_print(lua_State *L)
+{
+    luaL_Buffer b;
+    int n = lua_gettop(L);
+    luaL_buffinit(L, &b);
+    for (int i = 1; i <= n; i++) {
+        if (i > 1) luaL_addchar(&b, '\t');
+        luaL_tolstring(L, i, NULL);
+        luaL_addvalue(&b);
+    }
+    luaL_pushresult(&b);
+    log_line(LOG_INFO, "%s", lua_tostring(L, -1));
     return 0;
 }
 
-static void load_beside(lua_State *L, const char *folder, const char *name, int env);
-
-/* require for recipes: "burin" and "burin.*" (not the core), or a file beside the
- * recipe. Upvalues: folder, env. */
-static int recipe_require(lua_State *L)
-{
-    const char *name = luaL_checkstring(L, 1);
-    if (strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") !=
-            strlen(name) ||
-        strstr(name, "..") || name[0] == '.' || !strcmp(name, "burin.core") ||
-        !strncmp(name, "burin.cli", 9))
-        return luaL_error(L, "a recipe cannot require '%s'", name);
-    if (!strcmp(name, "burin") || !strncmp(name, "burin.", 6)) {
-        lua_getglobal(L, "require");
-        lua_pushvalue(L, 1);
-        lua_call(L, 1, 1);
-        return 1;
-    }
-    load_beside(L, lua_tostring(L, lua_upvalueindex(1)), name, lua_upvalueindex(2));
-    lua_call(L, 0, 1);
-    return 1;
-}
+/* ---- require --------------------------------------------------------------------------------- */
 
 /* Before the first line of a recipe. A variable to be closed makes `return burin.train { ... }` an
  * ordinary call: a tail call would forget the recipe's line, which errors name. */
@@ -114,7 +192,8 @@ static void load_file(lua_State *L, const char *path, int env)
     lua_setupvalue(L, -2, 1);
 }
 
-static void load_beside(lua_State *L, const char *folder, const char *name, int env)
+/* Pushes the path of a module beside the recipe: "world.shapes" is <folder>world/shapes.lua. */
+static const char *push_path(lua_State *L, const char *folder, const char *name)
 {
     luaL_Buffer b;
     luaL_buffinit(L, &b);
@@ -122,12 +201,76 @@ static void load_beside(lua_State *L, const char *folder, const char *name, int 
     for (const char *p = name; *p; p++) luaL_addchar(&b, *p == '.' ? '/' : *p);
     luaL_addstring(&b, ".lua");
     luaL_pushresult(&b);
-    load_file(L, lua_tostring(L, -1), env);
-    lua_remove(L, -2);
+    return lua_tostring(L, -1);
+}
+
+static bool is_module_name(const char *name)
+{
+    return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") ==
+               strlen(name) &&
+           *name && name[0] != '.' && !strstr(name, "..");
+}
+
+/* require for recipes: "burin", or a file beside the recipe, which is run once.
+ * Upvalues: folder, environment, what is loaded. */
+static int recipe_require(lua_State *L)
+{
+    const char *name = luaL_checkstring(L, 1), *folder = lua_tostring(L, lua_upvalueindex(1));
+    lua_settop(L, 1);
+    if (!strcmp(name, "burin")) {
+        lua_getglobal(L, "require");
+        lua_pushvalue(L, 1);
+        lua_call(L, 1, 1);
+        return 1;
+    }
+    if (!strncmp(name, "burin.", 6))
+        return luaL_error(L, "a recipe cannot require '%s'; what is public is in require \"burin\"",
+                          name);
+    if (!is_module_name(name)) return luaL_error(L, "a recipe cannot require '%s'", name);
+    if (lua_getfield(L, lua_upvalueindex(3), name) != LUA_TNIL) {
+        if (lua_islightuserdata(L, -1))
+            return luaL_error(L, "'%s' requires itself, or has failed before", name);
+        return 1;
+    }
+    const char *path = push_path(L, folder, name);
+    if (file_exists(path) && !file_is_beneath(path, folder))
+        return luaL_error(L, "a recipe cannot require '%s': it lies outside the recipe's folder",
+                          name);
+    lua_pushlightuserdata(L, NULL);
+    lua_setfield(L, lua_upvalueindex(3), name);
+    load_file(L, path, lua_upvalueindex(2));
+    lua_call(L, 0, 1);
+    if (lua_isnil(L, -1)) lua_pushboolean(L, 1); /* as the original does */
+    lua_pushvalue(L, -1);
+    lua_setfield(L, lua_upvalueindex(3), name);
+    return 1;
+}
+
+/* ---- the environment ------------------------------------------------------------------------- */
+
+static void wrap_coroutines(lua_State *L, int env)
+{
+    static const char *const makers[] = { "create", "wrap" };
+    lua_getfield(L, env, "coroutine");
+    for (int i = 0; i < COUNT_OF(makers); i++) {
+        lua_getfield(L, -1, makers[i]);
+        lua_pushcclosure(L, safe_coroutine, 1);
+        lua_setfield(L, -2, makers[i]);
+    }
+    lua_pop(L, 1);
 }
 
 static void push_environment(lua_State *L, const char *folder)
 {
+    static const luaL_Reg functions[] = {
+        { "getmetatable", safe_getmetatable },
+        { "setmetatable", safe_setmetatable },
+        { "rawget", safe_rawget },
+        { "rawset", safe_rawset },
+        { "xpcall", safe_xpcall },
+        { "print", recipe_print },
+        { NULL, NULL },
+    };
     lua_newtable(L);
     int env = lua_gettop(L);
     for (int i = 0; i < COUNT_OF(base_names); i++) {
@@ -138,15 +281,12 @@ static void push_environment(lua_State *L, const char *folder)
         copy_library(L, library_names[i]);
         lua_setfield(L, env, library_names[i]);
     }
-    lua_pushcfunction(L, safe_getmetatable);
-    lua_setfield(L, env, "getmetatable");
-    lua_pushcfunction(L, recipe_print);
-    lua_setfield(L, env, "print");
-    lua_pushstring(L, LUA_VERSION);
-    lua_setfield(L, env, "_VERSION");
+    wrap_coroutines(L, env);
+    luaL_setfuncs(L, functions, 0);
     lua_pushstring(L, folder);
     lua_pushvalue(L, env);
-    lua_pushcclosure(L, recipe_require, 2);
+    lua_newtable(L);
+    lua_pushcclosure(L, recipe_require, 3);
     lua_setfield(L, env, "require");
     lua_newtable(L);
     lua_pushcfunction(L, unknown_global);
@@ -156,21 +296,24 @@ static void push_environment(lua_State *L, const char *folder)
     lua_setmetatable(L, env);
 }
 
-/* A loop without end in a recipe's function (a schedule, a loss) would keep Ctrl-C waiting for the
- * end of the step. Only recipe code is interrupted, and only when it goes on: the step that a
- * signal meets is finished and saved. */
-#define HOOK_COUNT 1000000
-#define PATIENCE 3
-
-static void stop_hook(lua_State *L, lua_Debug *d)
+/* Strings have their methods from the real table, not from the copy. */
+static void drop_dump(lua_State *L)
 {
-    static int strikes;
-    if (!script_stop_requested()) return;
-    if (!lua_getinfo(L, "Sl", d) || d->source[0] != '@' || ++strikes < PATIENCE) return;
-    lua_pushfstring(L, "%s:%d: stopped here, inside the recipe; nothing was saved for this step",
-                    d->short_src, d->currentline);
-    script_push_error(L, "stopped");
-    lua_error(L);
+    lua_getglobal(L, "string");
+    lua_pushnil(L);
+    lua_setfield(L, -2, "dump");
+    lua_pop(L, 1);
+}
+
+/* core.sandbox(folder) -> the globals of a recipe that lies in it ("" or with a slash at its end).
+ * From now on nothing is written but beneath the folder that core.confine_to names. */
+static int core_sandbox(lua_State *L)
+{
+    const char *folder = luaL_checkstring(L, 1);
+    file_confine();
+    drop_dump(L);
+    push_environment(L, folder);
+    return 1;
 }
 
 /* core.run_recipe(path, trust?) -> what the recipe returns */
@@ -179,7 +322,7 @@ static int core_run_recipe(lua_State *L)
     const char *path = luaL_checkstring(L, 1), *slash = strrchr(path, '/');
     bool trust = lua_toboolean(L, 2);
     lua_settop(L, 1);
-    lua_sethook(L, stop_hook, LUA_MASKCOUNT, HOOK_COUNT);
+    script_count(L);
     lua_pushlstring(L, path, slash ? (size_t)(slash - path) + 1 : 0);
     if (trust) {
         lua_getglobal(L, "package");
@@ -188,15 +331,39 @@ static int core_run_recipe(lua_State *L)
         lua_pop(L, 1);
         load_file(L, path, 0);
     } else {
-        push_environment(L, lua_tostring(L, 2));
-        load_file(L, path, 3);
+        lua_pushcfunction(L, core_sandbox);
+        lua_insert(L, 2);
+        lua_call(L, 1, 1);
+        load_file(L, path, 2);
     }
     lua_call(L, 0, 1);
     return 1;
 }
 
+/* core.confine_to(folder): the folder that a recipe without trust may write into. */
+static int core_confine_to(lua_State *L)
+{
+    file_confine_to(luaL_checkstring(L, 1));
+    return 0;
+}
+
+/* core.in_cache(f): runs f, which may write Burin's caches, and calls nothing of a recipe. */
+static int core_in_cache(lua_State *L)
+{
+    file_cache_enter();
+    int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+    file_cache_leave();
+    return status == LUA_OK ? lua_gettop(L) : lua_error(L);
+}
+
 void script_open_sandbox(lua_State *L)
 {
-    lua_pushcfunction(L, core_run_recipe);
-    lua_setfield(L, -2, "run_recipe");
+    static const luaL_Reg functions[] = {
+        { "sandbox", core_sandbox },
+        { "run_recipe", core_run_recipe },
+        { "confine_to", core_confine_to },
+        { "in_cache", core_in_cache },
+        { NULL, NULL },
+    };
+    luaL_setfuncs(L, functions, 0);
 }

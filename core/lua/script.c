@@ -77,6 +77,20 @@ int script_push_recipe_line(lua_State *L)
     return 2;
 }
 
+void script_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta,
+                  lua_CFunction index)
+{
+    luaL_newmetatable(L, name);
+    luaL_setfuncs(L, meta, 0);
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    if (index) lua_pushcclosure(L, index, 1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
 static const struct embed_file *find_module(const char *name, const char *suffix)
 {
     for (const struct embed_file *f = embed_lua; f->name; f++) {
@@ -121,6 +135,7 @@ static int open_core(lua_State *L)
     script_open_disk(L);
     script_open_data(L);
     script_open_system(L);
+    script_open_limits(L);
     script_open_sandbox(L);
     lua_pushstring(L, BURIN_VERSION);
     lua_setfield(L, -2, "version");
@@ -175,7 +190,7 @@ static int run(lua_State *L)
 int script_main(int argc, char **argv)
 {
     plug_load_default();
-    lua_State *L = luaL_newstate();
+    lua_State *L = script_new_state();
     if (!L) return 71;
     lua_pushcfunction(L, run);
     lua_createtable(L, argc, 0);

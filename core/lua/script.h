@@ -36,6 +36,25 @@ void script_open_data(lua_State *L);
 void script_open_system(lua_State *L);
 void script_open_sandbox(lua_State *L);
 
+/* Makes the class of a kind of userdata. Its methods are a table apart from its metatable, which is
+ * hidden: whoever holds an object can call its methods, and reaches neither __gc nor __index.
+ * index: NULL, or a function(object, key) that finds the methods in upvalue 1. Pushes nothing. */
+void script_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta,
+                  lua_CFunction index);
+
+/* ---- what a recipe may use (limits.c) -------------------------------------------------------- */
+
+void script_open_limits(lua_State *L);
+/* A state whose memory, host tensors included, is limited. NULL when there is none at all. */
+lua_State *script_new_state(void);
+/* Bytes that all of Lua may take. */
+size_t script_memory_limit(void);
+/* Counts instructions from now on while code of a recipe is run in this thread or in those that it
+ * makes. */
+void script_count(lua_State *L);
+/* Adds one round of counting: for what evades it, such as making a thread. */
+void script_charge(lua_State *L);
+
 /* Whether SIGINT or SIGTERM has come since core.catch_stop(). */
 bool script_stop_requested(void);
 /* Raises burin_error() as an error (error.c) with the position of the calling recipe line; its kind
@@ -74,11 +93,14 @@ struct tensor {
     int64_t count;
     uint64_t bytes;
     const void *view; /* memory of somebody else (a mapped file, held by user value 1), or NULL */
-    void *own;        /* or our own */
+    void *own;        /* or our own, which is Lua's, so that its limit and its collector see it */
 };
 struct tensor *tensor_check(lua_State *L, int index);
-/* Pushes a new zeroed tensor (own memory). */
+/* Pushes a new zeroed tensor (own memory). Raises "tensor too large". */
 struct tensor *tensor_push(lua_State *L, burin_dtype dtype, int rank, const int64_t *dim);
+/* One that looks into somebody else's bytes, whom the caller makes its user value 1. */
+struct tensor *tensor_push_view(lua_State *L, burin_dtype dtype, int rank, const int64_t *dim,
+                                const void *view);
 const void *tensor_data(const struct tensor *t);
 double tensor_get(const struct tensor *t, int64_t i);
 void tensor_set(struct tensor *t, int64_t i, double v);

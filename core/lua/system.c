@@ -119,6 +119,7 @@ static int core_peak_memory(lua_State *L)
 static int core_lock(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
+    if (!file_may_write(path)) return script_raise(L);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0) {
         fail("%s: cannot create the lock file", path);

@@ -47,17 +47,40 @@ void script_push_shape(lua_State *L, const int64_t *dim, int rank)
 struct tensor *tensor_check(lua_State *L, int index) { return luaL_checkudata(L, index, TENSOR); }
 const void *tensor_data(const struct tensor *t) { return t->view ? t->view : t->own; }
 
+/* The size of a tensor to be made, which is to have so many bytes of its own. */
+static void check_size(lua_State *L, struct tensor *t)
+{
+    bool ok = burin_size(t->rank, t->dim, t->dtype, &t->count, &t->bytes);
+    if (ok && !t->view && t->bytes > script_memory_limit())
+        ok = fail("tensor too large: %.1f GiB; --recipe-memory allows %.1f GiB of memory",
+                  (double)t->bytes / 0x1p30, (double)script_memory_limit() / 0x1p30);
+    if (!ok) script_raise(L);
+}
+
+#define HEADER ((sizeof(struct tensor) + 15) / 16 * 16)
+
 struct tensor *tensor_push(lua_State *L, burin_dtype dtype, int rank, const int64_t *dim)
 {
-    struct tensor *t = lua_newuserdatauv(L, sizeof *t, 1);
-    memset(t, 0, sizeof *t);
+    struct tensor made = { .dtype = dtype, .rank = rank };
+    for (int i = 0; i < rank; i++) made.dim[i] = dim[i];
+    check_size(L, &made);
+    struct tensor *t = lua_newuserdatauv(L, HEADER + made.bytes, 0);
+    *t = made;
+    t->own = (char *)t + HEADER;
+    memset(t->own, 0, t->bytes);
     luaL_setmetatable(L, TENSOR);
-    t->dtype = dtype;
-    t->rank = rank;
-    t->count = 1;
-    for (int i = 0; i < rank; i++) t->count *= t->dim[i] = dim[i];
-    t->bytes = (uint64_t)t->count * burin_dtype_bytes(dtype);
-    t->own = mem_alloc(t->bytes ? t->bytes : 1);
+    return t;
+}
+
+struct tensor *tensor_push_view(lua_State *L, burin_dtype dtype, int rank, const int64_t *dim,
+                                const void *view)
+{
+    struct tensor made = { .dtype = dtype, .rank = rank, .view = view };
+    for (int i = 0; i < rank; i++) made.dim[i] = dim[i];
+    check_size(L, &made);
+    struct tensor *t = lua_newuserdatauv(L, sizeof *t, 1);
+    *t = made;
+    luaL_setmetatable(L, TENSOR);
     return t;
 }
 
@@ -103,12 +126,14 @@ void tensor_set(struct tensor *t, int64_t i, double v)
     }
 }
 
-static void fill_table(lua_State *L, int index, struct tensor *t, int64_t *at)
+static void fill_table(lua_State *L, int index, struct tensor *t, int64_t *at, int depth)
 {
+    if (depth > BURIN_FILE_RANK) luaL_error(L, "the values nest deeper than any shape");
+    luaL_checkstack(L, 4, NULL);
     int64_t n = (int64_t)lua_rawlen(L, index);
     for (int64_t i = 1; i <= n; i++) {
         if (lua_rawgeti(L, index, i) == LUA_TTABLE) {
-            fill_table(L, lua_gettop(L), t, at);
+            fill_table(L, lua_gettop(L), t, at, depth + 1);
         } else {
             if (*at >= t->count)
                 luaL_error(L, "more values than the shape holds (%I)", (LUAI_UACINT)t->count);
@@ -128,7 +153,7 @@ static int tensor_new(lua_State *L)
     int64_t at = 0;
     switch (lua_type(L, 3)) {
     case LUA_TTABLE:
-        fill_table(L, 3, t, &at);
+        fill_table(L, 3, t, &at, 1);
         if (at != t->count)
             return luaL_error(L, "%I values for a shape of %I", (LUAI_UACINT)at,
                               (LUAI_UACINT)t->count);
@@ -148,16 +173,6 @@ static int tensor_new(lua_State *L)
     default: break;
     }
     return 1;
-}
-
-static int tensor_gc(lua_State *L)
-{
-    struct tensor *t = tensor_check(L, 1);
-    mem_free(t->own);
-    t->own = NULL;
-    t->view = NULL;
-    t->count = 0;
-    return 0;
 }
 
 static int64_t check_at(lua_State *L, const struct tensor *t, int index)
@@ -195,22 +210,18 @@ static int method_cast(lua_State *L)
     return 1;
 }
 
-/* A tensor over `t`'s own bytes from `at` on: t (at this index) is kept alive when it is
- * a view of a file, else copied. */
+/* A tensor over the bytes of t (at this index) from `at` on, which has no more of them: t is kept
+ * alive when it is a view of a file, else copied. */
 static struct tensor *push_part(lua_State *L, int index, int rank, const int64_t *dim, uint64_t at)
 {
-    struct tensor *t = tensor_check(L, index);
-    const int64_t none[1] = { 0 };
-    struct tensor *r = tensor_push(L, t->dtype, t->view ? 1 : rank, t->view ? none : dim);
+    struct tensor *t = tensor_check(L, index), *r;
+    const char *from = (const char *)tensor_data(t) + at;
     if (!t->view) {
-        memcpy(r->own, (const char *)tensor_data(t) + at, r->bytes);
+        r = tensor_push(L, t->dtype, rank, dim);
+        memcpy(r->own, from, r->bytes);
         return r;
     }
-    r->rank = rank;
-    r->count = 1;
-    for (int i = 0; i < rank; i++) r->count *= r->dim[i] = dim[i];
-    r->bytes = (uint64_t)r->count * burin_dtype_bytes(r->dtype);
-    r->view = (const char *)t->view + at;
+    r = tensor_push_view(L, t->dtype, rank, dim, from);
     lua_pushvalue(L, index);
     lua_setiuservalue(L, -2, 1);
     return r;
@@ -219,9 +230,10 @@ static struct tensor *push_part(lua_State *L, int index, int rank, const int64_t
 static int method_reshape(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
-    int64_t dim[BURIN_FILE_RANK], count = 1;
+    int64_t dim[BURIN_FILE_RANK], count;
+    uint64_t bytes;
     int rank = script_shape(L, 2, dim, BURIN_FILE_RANK);
-    for (int i = 0; i < rank; i++) count *= dim[i];
+    if (!burin_size(rank, dim, t->dtype, &count, &bytes)) return script_raise(L);
     if (count != t->count)
         return luaL_error(L, "reshape: %I elements into %I", (LUAI_UACINT)t->count,
                           (LUAI_UACINT)count);
@@ -292,7 +304,7 @@ static int method_copy_into(lua_State *L)
                   "does not fit");
     size_t size = burin_dtype_bytes(t->dtype);
     if (s->dtype == t->dtype)
-        memcpy((char *)t->own + (size_t)first * size, tensor_data(s), s->bytes);
+        memmove((char *)t->own + (size_t)first * size, tensor_data(s), s->bytes);
     else
         for (int64_t i = 0; i < s->count; i++) tensor_set(t, first + i, tensor_get(s, i));
     lua_settop(L, 1);
@@ -302,7 +314,7 @@ static int method_copy_into(lua_State *L)
 static int method_table(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
-    lua_createtable(L, (int)t->count, 0);
+    lua_createtable(L, t->count < 1 << 26 ? (int)t->count : 0, 0);
     for (int64_t i = 0; i < t->count; i++) {
         lua_pushnumber(L, tensor_get(t, i));
         lua_rawseti(L, -2, i + 1);
@@ -421,12 +433,11 @@ static int method_hash(lua_State *L)
 
 /* t:fill_normal(seed, stream, std): seeded normal numbers;
  * t:fill_uniform(seed, stream, low, high). */
-static int method_fill(lua_State *L)
+static int fill(lua_State *L, bool normal)
 {
     struct tensor *t = tensor_check(L, 1);
     luaL_argcheck(L, t->own != NULL, 1, "a tensor of a file is read-only");
     uint64_t seed = (uint64_t)luaL_checkinteger(L, 2), stream = (uint64_t)luaL_checkinteger(L, 3);
-    bool normal = lua_toboolean(L, lua_upvalueindex(1));
     double a = luaL_optnumber(L, 4, normal ? 1 : 0), b = luaL_optnumber(L, 5, 1);
     uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, w[4];
     for (int64_t i = 0; i < t->count; i++) {
@@ -450,6 +461,9 @@ static int method_fill(lua_State *L)
     return 1;
 }
 
+static int method_fill_normal(lua_State *L) { return fill(L, true); }
+static int method_fill_uniform(lua_State *L) { return fill(L, false); }
+
 static int tensor_index(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
@@ -466,8 +480,7 @@ static int tensor_index(lua_State *L)
         lua_pushinteger(L, t->count);
         return 1;
     }
-    lua_getmetatable(L, 1);
-    lua_getfield(L, -1, key);
+    lua_getfield(L, lua_upvalueindex(1), key);
     if (lua_isnil(L, -1)) return luaL_error(L, "a tensor has no field '%s'", key);
     return 1;
 }
@@ -487,9 +500,6 @@ static int tensor_tostring(lua_State *L)
 void script_open_tensor(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "__gc", tensor_gc },
-        { "__index", tensor_index },
-        { "__tostring", tensor_tostring },
         { "get", method_get },
         { "set", method_set },
         { "cast", method_cast },
@@ -500,19 +510,15 @@ void script_open_tensor(lua_State *L)
         { "table", method_table },
         { "bytes", method_bytes },
         { "affine", method_affine },
+        { "fill_normal", method_fill_normal },
+        { "fill_uniform", method_fill_uniform },
         { "hash", method_hash },
         { "stats", method_stats },
         { "distance", method_distance },
         { NULL, NULL },
     };
-    luaL_newmetatable(L, TENSOR);
-    luaL_setfuncs(L, methods, 0);
-    for (int normal = 0; normal < 2; normal++) {
-        lua_pushboolean(L, normal);
-        lua_pushcclosure(L, method_fill, 1);
-        lua_setfield(L, -2, normal ? "fill_normal" : "fill_uniform");
-    }
-    lua_pop(L, 1);
+    static const luaL_Reg meta[] = { { "__tostring", tensor_tostring }, { NULL, NULL } };
+    script_class(L, TENSOR, methods, meta, tensor_index);
     lua_pushcfunction(L, tensor_new);
     lua_setfield(L, -2, "tensor");
     lua_pushcfunction(L, tensor_mix);

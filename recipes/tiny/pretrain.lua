@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Trains a small Stable Diffusion 1.x from random weights on the drawn world of world: first the VAE, then the
 -- text encoder and the U-Net on its latents. It made models/tiny-sd.safetensors on Mesa 25.0's CPU driver (models/tiny-sd.log).
---   burin run recipes/tiny/pretrain.lua      (stopped, it goes on from its last state; remove runs/pretrain-tiny to begin anew)
+--   burin run recipes/tiny/pretrain.lua    (stopped, it goes on from its last state; remove runs/pretrain to begin anew)
+-- What it writes lies in its run's folder, runs/pretrain: the model, the trained VAE, the states of the U-Net.
 -- It is also the example of a loop of one's own: burin.compile gives a step function, the rest is plain Lua.
 local burin = require "burin"
 local world = require "world"
@@ -11,7 +12,7 @@ local VAE_STEPS, VAE_BATCH, VAE_LR = 2800, 8, 1e-3
 local UNET_STEPS, UNET_BATCH, UNET_LR = 7000, 32, 1.5e-3
 local LATENT = 16  -- channels: at 64 x 64 pixels the usual four hold too little to show anything new
 local size = world.size
-local OUT, RUN = "models/tiny-sd.safetensors", "runs/pretrain-tiny"
+local OUT = "tiny-sd.safetensors"
 
 local model = burin.new_model({
   family = "sd1", prediction = "v", scaling_factor = 1, sample_size = size,
@@ -85,7 +86,7 @@ model.vae:init(SEED)
 local bias = {}
 for i = 1, 2 * LATENT do bias[i] = i > LATENT and -6 or 0 end
 model.vae.vars["quant_conv.bias"].var:write(burin.tensor({ 2 * LATENT }, "f32", bias))
-local trained = burin.read(RUN .. "/vae.safetensors")  -- of a run that was stopped after this phase
+local trained = burin.read "vae.safetensors"  -- of a run that was stopped after this phase
 if trained then model.vae:load(function(name) return trained:read(name) end) end
 local bar, next, average = burin.progress("VAE", VAE_STEPS), burin.rng(SEED, 1), nil
 for step = 1, trained and 0 or VAE_STEPS do
@@ -96,7 +97,7 @@ for step = 1, trained and 0 or VAE_STEPS do
 end
 if not trained then
   vae.trainer:adopt_ema()
-  burin.save(RUN .. "/vae.safetensors", model.vae:export())
+  burin.save("vae.safetensors", model.vae:export())
 end
 
 -- ---- latents of all pictures, and the factor that gives them unit deviation -------------------------------------
@@ -154,7 +155,7 @@ model.unet:init(SEED)
 local words = model.text[1].vars["text_model.embeddings.token_embedding.weight"]
 words.var:write(burin.tensor(words.shape, "f32"):fill_normal(SEED, 3, 1))
 tables.upload()
-local done = unet:resume(RUN)
+local done = unet:resume "state"
 bar, average = burin.progress("U-Net", UNET_STEPS, done), nil
 for step = done + 1, UNET_STEPS do
   local next = burin.rng(SEED + 1, step)  -- a function of the step, so that a stopped run goes on as it would have
@@ -167,7 +168,7 @@ for step = done + 1, UNET_STEPS do
   bar:update(step, ("loss %.4f norm %.2f"):format(average, norm))
   if step % 250 == 0 then
     burin.log("U-Net step %d loss %.5f", step, average)
-    unet:save(RUN)
+    unet:save "state"
   end
 end
 unet.trainer:adopt_ema()

@@ -89,7 +89,7 @@ T.shell("chmod +x " .. T.burin)
 local code = interrupted(plan_of "while true do end", "sleep 1")
 T.check(code == 130, "a loop in a recipe: exit code %d", code)
 local loop = T.recipe("loop", { steps = "50", seed = "7, schedule = burin.schedule('endless', function(step)\n"
-  .. "    while step == 2 do end\n    return 1\n  end)" })
+  .. "    while step == 2 do pcall(function() while true do end end) end\n    return 1\n  end)" })
 local runs = T.folder "runs"
 local c, out = interrupted(("train %s --quiet --output %s"):format(loop, runs), wait_for('"step": \\?2', runs .. "/tiny/metrics.jsonl") .. "; sleep 1")
 T.check(c == 130 and out:find "loop.lua:%d+: stopped here, inside the recipe", "a loop in a schedule: %d %s", c, out)
@@ -151,6 +151,20 @@ do
   fails(resume, 65, "prior-1-", "class images are of another base")
   T.shell(("rm -r %s/tiny/prior-1-*"):format(T.quote(place)))
   fails(resume, 65, "base.safetensors", "the base has changed")
+end
+
+-- Class images of the user's own are read; what is missing is drawn into the run's folder.
+do
+  local own, place = T.folder "cats", T.folder "own"
+  T.write(own .. "/mine.png", T.read "examples/sks-cat/10_sks cat/1-grass.png")
+  local recipe = T.recipe("own", { steps = "1",
+    concepts = ('{ { images = "examples/sks-cat", prior = { prompt = "a cat", count = 2, steps = 1, images = %q } } }')
+      :format(own) })
+  local code, text = T.run(("train %s --quiet --output %s"):format(recipe, place))
+  T.check(code == 0, "class images of one's own: exit code %d: %s", code, text)
+  local _, mine = T.shell("ls " .. T.quote(own))
+  local _, drawn = T.shell(("cd %s/tiny/prior-1-* && ls"):format(T.quote(place)))
+  T.check(mine == "mine.png\n" and drawn == "base\nclass-00001.png\n", "class images: '%s' and '%s'", mine, drawn)
 end
 
 -- ---- datasets ------------------------------------------------------------------------------------------------------------------

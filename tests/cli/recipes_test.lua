@@ -39,7 +39,6 @@ local function small(path, text)
   replace("count = %d+", "count = 2, steps = 3")
   assert(replace("epochs = %d+, seed", "steps = 2, seed") + replace("steps = %d+, seed", "steps = 2, seed") >= 1, path)
   replace("prompts = {", "steps = 2, prompts = {")
-  replace('burin.train {', ('burin.train {\n output = "%s/runs",'):format(scratch))
   local name = scratch .. "/" .. path:match "[^/]+$"
   local file <close> = assert(io.open(name, "wb"))
   file:write(text)
@@ -57,7 +56,7 @@ for path in pipe:lines() do
     assert(code == 0 or (code ~= 78 and not exists(base) and out:find(base, 1, true)), path .. ": " .. out)
     -- sampling settings occur once more in the quickstart's own recipe, which ./quickstart tests whole
     if path ~= "recipes/quickstart.lua" then
-      code, out = run("train '%s' --force", small(path, text))
+      code, out = run("train '%s' --force --output '%s/runs'", small(path, text), scratch)
       assert(code == 0, path .. ": " .. out)
       trained = trained + 1
     end
@@ -70,23 +69,23 @@ do
   local text, name = read "recipes/tiny/pretrain.lua", scratch .. "/pretrain.lua"
   os.execute(("cp -r recipes/tiny/world recipes/tiny/world.lua '%s'"):format(scratch))
   for from, to in pairs { ["IMAGES = 1, %d+"] = "IMAGES = 1, 16", ["VAE_LR = %d+, %d+"] = "VAE_LR = 2, 2",
-    ["UNET_LR = %d+, %d+"] = "UNET_LR = 4, 2", ["step %% 250"] = "step % 2",
-    ["models/tiny%-sd.safetensors"] = scratch .. "/pretrained.safetensors", ["runs/pretrain%-tiny"] = scratch .. "/pretrain" } do
+    ["UNET_LR = %d+, %d+"] = "UNET_LR = 4, 2", ["step %% 250"] = "step % 2" } do
     local n
     text, n = text:gsub(from, (to:gsub("%%", "%%%%")))
     assert(n >= 1, from)
   end
-  os.execute(("rm -rf '%s/pretrain'"):format(scratch))
+  local folder = scratch .. "/pretrain"
+  os.execute(("rm -rf '%s'"):format(folder))
   local file <close> = assert(io.open(name, "wb"))
   file:write(text)
   file:flush()
-  local code, out = run("run '%s'", name)
+  local code, out = run("run '%s' --output '%s'", name, folder)
   assert(code == 0 and out:find("U-Net step 4 loss", 1, true), out)
-  local first = read(scratch .. "/pretrained.safetensors")
-  os.remove(scratch .. "/pretrain/step-00000004.safetensors")
-  code, out = run("run '%s'", name)
+  local first = read(folder .. "/tiny-sd.safetensors")
+  os.remove(folder .. "/state/step-00000004.safetensors")
+  code, out = run("run '%s' --output '%s'", name, folder)
   assert(code == 0 and not out:find("VAE step", 1, true), out)
-  assert(read(scratch .. "/pretrained.safetensors") == first, "the stopped program ends elsewhere")
+  assert(read(folder .. "/tiny-sd.safetensors") == first, "the stopped program ends elsewhere")
 end
 
 local code, out = run "run recipes/loop.lua"

@@ -42,8 +42,10 @@ function cache.get(kind, key, make)
   local list, tensors = {}, type(made) == "table" and made or { value = made }
   for each, tensor in pairs(tensors) do list[#list + 1] = { each, tensor } end
   table.sort(list, function(a, b) return a[1] < b[1] end)
-  core.make_dirs(folder)
-  core.export(path, "safetensors", list, { hash = hash_of(tensors) })
+  core.in_cache(function()
+    core.make_dirs(folder)
+    core.export(path, "safetensors", list, { hash = hash_of(tensors) })
+  end)
   return made, false
 end
 

@@ -11,6 +11,7 @@ errors.codes = {
   input = 66,     -- a file that is not there
   device = 69,    -- no device that can do it
   internal = 70,  -- a number that is not finite, a broken promise of ours
+  memory = 71,    -- Lua would take more of it than it may
   exists = 73,    -- what would be written is there already
   output = 74,    -- writing failed
   busy = 75,      -- another process is at it
@@ -36,12 +37,17 @@ errors.is = core.is_error
 -- The sentence of something that was caught. Only our own errors may turn themselves into text: a recipe can raise
 -- anything.
 function errors.message(e)
+  local out, why = core.out_of_memory(e)
+  if out then return why end
   if errors.is(e) or type(e) ~= "table" and type(e) ~= "userdata" then return tostring(e) end
   return ("an error that is a %s, not a text"):format(type(e))
 end
 
 -- The exit code of something that was caught.
-function errors.code(e) return errors.is(e) and errors.codes[e.kind] or 1 end
+function errors.code(e)
+  if core.out_of_memory(e) then return errors.codes.memory end
+  return errors.is(e) and errors.codes[e.kind] or 1
+end
 
 -- f(...), whose failure has this kind: for calls that can fail on what a user gave or on the disk. A failure that has
 -- a kind already keeps it.
@@ -49,6 +55,7 @@ function errors.guard(kind, f, ...)
   local results = table.pack(pcall(f, ...))
   if results[1] then return table.unpack(results, 2, results.n) end
   local why = results[2]
+  if core.out_of_memory(why) then kind = "memory" end
   if errors.is(why) and why.kind ~= "failure" then error(why, 0) end
   error(core.new_error(kind, errors.message(why)), 0)
 end

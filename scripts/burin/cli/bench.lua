@@ -320,8 +320,8 @@ return {
   options = {
     { "--quick", "flag", "fewer and smaller shapes, shorter measurements" },
     { "--recipe", "file", "for step: the recipe whose training step is profiled, on random data" },
-    { "--trust", "flag", "run the recipe without the sandbox" },
   },
+  recipe = { steps = 2000000000 },
   more = "Matrix shapes are MxNxK. Layouts: NN is that of weights, NT and TN occur in gradients.",
   run = function(args)
     local what = args[1] or "all"

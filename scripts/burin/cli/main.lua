@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- main.lua - `burin <command> ...`. A command is a file of this folder that returns
 -- { summary =, usage =, options = { { "--name", "kind", "help", default } }, run = function(args) -> exit code }.
+local amounts = require "burin.base.amounts"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local progress = require "burin.base.progress"
@@ -19,6 +20,26 @@ local common = {
 }
 
 local function usage_error(text, ...) errors.raise("usage", text, ...) end
+
+-- Of commands that run a recipe. Such a command has recipe = { steps = how many it may take unless told, or nil }.
+local recipe_options = {
+  { "--trust", "flag", "run the recipe without the sandbox: it may do all that you may" },
+  { "--recipe-memory", "amount", "memory for Lua, tensors on the host included (default 3/4 of the machine's)" },
+  { "--recipe-steps", "number", "instructions of Lua that the recipe may take; 0 = any number" },
+}
+
+local function options_of(command) return { command.options or {}, command.recipe and recipe_options or {}, common } end
+
+-- What a recipe may use, before it is run.
+local function set_limits(command, args)
+  if args.recipe_memory then
+    local bytes = amounts.parse(args.recipe_memory) or usage_error "--recipe-memory needs an amount such as '2 GiB'"
+    core.limit_memory(bytes)
+  end
+  local steps = math.tointeger(args.recipe_steps or command.recipe.steps or 0)
+  if not steps or steps < 0 then usage_error "--recipe-steps needs a whole number" end
+  core.limit_steps(steps)
+end
 
 local function load_command(name)
   for _, known in ipairs(commands) do
@@ -40,7 +61,7 @@ end
 
 local function help_of(name, command)
   local lines = { "burin " .. name .. " - " .. command.summary, "", "usage: burin " .. name .. " " .. command.usage, "" }
-  for _, list in ipairs { command.options or {}, common } do
+  for _, list in ipairs(options_of(command)) do
     for _, o in ipairs(list) do
       local left = o[1] .. (o[2] == "flag" and "" or " " .. o[2]:upper())
       lines[#lines + 1] = ("  %-22s %s%s"):format(left, o[3], o[4] ~= nil and (" (default %s)"):format(tostring(o[4])) or "")
@@ -53,7 +74,7 @@ end
 -- argv -> { positional ..., device =, json =, ... }; "--name=value" and "--name value".
 local function parse(name, command, argv)
   local args, known, names = {}, {}, {}
-  for _, list in ipairs { command.options or {}, common } do
+  for _, list in ipairs(options_of(command)) do
     for _, o in ipairs(list) do
       known[o[1]] = o
       names[#names + 1] = o[1]
@@ -119,6 +140,7 @@ local function run(argv)
   end
   if #args < (command.needs or 0) then usage_error("usage: burin %s %s", name, command.usage) end
   if args.quiet then core.log_threshold "error" elseif args.verbose then core.log_threshold "debug" end
+  if command.recipe then set_limits(command, args) end
   progress.quiet = args.quiet or args.json or false
   args.open_device = function()
     core.open_device { name = args.device, tier = args.tier, validate = args.validate }

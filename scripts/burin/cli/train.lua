@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local paths = require "burin.base.paths"
 local progress = require "burin.base.progress"
 local recipe = require "burin.train.recipe"
 local loop = require "burin.train.loop"
@@ -8,13 +9,13 @@ local plans = require "burin.train.plan"
 
 local command = {
   computes = true,
+  recipe = { steps = 2000000000 },
   summary = "train what a recipe describes",
   usage = "RECIPE.lua [options]",
   needs = 1,
   options = {
     { "--output", "folder", "where runs are kept (overrides the recipe)" },
     { "--force", "flag", "start over although the run exists" },
-    { "--trust", "flag", "run the recipe without the sandbox" },
   },
   more = "Ctrl-C stops after the current step and saves; burin resume continues bit for bit.",
 }
@@ -38,6 +39,7 @@ function command.run(args)
   if core.exists(folder .. "/state/latest.json") and not args.force then
     errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder))
   end
+  paths.begin(folder, args.trust)
   core.make_dirs(folder)
   loop.lock(folder)  -- before anything in it changes
   core.write_file(folder .. "/recipe.lua", text)

@@ -9,6 +9,7 @@ local errors = require "burin.base.errors"
 local kinds = require "burin.base.kinds"
 local nn = require "burin.graph.nn"
 local options = require "burin.base.options"
+local paths = require "burin.base.paths"
 local place = require "burin.base.place"
 local state = require "burin.base.state"
 local compile = {}
@@ -163,14 +164,15 @@ end
 local call_step
 local Step, new_step = class("step", nil, { __call = function(...) return call_step(...) end })
 
--- Writes what a resumed loop needs to go on bit for bit into a folder, beside the states before (the newest two stay).
+-- Writes what a resumed loop needs to go on bit for bit into a folder of the run's, beside the states before (the
+-- newest two stay).
 function Step:save(folder)
-  state.save(folder, self.count, self.trainer:state(), { count = self.count, seed = self.trainer.seed })
+  state.save(paths.output(folder), self.count, self.trainer:state(), { count = self.count, seed = self.trainer.seed })
 end
 
 -- Goes on from the newest state in a folder, if there is one. Returns how many batches the step has seen: 0 for none.
 function Step:resume(folder)
-  local info, file, path = state.latest(folder)
+  local info, file, path = state.latest(paths.output(folder))
   if not info then return 0 end
   if info.seed ~= self.trainer.seed then
     error(("%s: a state of seed %d; this loop has seed %d. Remove the folder to start over"):format(path, info.seed,

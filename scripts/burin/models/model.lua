@@ -20,6 +20,7 @@ local clip = require "burin.models.clip"
 local unet = require "burin.models.unet"
 local vae = require "burin.models.vae"
 local noise = require "burin.models.noise"
+local paths = require "burin.base.paths"
 
 local models = {}
 local Model, new_model = class("model", {
@@ -298,7 +299,7 @@ function Model:init(seed)
   for _, component in ipairs(self:components()) do component:init(seed) end
 end
 
--- Writes a single-file checkpoint; see save.lua. o: dtype ("f16"), metadata
-function Model:save(path, o) require "burin.models.io.save"(self, path, o) end
+-- Writes a single-file checkpoint into the run's folder; see save.lua. o: dtype ("f16"), metadata
+function Model:save(path, o) require "burin.models.io.save"(self, paths.output(path), o) end
 
 return models

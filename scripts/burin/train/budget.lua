@@ -1,22 +1,17 @@
 -- SPDX-License-Identifier: MIT
 -- budget.lua - what a run gives up to fit into a stated amount of device memory: types of storage, values that are
 -- computed twice instead of kept. Fields that the recipe sets are never touched.
+local amounts = require "burin.base.amounts"
 local core = require "burin.core"
 local kinds = require "burin.base.kinds"
 local options = require "burin.base.options"
 local residency = require "burin.train.residency"
 local budget = {}
 
-local units = { b = 1, kb = 1e3, mb = 1e6, gb = 1e9, kib = 1 << 10, mib = 1 << 20, gib = 1 << 30 }
-
 -- "3 GiB", "3000MB" -> bytes
 function budget.parse(text)
-  local number, unit = tostring(text):match "^%s*([%d.]+)%s*(%a+)%s*$"
-  local factor = unit and units[unit:lower()]
-  if not (factor and tonumber(number)) then
-    options.fail("budget: '%s' is not an amount of memory such as '8 GiB' or '3000 MB'", tostring(text))
-  end
-  return math.floor(tonumber(number) * factor)
+  return amounts.parse(text)
+    or options.fail("budget: '%s' is not an amount of memory such as '8 GiB' or '3000 MB'", tostring(text))
 end
 
 -- From what costs nothing to what costs most: 16 bits round, recomputation takes about a third more time, 8 bits round

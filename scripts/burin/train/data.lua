@@ -20,7 +20,7 @@ local prior_schema = {
   prompt = { "string", required = true, help = "what the class looks like without the subject" },
   count = { "integer", default = 100, min = 1, help = "class images; missing ones are generated" },
   weight = { "number", default = 1, min = 0, help = "loss weight" },
-  images = { "string", help = "folder of class images; the run's own folder when absent" },
+  images = { "string", help = "folder of class images of one's own, only read; missing ones are drawn elsewhere" },
   steps = { "integer", default = 30, min = 1, help = "sampler steps of generated images" },
   guidance = { "number", default = 7.5, help = "guidance scale of generated images" },
   sampler = { "string", default = "ddim", one_of = samplers.names, help = "sampler of generated images" },

@@ -20,17 +20,22 @@ local function is_image(name)
   return name:match "%.png$" or name:match "%.jpe?g$" or name:match "%.bmp$"
 end
 
--- What a prior's folder holds and lacks. The user's own pictures count, and none of them is ever written over.
+-- What there is of a prior's class images: in the run's own folder, where missing ones are drawn, and in the user's,
+-- which is only read.
 local function look(recipe, settings, i)
   local prior = recipe.concepts[i].prior
-  local p = { folder = prior.images or own_folder(recipe, settings, i), prior = prior, concept = i, have = 0, missing = {} }
+  local p = { folder = own_folder(recipe, settings, i), found = {}, prior = prior, concept = i, missing = {} }
   local there, own = {}, 0
-  for _, name in ipairs(core.exists(p.folder) and core.list(p.folder) or {}) do
-    there[name] = true
-    if is_image(name) then
-      p.have = p.have + 1
-      if not name:match "^class%-%d+%.png$" then own = own + 1 end
+  for _, folder in ipairs { p.folder, prior.images } do
+    local images = 0
+    for _, name in ipairs(core.exists(folder) and core.list(folder) or {}) do
+      there[name] = true
+      if is_image(name) then
+        images = images + 1
+        if not name:match "^class%-%d+%.png$" then own = own + 1 end
+      end
     end
+    if images > 0 then table.insert(p.found, folder) end
   end
   for k = 1, prior.count - own do
     local name = ("class-%05d.png"):format(k)
@@ -40,7 +45,8 @@ local function look(recipe, settings, i)
 end
 
 -- Adds the class images that exist to the data, and stand-ins for those to be made, so that the plan knows the number of
--- steps. Returns what has to be drawn: { { folder =, prior =, concept =, have = count, missing = { { index =, path = } } } ... }.
+-- steps. Returns what has to be drawn:
+-- { { folder =, found = { folders }, prior =, concept =, missing = { { index =, path = } } } ... }.
 function priors.add(data, recipe, settings)
   local square = data:bucket_of(recipe.resolution, recipe.resolution)
   local incomplete = {}
@@ -48,7 +54,7 @@ function priors.add(data, recipe, settings)
     local p = c.prior and look(recipe, settings, i)
     if p then
       local extra = { weight = c.prior.weight, concept = i, prior = true }
-      if p.have > 0 then data:add(p.folder, { prompt = c.prior.prompt, repeats = 1 }, extra) end
+      for _, folder in ipairs(p.found) do data:add(folder, { prompt = c.prior.prompt, repeats = 1 }, extra) end
       for _ = 1, #p.missing do
         table.insert(data.items, { concept = i, prior = true, repeats = 1, bucket = square, weight = c.prior.weight })
       end
@@ -59,11 +65,13 @@ function priors.add(data, recipe, settings)
   return incomplete
 end
 
--- A folder of class images says which base drew them: those of another would teach what this one never was.
+-- A folder of drawn class images says which base drew them: those of another would teach what this one never was.
 local function check_base(plan, base_key)
+  local drawn = {}
+  for _, p in ipairs(plan.missing) do drawn[p.concept] = true end
   for i, c in ipairs(plan.recipe.concepts) do
-    if c.prior and not c.prior.images then
-      local folder = own_folder(plan.recipe, plan.settings, i)
+    local folder = c.prior and own_folder(plan.recipe, plan.settings, i)
+    if folder and (drawn[i] or core.exists(folder)) then
       local mark = folder .. "/base"
       if not core.exists(mark) then
         core.make_dirs(folder)

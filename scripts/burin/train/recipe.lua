@@ -9,6 +9,7 @@ local lengths = require "burin.text.lengths"
 local losses = require "burin.train.losses"
 local optimizers = require "burin.graph.optimizers"
 local options = require "burin.base.options"
+local paths = require "burin.base.paths"
 local place = require "burin.base.place"
 local sampler = require "burin.sample.sampler"
 local samplers = require "burin.sample.samplers"
@@ -85,7 +86,7 @@ local state_schema = {
 function recipe.check(given)
   local here = place.here "train"
   local o = options.check("burin.train", given, schema, here)
-  if not o.name:match "^[%w._-]+$" then
+  if not o.name:match "^[%w._-]+$" or o.name:match "^%.+$" then
     options.fail_at(here:at "name", "name '%s': letters, digits, '.', '_' and '-' only", o.name)
   end
   if o.epochs and o.steps then options.fail_at(here:at "steps", "give either epochs or steps, not both") end
@@ -126,7 +127,9 @@ function recipe.load(path, trust)
     errors.raise("recipe", "%s: a recipe ends with: return burin.train { ... }; this one returns %s", path,
       kinds.describe(result))
   end
-  return kinds.value(result), text
+  local o = kinds.value(result)
+  if not trust then paths.check_output(o.output) end
+  return o, text
 end
 
 return recipe
