@@ -95,8 +95,9 @@ static int safe_rawset(lua_State *L)
 }
 
 /* Lua lets no hook run in what an error that a hook raised calls before somebody caught it: message
- * handlers, and the variables that a dead thread still has to close. A recipe could go on there for
- * ever. So handlers are called once the error was caught, and every thread catches its own errors. */
+ * handlers, and the variables that a dead thread still has to close. A recipe could go on there
+ * for ever. So handlers are called once the error was caught, and every thread catches its own
+ * errors. */
 static int finish_xpcall(lua_State *L, int status, lua_KContext context)
 {
     (void)context;

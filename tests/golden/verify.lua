@@ -11,6 +11,7 @@
 --     the largest gradient of its network counts as zero;
 --   Adam's step of an element whose gradient is below 1e-5 of its tensor's norm: Adam divides it by
 --     its own size, so its first step may be anything; it must not be longer than Adam's longest.
+local clip = require "burin.models.clip"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local nn = require "burin.graph.nn"
@@ -124,7 +125,7 @@ local function ids_of(self, p)
     last = self.io:read(name .. ".input_ids")
     list[i] = p:input(last:cast "i32", "i32")
   end
-  return list, p:input(models.eos_rows(last), "i32")
+  return list, p:input(clip.eos_rows(last), "i32")
 end
 
 local function check_text(self)

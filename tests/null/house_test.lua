@@ -19,6 +19,7 @@ local EXCEPT = { ["core/graph/device.c"] = "gpu", ["core/graph/session.c"] = "gp
 
 -- A model family is known by its record alone: its name, and the words that other programs have for it, stand in no
 -- other file of scripts/burin/. The list of families is the exception. "SDXL" and "Stable Diffusion" are for people.
+local SYNONYMS = "scripts/burin/base/synonyms.lua"         -- the words of other programs
 local FAMILIES = "scripts/burin/models/families.lua"
 local FAMILY_WORDS = { "sd_v%d", "stable%%?%-diffusion", "StableDiffusion", "%.family%s*[=~]=%s*[\"']",
   "family%.name%s*[=~]=" }
@@ -193,7 +194,7 @@ for name in read(FAMILIES):match "\nlocal files = (%b{})":gmatch '"([%w_]+)"' do
 end
 check(next(records), "%s lists no family", FAMILIES)
 for _, path in ipairs(files) do
-  if path:match "^scripts/burin/" and path ~= FAMILIES then
+  if path:match "^scripts/burin/" and path ~= FAMILIES and path ~= SYNONYMS then
     local n, own = 0, records[path]
     for line in (read(path) .. "\n"):gmatch "([^\n]*)\n" do
       n = n + 1

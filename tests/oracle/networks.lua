@@ -3,6 +3,7 @@
 -- job in the environment, { model =, loras = { { path =, scale = } ... }, inputs =, output =, dtype = }, it is run once, for
 -- compare.py:
 -- BURIN_ORACLE_JOB=job.json burin run --trust tests/oracle/networks.lua
+local clip = require "burin.models.clip"
 local core = require "burin.core"
 local models = require "burin.models.model"
 
@@ -27,7 +28,7 @@ local function compute(path, loras, inputs, dtype)
     nodes[i] = g:leaf(input("ids" .. i, inputs:read(i == 1 and "ids" or "ids_2"):cast "i32").var)
   end
   if model.family.name == "sdxl" then
-    eos = g:leaf(input("eos", models.eos_rows(list[2].tensor, 1)).var)
+    eos = g:leaf(input("eos", clip.eos_rows(list[2].tensor, 1)).var)
   end
   local states, pooled = model:encode_text(g, nodes, { eos = eos })
   result("context", g, states)

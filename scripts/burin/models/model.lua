@@ -151,34 +151,7 @@ function Model:encode_text(graph, ids, o)
     end
     context = context and context:concat(states, { axis = 2 }) or states
   end
-  return models.join_chunks(context, o.chunks or 1), pooled, outputs
-end
-
--- (B * n, 77, C) -> (B, 75 n + 2, C): first state, the 75 inner ones of every chunk, last state.
-function models.join_chunks(states, n)
-  if n == 1 then return states end
-  local s = states.shape
-  local b, width = s[1] // n, s[3]
-  local all = states:reshape { b, n, s[2], width }
-  local inner = all:slice(2, 1, s[2] - 1):reshape { b, n * (s[2] - 2), width }
-  local first = all:slice(1, 0, 1):slice(2, 0, 1):reshape { b, 1, width }
-  local last = all:slice(1, n - 1, n):slice(2, s[2] - 1, s[2]):reshape { b, 1, width }
-  return first:concat(inner, { axis = 1 }):concat(last, { axis = 1 })
-end
-
--- Positions of the first highest id (the end token) in ids (B * chunks, 77), of the first chunk of
--- each item, as rows of the flattened ids: what encode_text takes as o.eos.
-function models.eos_rows(ids, chunks)
-  local rows, width, list = ids.shape[1], ids.shape[2], {}
-  for r = 0, rows - 1, chunks or 1 do
-    local best, at = -1, 0
-    for i = 0, width - 1 do
-      local id = ids:get(r * width + i + 1)
-      if id > best then best, at = id, i end
-    end
-    list[#list + 1] = r * width + at
-  end
-  return core.tensor({ #list }, "i32", list)
+  return clip.join_chunks(context, o.chunks or 1), pooled, outputs
 end
 
 -- x (B, H, W, 4) noisy scaled latents, t (B), context from encode_text. extra, where the family has conditioning:

@@ -6,8 +6,8 @@
 -- weights, as sd-scripts does, without restoring their mean.
 local class = require "burin.base.class"
 local cache = require "burin.base.cache"
+local clip = require "burin.models.clip"
 local core = require "burin.core"
-local models = require "burin.models.model"
 local encode = {}
 
 local Front, new_front = class("text", {
@@ -100,7 +100,7 @@ local function tokenize(self, text)
     last, out.weights = self.model:tokenize(text, i, self.tokens, self.weighted)
     out["ids" .. i] = last
   end
-  if self.added then out.eos = models.eos_rows(last, self.tokens // 75) end
+  if self.added then out.eos = clip.eos_rows(last, self.tokens // 75) end
   return out
 end
 

@@ -69,12 +69,14 @@ end
 function budget.choose(recipe, bytes, prepare)
   local name, total
   for _, settings in ipairs(candidates(recipe)) do
-    collectgarbage()  -- the variables of the attempt before leave the plan
-    collectgarbage()
+    local scope <close> = core.scope()  -- what was planned in vain leaves the device's plan at once
     local plan = prepare(settings)
     local phases, largest = residency.memory(plan)
     name, total = phases[largest].name, phases[largest].memory.total
-    if total <= bytes then return plan end
+    if total <= bytes then
+      scope:leave()
+      return plan
+    end
   end
   options.fail_at(kinds.place(recipe, "budget"), "budget: %s are needed %s, which is more than %s%s", gib(total), name,
     gib(bytes), recipe.sample and "; without samples it is less, since the VAE leaves the device" or "")
