@@ -190,7 +190,7 @@ local function walker(env, second)
           local ok, f = pcall(ask, value, name)
           if ok and type(f) == "function" and not forbidden[f] then call(f, path .. ":" .. name, value) end
         end
-        if kind == "table" then write(value, path) end
+        if kind == "table" and not second then write(value, path) end
       end
       at = at + 1
       if at % 500 == 0 then collectgarbage() end
