@@ -20,7 +20,6 @@ local clip = require "burin.models.clip"
 local unet = require "burin.models.unet"
 local vae = require "burin.models.vae"
 local noise = require "burin.models.noise"
-local paths = require "burin.base.paths"
 
 local models = {}
 local Model, new_model = class("model", {
@@ -273,6 +272,6 @@ function Model:init(seed)
 end
 
 -- Writes a single-file checkpoint into the run's folder; see save.lua. o: dtype ("f16"), metadata
-function Model:save(path, o) require "burin.models.io.save"(self, paths.output(path), o) end
+function Model:save(path, o) require "burin.models.io.save"(self, require("burin.base.paths").output(path), o) end
 
 return models
