@@ -92,16 +92,16 @@ end
 write(scratch .. "/train.lua", ([[
 local burin = require "burin"
 return burin.train {
-  name = "extended", output = "%s/runs", base = burin.model "%s/tests/golden/tiny_sd1/model_ldm.safetensors",
+  name = "extended", base = burin.model "%s/tests/golden/tiny_sd1/model_ldm.safetensors",
   concepts = { { images = "%s/examples/sks-cat" } },
   method = burin.ia3 {}, schedule = burin.root {}, optimizer = burin.adamw { lr = 0.01 },
   resolution = 64, steps = 4,
 }
-]]):format(scratch, source, source))
+]]):format(source, source))
 local burin = ("cd '%s' && BURIN_CACHE='%s/cache' '%s/burin'"):format(source, scratch, build)
 assert(sh("%s ops", burin):find "softplus +1  d")
 sh("%s run '%s/op.lua'", burin, scratch)
-sh("%s train '%s/train.lua' --force", burin, scratch)
+sh("%s train '%s/train.lua' --force --output '%s/runs'", burin, scratch, scratch)
 local step = 0
 for line in io.lines(scratch .. "/runs/extended/metrics.jsonl") do
   local lr = tonumber(line:match '"lr": ([%d.e-]+)')
