@@ -218,11 +218,18 @@ static burin_node *node_check(lua_State *L, int index)
     return *box;
 }
 
-/* core.graph_type(x) -> "node", "var", or nil for what is neither */
+/* core.graph_type(x) -> "node" and its graph, "closed node" when that has been closed, "var", or nil for
+ * what is none of these */
 static int core_graph_type(lua_State *L)
 {
-    if (luaL_testudata(L, 1, NODE)) lua_pushliteral(L, "node");
-    else if (luaL_testudata(L, 1, VAR)) lua_pushliteral(L, "var");
+    if (luaL_testudata(L, 1, NODE)) {
+        lua_getiuservalue(L, 1, 1);
+        bool closed = !*(burin_graph **)lua_touserdata(L, -1);
+        lua_pushstring(L, closed ? "closed node" : "node");
+        lua_insert(L, -2);
+        return 2;
+    }
+    if (luaL_testudata(L, 1, VAR)) lua_pushliteral(L, "var");
     else lua_pushnil(L);
     return 1;
 }

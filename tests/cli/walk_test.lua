@@ -284,15 +284,15 @@ for name, m in pairs { open = open, new = new } do
   try(name .. ":reader", m.reader, m, "unet")
 end
 local d = burin.diffusion
-local s = try("diffusion.schedule", d.schedule, {})
-local tables = s and try("diffusion.tables", d.tables, s, burin.mse(), "epsilon")
+local process = try("diffusion.process", d.process, {})
+local tables = process and try("process:tables", process.tables, process, loss)
 local other = burin.nn.component { name = "other", role = "param" }
 if tables then
   try("a diffusion step", burin.compile, {
     inputs = { latents = { { 1, 8, 8, 4 } } },
     loss = function(batch, graph, control)
-      return (d.objective { latents = batch.latents, tables = tables, control = control, loss = loss,
-        prediction = "epsilon", predict = function(noisy) return other:trace(graph):conv(noisy, "c", 4) end })
+      return (d.objective { latents = batch.latents, process = process, tables = tables, control = control, loss = loss,
+        predict = function(noisy) return other:trace(graph):conv(noisy, "c", 4) end })
     end,
     params = function() return { { name = "c", var = other.order[1].var, group = 0 } } end, optimizer = burin.sgd {},
   })

@@ -63,7 +63,7 @@ end
 -- What was raised, with the recipe's line that was running in front; Lua's own messages, which may have it already and
 -- shortened, say it once. otherwise: the line to name when none was running.
 local function locate(e, otherwise)
-  if errors.is(e) and e.kind ~= "failure" then return e end
+  if core.out_of_memory(e) or errors.is(e) and e.kind ~= "failure" then return e end
   local kind, text = errors.is(e) and e.kind or "recipe", errors.message(e)
   local at, short = core.where()
   for _, known in ipairs { short or "", at or "" } do
@@ -81,7 +81,8 @@ function errors.located(otherwise, f, ...)
   place.say(said)
   place.assume(assumed)
   if results[1] then return table.unpack(results, 2, results.n) end
-  error(errors.is(results[2]) and results[2] or locate(results[2], otherwise), 0)
+  local why = results[2]
+  error(errors.is(why) and why or locate(why, otherwise), 0)
 end
 
 -- A function of a recipe that the library will call, at any time: its failures are those of the recipe's line.

@@ -47,13 +47,15 @@ end
 
 -- Whether x is a node of this shape and graph.
 function nn.is_node(x, shape, graph)
-  return core.graph_type(x) == "node" and same_shape(x.shape, shape) and x.graph == graph
+  local kind, of = core.graph_type(x)
+  return kind == "node" and of == graph and same_shape(x.shape, shape)
 end
 
 -- What a recipe gave instead of one.
 function nn.describe(x, graph)
-  local other = core.graph_type(x) == "node" and x.graph ~= graph
-  return kinds.describe(x) .. (other and " of another trace" or "")
+  local kind, of = core.graph_type(x)
+  if kind == "closed node" then return "a node of an earlier trace" end
+  return kinds.describe(x) .. (kind == "node" and of ~= graph and " of another trace" or "")
 end
 
 -- Whether a variable is stored as 8 bits and a scale per output (burin_var_upload).

@@ -29,6 +29,7 @@
 --                  (optional)
 --   diffusers      pipeline, scheduler, index: further fields of model_index.json, absent: components that it has not
 --   published      function() -> a new configuration { unet, vae, text } of the model that was published
+local kinds = require "burin.base.kinds"
 local families = {}
 
 -- Asked in this order: what takes whatever is left comes last.
@@ -39,7 +40,9 @@ local files = {
 }
 
 local list = {}
-for i, name in ipairs(files) do list[i] = require("burin.models." .. name) end
+for i, name in ipairs(files) do  -- read-only: an opened model shows its family to recipes
+  list[i] = kinds.read_only(require("burin.models." .. name), "the record of a family")
+end
 
 function families.each() return ipairs(list) end
 
