@@ -218,8 +218,8 @@ static burin_node *node_check(lua_State *L, int index)
     return *box;
 }
 
-/* core.graph_type(x) -> "node" and its graph, "closed node" when that has been closed, "var", or nil for
- * what is none of these */
+/* core.graph_type(x) -> "node" and its graph, "closed node" when that has been closed, "var", or
+ * nil for what is none of these */
 static int core_graph_type(lua_State *L)
 {
     if (luaL_testudata(L, 1, NODE)) {
