@@ -36,10 +36,10 @@ kinds.constructor("recipe", "train", burin.train)
 burin.method = require("burin.adapters.own").method
 
 -- The layer below: burin.compile{ ... } -> a step function; burin.dataset{ ... } -> batches.
-function burin.compile(o) return require("burin.graph.compile").step(o) end
+function burin.compile(o) return require("burin.graph.loops").compile(o) end
 function burin.dataset(o) return require("burin.train.data").new(o) end
 -- burin.session(name, inputs, function(x, graph) return { name = node } end) -> f(batch) -> { name = tensor }
-function burin.session(name, inputs, trace) return require("burin.graph.compile").session(name, inputs, trace) end
+function burin.session(name, inputs, trace) return require("burin.graph.loops").session(name, inputs, trace) end
 -- A model without a file, from a configuration (models/detect.lua says what it holds).
 function burin.new_model(config, o) return require("burin.models.model").new(config, o) end
 burin.nn = require "burin.graph.nn"

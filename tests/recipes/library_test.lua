@@ -2,7 +2,7 @@
 -- The library by itself: accumulation, moving averages, optimizers, buckets, the order of an epoch.
 -- Runs as `burin run --trust tests/recipes/library_test.lua` from the repository root.
 local encode = require "burin.text.encode"
-local compile = require "burin.graph.compile"
+local loops = require "burin.graph.loops"
 local core = require "burin.core"
 local dataset = require "burin.train.data"
 local optim = require "burin.graph.optimizers"
@@ -26,7 +26,7 @@ local function regression(batch, o)
     return ((x.x:matmul(graph:leaf(w)) - x.y):square():sum_to { 1, 1 } * (1 / (batch * OUT))):reshape {}
   end
   o.params = function() return { { name = "w", var = w, group = 0 } } end
-  local step = compile.step(o)
+  local step = loops.compile(o)
   core.commit()
   w:write(W0)
   return step, w
@@ -94,7 +94,7 @@ local function follow(prefix, optimizer)
     vars[name] = core.var(name, p0.shape, "f32", "param")
     inputs[name] = { p0.shape }
   end
-  local run = compile.step { inputs = inputs, optimizer = optimizer, max_grad_norm = 0,
+  local run = loops.compile { inputs = inputs, optimizer = optimizer, max_grad_norm = 0,
     loss = function(x, graph)
       local total
       for _, name in ipairs(names) do
@@ -132,7 +132,7 @@ follow("adamw_wd0.1_b0.9_0.99", optim.adamw { lr = 3e-3, beta2 = 0.99, eps = 1e-
 -- Gradient descent has no recorded numbers here; its formula is short: m = momentum m + g + decay p, p -= lr m.
 do
   local p, g = core.var("p", { 24 }, "f32", "param"), goldens:read "grad1.vec":cast()
-  local run = compile.step { inputs = { g = { { 24 } } }, optimizer = optim.sgd { lr = 0.1, momentum = 0.8, weight_decay = 0.02 },
+  local run = loops.compile { inputs = { g = { { 24 } } }, optimizer = optim.sgd { lr = 0.1, momentum = 0.8, weight_decay = 0.02 },
     max_grad_norm = 0, loss = function(x, graph) return (graph:leaf(p) * x.g):sum_to { 1 }:reshape {} end,
     params = function() return { { name = "p", var = p, group = 0 } } end }
   core.commit()

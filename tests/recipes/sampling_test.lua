@@ -2,7 +2,7 @@
 -- Sampling by itself: guidance rescale, weights and long prompts, tiles, the autoencoder's type and its wide attention, SDXL,
 -- image to image, prompt lines, the text in a PNG. Samplers are in tests/golden/samplers_test.lua.
 -- Runs as `burin run --trust tests/recipes/sampling_test.lua` from the repository root.
-local compile = require "burin.graph.compile"
+local loops = require "burin.graph.loops"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local infotext = require "burin.sample.infotext"
@@ -24,7 +24,7 @@ local function random(shape, stream, deviation) return core.tensor(shape, "f32")
 local record = core.load "tests/golden/samplers_more.safetensors"
 local function nhwc(name) return record:read("guidance." .. name):cast():permute { 1, 3, 4, 2 } end
 local cond, uncond = nhwc "cond", nhwc "uncond"
-local guide = compile.session("guide", { cond = { cond.shape }, uncond = { cond.shape }, scale = { { 1 } } }, function(x)
+local guide = loops.session("guide", { cond = { cond.shape }, uncond = { cond.shape }, scale = { { 1 } } }, function(x)
   return { plain = sample.guide(x.uncond, x.cond, x.scale), rescaled = sample.guide(x.uncond, x.cond, x.scale, 0.7) }
 end)
 core.commit()
@@ -36,7 +36,7 @@ check(relative(guided.rescaled, guided.plain) > 0.1, "guidance rescale changes n
 -- ---- attention wider than its kernel -------------------------------------------------------------------------------------------
 
 local shape = { 2, 50, 48 }
-local attention = compile.session("wide", { q = { shape }, k = { shape }, v = { shape } }, function(x)
+local attention = loops.session("wide", { q = { shape }, k = { shape }, v = { shape } }, function(x)
   return { kernel = x.q:attention(x.k, x.v, { heads = 1 }), whole = vae.wide_attention(x.q, x.k, x.v),
     pieces = vae.wide_attention(x.q, x.k, x.v, 16) }
 end)
@@ -53,7 +53,7 @@ for _, size in ipairs { { 24, 24, 16 }, { 21, 9, 8 }, { 8, 40, 12 }, { 5, 6, 8 }
   local h, w, tile = table.unpack(size)
   local t = tiles.new(h, w, tile)
   local function double(x) return x:upsample { height = 2 * x.shape[2], width = 2 * x.shape[3] } * 3 end
-  local run = compile.session("tiles", { x = { { 1, h, w, 2 } }, big = { { 1, 2 * h, 2 * w, 2 } } }, function(x, g)
+  local run = loops.session("tiles", { x = { { 1, h, w, 2 } }, big = { { 1, 2 * h, 2 * w, 2 } } }, function(x, g)
     return { whole = double(x.x), tiled = t:map(g, x.x, 1, 2, double),
       smaller = t:map(g, x.big, 2, 1, function(y) return y:upsample_grad { height = y.shape[2] // 2, width = y.shape[3] // 2 } end),
       small = x.big:upsample_grad { height = h, width = w } }
@@ -75,7 +75,7 @@ for y = 0, SIDE * 8 - 1 do
   for k = 0, SIDE // 8 - 1 do pixels:copy_into((y * SIDE * 8 + k * 64) * 3 + 1, one:rows(y % 64 + 1)) end
 end
 local t = tiles.new(SIDE, SIDE, TILE)
-local code = compile.session("vae", { image = { pixels.shape }, latents = { { 1, SIDE, SIDE, model:latent_channels() } } }, function(x, g)
+local code = loops.session("vae", { image = { pixels.shape }, latents = { { 1, SIDE, SIDE, model:latent_channels() } } }, function(x, g)
   return { latents = model:encode_latents(g, x.image), latents_tiled = model:encode_latents(g, x.image, t),
     image = model:decode_latents(g, x.latents), image_tiled = model:decode_latents(g, x.latents, t) }
 end)
@@ -121,7 +121,7 @@ for _, path in ipairs { "models/tiny-sd.safetensors", "tests/golden/tiny_sd2/mod
 end
 -- 1e6 is more than f16 holds: with such a bias in its first layer, f16 would make infinities of everything.
 local half = models.open("models/tiny-sd.safetensors", { dtype = "f16", compute = "f16" })
-local decode = compile.session("overflow", { latents = { { 1, 8, 8, half:latent_channels() } } }, function(x, g)
+local decode = loops.session("overflow", { latents = { { 1, 8, 8, half:latent_channels() } } }, function(x, g)
   return { image = half:decode_latents(g, x.latents * 1e6) }
 end)
 core.commit()
