@@ -146,7 +146,7 @@ write(scratch .. "/toy.lua", ([[
 local burin = require "burin"
 local least = 1
 return burin.train {
-  name = "toy", output = "%s/runs", base = burin.model "%s", concepts = { { images = "%s/examples/sks-cat" } },
+  name = "toy", base = burin.model "%s", concepts = { { images = "%s/examples/sks-cat" } },
   method = burin.lora { rank = 2 }, resolution = 64, steps = 2, optimizer = burin.adamw { lr = 0.01 },
   loss = burin.loss { name = "seen", weight = function(snr, prediction)
     least = math.min(least, snr)
@@ -154,8 +154,8 @@ return burin.train {
     return 1
   end },
 }
-]]):format(scratch, toy, source))
-local said = sh("%s train '%s/toy.lua' --force", burin, scratch)
+]]):format(toy, source))
+local said = sh("%s train '%s/toy.lua' --force --output '%s/runs'", burin, scratch, scratch)
 local product = 1
 for t = 0, 999 do product = product * (1 - (0.00085 ^ 0.5 + (0.015 ^ 0.5 - 0.00085 ^ 0.5) * t / 999) ^ 2) end
 assert(said:find(("least %.6f v"):format(product / (1 - product)), 1, true), "another noise process: " .. said)

@@ -2,6 +2,7 @@
 -- Names of every tensor and LoRA layer of SD 1.5, SD 2.1 and SDXL against the published key lists.
 -- Runs in plain Lua 5.4 from the repository root: lua5.4 tests/null/names_test.lua
 package.path = "scripts/?.lua;" .. package.path
+package.preload["burin.core"] = function() return {} end  -- names need nothing of it
 local families = require "burin.models.families"
 local names = require "burin.models.io.names"
 

@@ -173,7 +173,8 @@ function method.is_constructor(f) return kinds.constructor_of(f) == "method" end
 -- What a training changes, of a description: parameters, and the components that it was attached to.
 function method.instance(description)
   local d = kinds.value(description)
-  return new_instance { name = d.name, definition = d.definition, options = description.options, whole = d.whole,
+  return new_instance { name = d.name, definition = description.definition, options = description.options,
+    whole = d.whole,
     place = d.definition.place or kinds.place(description), groups = {}, components = {},
     component = nn.component { name = d.name, role = "param" } }
 end
