@@ -7,7 +7,8 @@ return burin.train {
   base     = burin.model "models/tiny-sd.safetensors",
   concepts = {
     { images = "examples/sks-cat",
-      prior  = { prompt = "a photo of a cat", count = 48, weight = 1.0, steps = 20, guidance = 3, sampler = "euler_a" } },
+      prior  = { prompt = "a photo of a cat", count = 48, weight = 1.0, steps = 20, guidance = 3,
+        sampler = "euler_a" } },
   },
   method     = burin.lora { rank = 8, conv_rank = 8, text_encoder = true },
   resolution = 64, batch = 8, steps = 400, seed = 7,

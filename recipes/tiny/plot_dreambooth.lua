@@ -76,5 +76,6 @@ panel(0, 0, "LORA: 'SKS CAT' SHOWS THE SUBJECT", "lora", "subject")
 panel(1, 0, "LORA: 'A CAT' STAYS AN ORDINARY CAT", "lora", "plain")
 panel(0, 1, "FULL: 'SKS CAT' SHOWS THE SUBJECT", "full", "subject")
 panel(1, 1, "FULL: 'A CAT' STAYS AN ORDINARY CAT", "full", "plain")
-grid.put_text(out, width, pad, height - 12, "BLUE: WITH PRIOR PRESERVATION   ORANGE: WITHOUT   BARS: RANGE OVER SEEDS", 90)
+grid.put_text(out, width, pad, height - 12, "BLUE: WITH PRIOR PRESERVATION   ORANGE: WITHOUT   BARS: RANGE OVER SEEDS",
+  90)
 core.image_save("docs/dreambooth.png", out)

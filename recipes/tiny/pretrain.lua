@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- Trains a small Stable Diffusion 1.x from random weights on the drawn world of world: first the VAE, then the
--- text encoder and the U-Net on its latents. It made models/tiny-sd.safetensors on Mesa 25.0's CPU driver (models/tiny-sd.log).
---   burin run recipes/tiny/pretrain.lua    (stopped, it goes on from its last state; remove runs/pretrain to begin anew)
--- What it writes lies in its run's folder, runs/pretrain: the model, the trained VAE, the states of the U-Net.
+-- text encoder and the U-Net on its latents. It made models/tiny-sd.safetensors on Mesa 25.0's CPU driver
+-- (models/tiny-sd.log).
+--   burin run recipes/tiny/pretrain.lua    (stopped, it goes on from its last state; remove runs/pretrain to begin
+-- anew) What it writes lies in its run's folder, runs/pretrain: the model, the trained VAE, the states of the U-Net.
 -- It is also the example of a loop of one's own: burin.compile gives a step function, the rest is plain Lua.
 local burin = require "burin"
 local world = require "world"
@@ -53,8 +54,8 @@ local function picks(next, n)
   return list
 end
 
--- The token table stays at its random values: the layers above it learn to read it. The values are as large as what those
--- layers add to them, for else the words drown in it that matter little to a picture at first: the class.
+-- The token table stays at its random values: the layers above it learn to read it. The values are as large as what
+-- those layers add to them, for else the words drown in it that matter little to a picture at first: the class.
 local function params_of(...)
   local list = {}
   for _, component in ipairs { ... } do
@@ -124,8 +125,8 @@ burin.log("scaling factor %.5f", model.scaling_factor)
 -- The network predicts v (Salimans & Ho 2022): where noise is strong, and what a picture shows is decided, its error is
 -- that of the picture.
 
--- Of ten times that a picture is seen, its caption says all of it four times, leaves out its background once, its colour
--- twice, both twice, and once everything, for classifier-free guidance.
+-- Of ten times that a picture is seen, its caption says all of it four times, leaves out its background once, its
+-- colour twice, both twice, and once everything, for classifier-free guidance.
 local SAID = { 1, 1, 1, 1, 2, 3, 3, 4, 4, 5 }
 local ids = {}
 for i, l in ipairs(labels) do

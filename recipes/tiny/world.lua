@@ -71,7 +71,8 @@ function world.draw(index)
   return draw.object(labels.class, labels.colour, labels.background, random), labels
 end
 
--- The subject to personalise on (examples/sks-cat has seeds 109 to 114): a cat in teal and cream bands under a red top hat.
+-- The subject to personalise on (examples/sks-cat has seeds 109 to 114): a cat in teal and cream bands under a red top
+-- hat.
 function world.subject(options)
   return draw.subject(member(world.backgrounds, options.background, "background"),
     draw.random(integer(options.seed or 0, "seed") + 0x5C5))

@@ -24,8 +24,8 @@ model:declare()
 local graph = core.graph()  -- one step's graph: pieces of the file pass through its arena
 local function input(name, shape) return graph:leaf(core.var(name, shape, "f32", "input")) end
 local c, size = model.config.unet, model.config.sample_size // model:downsample()
-local e = model:predict(graph, input("x", { 1, size, size, 4 }), input("t", { 1 }), input("context", model:context_shape(1)),
-  c.added and { added = input("added", { 1, c.added }) })
+local e = model:predict(graph, input("x", { 1, size, size, 4 }), input("t", { 1 }),
+  input("context", model:context_shape(1)), c.added and { added = input("added", { 1, c.added }) })
 graph:assign(core.var("e", e.shape, "f32", "input"), e:cast "f32")
 local session = core.session(graph, "step")
 local opened = now()

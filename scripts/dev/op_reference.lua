@@ -24,7 +24,8 @@ local function row(name, inputs, line)
   for s in line:gmatch '"([^"]*)"' do strings[#strings + 1] = s end
   local family = line:match "^(%w+)"
   if family ~= last and family ~= "OP" then
-    out[#out + 1] = ("\n## %s\n"):format(family == "EW1" and "Elementwise, one input" or "Elementwise, two inputs (numpy broadcasting)")
+    out[#out + 1] = ("\n## %s\n"):format(family == "EW1" and "Elementwise, one input"
+      or "Elementwise, two inputs (numpy broadcasting)")
     out[#out + 1] = header
   end
   last = family
@@ -47,4 +48,5 @@ for line in io.lines "core/graph/ops.def" do
   end
 end
 
-require "dev.generated"("docs/ops.md", { ops = table.concat(out) .. "\n", count = count .. " rows.\n" }, arg[1] == "--check")
+require "dev.generated"("docs/ops.md", { ops = table.concat(out) .. "\n", count = count .. " rows.\n" },
+  arg[1] == "--check")

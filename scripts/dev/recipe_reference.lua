@@ -61,8 +61,10 @@ end
 
 -- The annotations for editors name the same fields.
 local types = file_text "editors/burin.lua"
-for class, what in pairs { Train = "burin.train", Concept = "concept 1", Prior = "prior of concept 1", Sample = "sample",
-  Save = "save", State = "state", Lora = "lora", Full = "full", AdamW = "adamw", SGD = "sgd", ScheduleOptions = "cosine",
+for class, what in pairs { Train = "burin.train", Concept = "concept 1", Prior = "prior of concept 1",
+  Sample = "sample",
+  Save = "save", State = "state", Lora = "lora", Full = "full", AdamW = "adamw", SGD = "sgd",
+    ScheduleOptions = "cosine",
   MinSnr = "min_snr", LossDefinition = "loss", MethodDefinition = "burin.method", Compile = "burin.compile" } do
   local fields = {}
   local text = types:match("%-%-%-@class burin%." .. class .. "\n(.-)\n\n")

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- round_trip.lua - full-size checkpoints of random values, converted to a diffusers folder and back: every tensor must have
--- its bits again. Plain Lua, from the repository's root; 7 to 21 GB of disk and a minute to five each:
+-- round_trip.lua - full-size checkpoints of random values, converted to a diffusers folder and back: every tensor must
+-- have its bits again. Plain Lua, from the repository's root; 7 to 21 GB of disk and a minute to five each:
 --   lua5.4 scripts/dev/round_trip.lua FOLDER [sd15 sd21 sdxl_base]
 local folder = assert(arg[1], "a folder for the files is expected")
 local models = arg[2] and { table.unpack(arg, 2) } or { "sd15", "sd21", "sdxl_base" }
@@ -15,7 +15,8 @@ local function open(path)
   for name, entry in f:read(n):gmatch '"([^"]+)":(%b{})' do
     local first, past = entry:match '"data_offsets":%[(%d+),(%d+)%]'
     if first then
-      list[name] = { at = 8 + n + first, bytes = past - first, kind = entry:match '"dtype":"%w+"' .. entry:match '"shape":%b[]' }
+      list[name] = { at = 8 + n + first, bytes = past - first,
+        kind = entry:match '"dtype":"%w+"' .. entry:match '"shape":%b[]' }
     end
   end
   return list, f

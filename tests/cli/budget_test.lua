@@ -38,7 +38,8 @@ fits("SD 1.5", sd15, 512, "3.0 GiB", { '"precision": "f16"', "f16 storage", "tex
 fits("SD 1.5, text encoder too", sd15, 512, "3.0 GiB", { '"precision": "f16"' },
   { method = "burin.lora { rank = 16, text_encoder = true }" })
 fits("SD 1.5, tight", sd15, 512, "2.0 GiB", { '"checkpoint": true', '"base_precision": "f16"' })
-fits("SDXL", sdxl, 1024, "7.5 GiB", { '"precision": "f16"', '"base_precision": "f16"', "text_encoder_2: results are cached" })
+fits("SDXL", sdxl, 1024, "7.5 GiB", { '"precision": "f16"', '"base_precision": "f16"',
+  "text_encoder_2: results are cached" })
 fits("SDXL, with samples", sdxl, 1024, "7.5 GiB", { "text_encoder_2: results are cached" },
   { sample = '{ every = 1, prompts = { "a photo" } }' })
 fits("SDXL, 8 bits", sdxl, 1024, "5.0 GiB", { '"base_precision": "int8"', '"checkpoint": true', "int8 storage" })

@@ -62,11 +62,12 @@ local function apply(d)
   end
   local page, original = source .. "/docs/extending.md", source .. "/" .. d.path
   write(tree .. "/" .. d.path, text)
-  sh("if [ '%s' -nt '%s' ] || [ ! -e '%s' ]; then touch -r '%s' '%s'; else touch -r '%s' '%s'; fi", page, original, original,
-    page, tree .. "/" .. d.path, original, tree .. "/" .. d.path)
+  sh("if [ '%s' -nt '%s' ] || [ ! -e '%s' ]; then touch -r '%s' '%s'; else touch -r '%s' '%s'; fi", page, original,
+    original, page, tree .. "/" .. d.path, original, tree .. "/" .. d.path)
 end
 
-sh("rm -rf '%s' && mkdir -p '%s' && cd '%s' && cp -a CMakeLists.txt cmake core data plugins scripts shaders '%s'", tree, tree, source, tree)
+sh("rm -rf '%s' && mkdir -p '%s' && cd '%s' && cp -a CMakeLists.txt cmake core data plugins scripts shaders '%s'", tree,
+  tree, source, tree)
 local list = diffs(read(source .. "/docs/extending.md"))
 assert(#list == 5, "docs/extending.md: an op, a method, a schedule and the two files of a model family")
 assert(list[4].lines + list[5].lines < FAMILY)

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The commands on model files from outside: every example of docs/files.md in its order, exit codes, --json; and what a
--- trained LoRA says about itself. Plain Lua 5.4, from the repository root: lua5.4 tests/cli/files_test.lua BURIN SCRATCH
+-- trained LoRA says about itself. Plain Lua 5.4, from the repository root: lua5.4 tests/cli/files_test.lua BURIN
+-- SCRATCH
 package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 T.private_cache()
@@ -58,28 +59,37 @@ T.check(code == 65 and out:find "changed since", "a damaged file: %d %s", code, 
 -- ---- exit codes, JSON -------------------------------------------------------------------------------------------
 
 for line, want in pairs {
-  ["convert"] = 2, ["convert tiny.safetensors out.safetensors --dtype f12"] = 2, ["convert tiny.safetensors out --to kohya"] = 2,
-  ["convert nowhere.safetensors out"] = 66, ["convert tiny.safetensors tiny-folder"] = 73, ["merge tiny.safetensors out"] = 2,
-  ["merge tiny-lora.safetensors tiny.safetensors out.safetensors"] = 65, ["merge tiny-lora.safetensors:1.2.3 out.safetensors"] = 2,
-  ["extract tiny.safetensors tiny-vae.safetensors out.safetensors --rank 0"] = 2, ["resize tiny-lora.safetensors out.safetensors"] = 2,
-  ["resize tiny-lora.safetensors out.safetensors --sv-fro 1.5"] = 2, ["resize tiny-lora.safetensors o --sv-fro 1 --sv-ratio 2"] = 2,
+  ["convert"] = 2, ["convert tiny.safetensors out.safetensors --dtype f12"] = 2,
+    ["convert tiny.safetensors out --to kohya"] = 2,
+  ["convert nowhere.safetensors out"] = 66, ["convert tiny.safetensors tiny-folder"] = 73,
+    ["merge tiny.safetensors out"] = 2,
+  ["merge tiny-lora.safetensors tiny.safetensors out.safetensors"] = 65,
+    ["merge tiny-lora.safetensors:1.2.3 out.safetensors"] = 2,
+  ["extract tiny.safetensors tiny-vae.safetensors out.safetensors --rank 0"] = 2,
+    ["resize tiny-lora.safetensors out.safetensors"] = 2,
+  ["resize tiny-lora.safetensors out.safetensors --sv-fro 1.5"] = 2,
+    ["resize tiny-lora.safetensors o --sv-fro 1 --sv-ratio 2"] = 2,
   ["resize tiny.safetensors out.safetensors --rank 2"] = 65, ["hash nowhere"] = 66, ["inspect nowhere"] = 66,
-  ["convert tiny.safetensors no/where.safetensors"] = 74, ["convert tiny-lora.safetensors no/where.safetensors --base tiny-folder"] = 74,
-  ["convert tiny-lora.safetensors out.safetensors --vae tiny.safetensors"] = 2, ["convert tiny.safetensors out --sidecar"] = 2,
+  ["convert tiny.safetensors no/where.safetensors"] = 74,
+    ["convert tiny-lora.safetensors no/where.safetensors --base tiny-folder"] = 74,
+  ["convert tiny-lora.safetensors out.safetensors --vae tiny.safetensors"] = 2,
+    ["convert tiny.safetensors out --sidecar"] = 2,
 } do
   code, out = run(line)
   T.check(code == want, "%s: exit code %d, not %d: %s", line, code, want, out)
   T.check(#out > 10, "%s: says why", line)
 end
 for _, name in ipairs { "out", "out.safetensors" } do
-  T.check(not T.read(folder .. "/" .. name) and T.shell("test -e " .. T.quote(folder .. "/" .. name)) ~= 0, "%s was left behind", name)
+  T.check(not T.read(folder .. "/" .. name) and T.shell("test -e " .. T.quote(folder .. "/" .. name)) ~= 0,
+    "%s was left behind", name)
 end
 for _, name in ipairs { "convert", "merge", "extract", "resize", "hash", "inspect" } do
   code, out = run(name .. " --help")
   T.check(code == 0 and out:find("usage: burin " .. name, 1, true), "%s --help", name)
 end
 code, out = run "resize tiny-both.safetensors small2.safetensors --rank 2 --base tiny-folder --json"
-T.check(code == 0 and out:find '"kept"' and out:find '"rank": 2' and out:find '"what": "sd1 LoRA"', "--json: %s", out:sub(1, 300))
+T.check(code == 0 and out:find '"kept"' and out:find '"rank": 2' and out:find '"what": "sd1 LoRA"', "--json: %s",
+  out:sub(1, 300))
 
 -- ---- what a trained LoRA says -----------------------------------------------------------------------------------
 
@@ -95,14 +105,21 @@ local function has(key, value)
   local found = out:match('"' .. key:gsub("%p", "%%%0") .. '": "(.-[^\\])"')
   T.check(found and (not value or found:find(value)), "metadata: %s is %s", key, tostring(found))
 end
-for key, value in pairs { ss_output_name = "^full%-meta$", ss_base_model_version = "^sd_v1$", ss_v2 = "^False$", ss_network_dim = "^2$",
-  ss_network_alpha = "^1", ss_network_module = "^networks.lora$", ss_network_args = "{}", ss_steps = "^2$", ss_max_train_steps = "^2$",
-  ss_seed = "^7$", ss_learning_rate = "^0.002$", ss_optimizer = "adamw", ss_lr_scheduler = "constant", ss_sd_model_name = "^tiny%-sd.safetensors$",
-  ss_resolution = "^%(64, 64%)$", ss_num_train_images = "^60$", ss_batch_size_per_device = "^2$", ss_mixed_precision = "^no$",
-  ss_tag_frequency = "sks cat", ss_dataset_dirs = "img_count", ss_bucket_info = "resolution", ss_epoch = "^1$", ss_clip_skip = "None",
-  ["modelspec.sai_model_spec"] = "^1.0.1$", ["modelspec.architecture"] = "^stable%-diffusion%-v1/lora$", ["modelspec.title"] = "full%-meta",
+for key, value in pairs { ss_output_name = "^full%-meta$", ss_base_model_version = "^sd_v1$", ss_v2 = "^False$",
+  ss_network_dim = "^2$",
+  ss_network_alpha = "^1", ss_network_module = "^networks.lora$", ss_network_args = "{}", ss_steps = "^2$",
+    ss_max_train_steps = "^2$",
+  ss_seed = "^7$", ss_learning_rate = "^0.002$", ss_optimizer = "adamw", ss_lr_scheduler = "constant",
+    ss_sd_model_name = "^tiny%-sd.safetensors$",
+  ss_resolution = "^%(64, 64%)$", ss_num_train_images = "^60$", ss_batch_size_per_device = "^2$",
+    ss_mixed_precision = "^no$",
+  ss_tag_frequency = "sks cat", ss_dataset_dirs = "img_count", ss_bucket_info = "resolution", ss_epoch = "^1$",
+    ss_clip_skip = "None",
+  ["modelspec.sai_model_spec"] = "^1.0.1$", ["modelspec.architecture"] = "^stable%-diffusion%-v1/lora$",
+    ["modelspec.title"] = "full%-meta",
   ["modelspec.prediction_type"] = "^v$", ["modelspec.resolution"] = "^64x64$", ["modelspec.hash_sha256"] = "^0x%x+$",
-  sshs_model_hash = "^%x+$", sshs_legacy_hash = "^%x+$", ss_new_sd_model_hash = "^%x+$", ss_sd_model_hash = "^%x+$" } do has(key, value) end
+  sshs_model_hash = "^%x+$", sshs_legacy_hash = "^%x+$", ss_new_sd_model_hash = "^%x+$",
+    ss_sd_model_hash = "^%x+$" } do has(key, value) end
 T.check(not out:find "ss_training_started_at" and not out:find "modelspec.date", "the clock stays out")
 train("dated", "{ date = true, sidecar = true }")
 _, out = run "inspect --json runs/dated/dated.safetensors"
@@ -114,9 +131,11 @@ _, out = run "inspect --json runs/minimal-meta/minimal-meta.safetensors"
 T.check(out:find "ss_network_dim" and not out:find "ss_tag_frequency" and not out:find "sks cat", "minimal metadata")
 train("peft-run", "{ format = 'peft', every = 1 }")
 T.check(T.read(folder .. "/runs/peft-run/peft-run/unet/adapter_config.json"), "a run that writes PEFT's layout")
-_, out = run(("inspect --summary --base %s runs/peft-run/peft-run"):format(T.quote(root .. "/models/tiny-sd.safetensors")))
+_, out = run(("inspect --summary --base %s runs/peft-run/peft-run"):format(T.quote(root
+  .. "/models/tiny-sd.safetensors")))
 T.check(out:find "sd1 LoRA" and out:find "rank%s+2", "what it wrote: %s", out)
 train("diffusers-run", "{ format = 'diffusers' }")
-_, out = run(("inspect --summary --base %s runs/diffusers-run/diffusers-run.safetensors"):format(T.quote(root .. "/models/tiny-sd.safetensors")))
+_, out = run(("inspect --summary --base %s runs/diffusers-run/diffusers-run.safetensors"):format(T.quote(root
+  .. "/models/tiny-sd.safetensors")))
 T.check(out:find "PEFT or diffusers", "what it wrote: %s", out)
 T.finish()

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Every recipe of recipes/ is sound. Those that return burin.train{...} pass the schema, are planned when their model
--- is there, and train two steps on the small reference model of its family in the place of theirs; loop.lua runs; the rest parses.
--- From the repository's root: lua5.4 tests/cli/recipes_test.lua <burin binary> <scratch folder>
+-- is there, and train two steps on the small reference model of its family in the place of theirs; loop.lua runs; the
+-- rest parses. From the repository's root: lua5.4 tests/cli/recipes_test.lua <burin binary> <scratch folder>
 local burin, scratch = table.unpack(arg, 1, 2)
 local models = { { "/v2%-", "tiny_sd2" }, { "xl", "tiny_sdxl" }, { "", "tiny_sd1" } }  -- by the name of the base
 local function model_for(base)
@@ -33,7 +33,8 @@ local function small(path, text)
     text, n = text:gsub(pattern, by)
     return n
   end
-  assert(replace('burin%.model "([^"]*)"', function(base) return ('burin.model "%s"'):format(model_for(base)) end) == 1, path)
+  assert(replace('burin%.model "([^"]*)"', function(base) return ('burin.model "%s"'):format(model_for(base)) end) == 1,
+    path)
   replace('images = "[^"]*"', 'images = "examples/sks-cat"')
   replace("resolution = %d+", "resolution = 64")
   replace("count = %d+", "count = 2, steps = 3")

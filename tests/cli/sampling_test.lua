@@ -13,7 +13,7 @@ local place = T.folder "place"
 T.shell(("ln -s %s/models %s/examples %s"):format(root, root, T.quote(place)))
 local function burin(line) return T.shell(("cd %s && %s %s"):format(T.quote(place), T.quote(T.burin), line)) end
 
--- ---- the page ------------------------------------------------------------------------------------------------------------
+-- ---- the page -------------------------------------------------------------------------------------------------------
 
 local page, examples = T.read "docs/sampling.md", 0
 for block in page:gmatch "```sh\n(.-)```" do
@@ -32,28 +32,34 @@ local _, help = burin "sample --help"
 for name in help:match "%-%-sampler NAME *([^\n]*)":gsub(" %(default.*", ""):gmatch "[%w_]+" do
   check(page:find("| `" .. name .. "` |", 1, true), "docs/sampling.md: no sampler %s", name)
 end
-for flag in page:gmatch "`(%-%-%l[%w-]+)" do check(help:find(flag, 1, true) or #flag == 3, "docs/sampling.md: there is no %s", flag) end
+for flag in page:gmatch "`(%-%-%l[%w-]+)" do check(help:find(flag, 1, true) or #flag == 3,
+  "docs/sampling.md: there is no %s", flag) end
 
--- ---- prompts file, sizes, seeds ---------------------------------------------------------------------------------------------
+-- ---- prompts file, sizes, seeds -------------------------------------------------------------------------------------
 
 local small = "sample models/tiny-sd.safetensors --steps 3 --quiet "
 local lines = page:match "out:\n\n```\n(.-)```"
-local code, out = burin(small .. "--out lines --count 2 --negative dull --prompts " .. T.quote(T.write(place .. "/lines.txt", "# two\n\n" .. lines)))
+local code, out = burin(small .. "--out lines --count 2 --negative dull --prompts "
+  .. T.quote(T.write(place .. "/lines.txt", "# two\n\n" .. lines)))
 check(code == 0 and select(2, out:gsub("%.png", "")) == 4, "a prompts file: %d %s", code, out)
 local function text_of(path)
   local _, text = burin("inspect " .. path)
   return text:match "^# parameters\n(.*)\n%d+ x %d+ pixels, 1 texts\n$" or text
 end
-local want = { "a photo of a (red:1.2) cat on snow\nNegative prompt: blurry, dark\nSteps: 12, Sampler: DDIM, CFG scale: 3, Seed: %d, Size: 64x64",
-  "a photo of a blue dog on grass\nNegative prompt: dull\nSteps: 3, Sampler: Euler a, CFG scale: 7.5, Seed: %d, Size: 96x64" }
+local want = { "a photo of a (red:1.2) cat on snow\nNegative prompt: blurry, dark\n"
+    .. "Steps: 12, Sampler: DDIM, CFG scale: 3, Seed: %d, Size: 64x64",
+  "a photo of a blue dog on grass\nNegative prompt: dull\n"
+    .. "Steps: 3, Sampler: Euler a, CFG scale: 7.5, Seed: %d, Size: 96x64" }
 for i, seed in ipairs { 1, 2, 0, 1 } do
   local said = text_of(("lines/%05d.png"):format(i))
   check(said:find(want[(i + 1) // 2]:format(seed), 1, true) == 1, "picture %d of the file carries %s", i, said)
 end
 local _, json = burin "inspect lines/00003.png --json"
-check(json:find('"height": ?64') and json:find('"width": ?96') and json:find '"parameters": ?"a photo of a blue dog', "inspect --json: %s", json)
+check(json:find('"height": ?64') and json:find('"width": ?96') and json:find '"parameters": ?"a photo of a blue dog',
+  "inspect --json: %s", json)
 local _, sum = T.shell("sha256sum " .. T.quote(place .. "/models/tiny-sd.safetensors"))
-check(text_of "lines/00001.png":find("Model hash: " .. sum:sub(1, 10) .. ", Model: tiny-sd, ", 1, true), "the model's hash")
+check(text_of "lines/00001.png":find("Model hash: " .. sum:sub(1, 10) .. ", Model: tiny-sd, ", 1, true),
+  "the model's hash")
 
 -- A picture is the same alone and in a batch, also with noise in each step.
 for _, sampler in ipairs { "euler_a", "unipc" } do
@@ -64,30 +70,34 @@ for _, sampler in ipairs { "euler_a", "unipc" } do
     local a, b = T.read(("%s/together/%05d.png"):format(place, i)), T.read(("%s/alone/%05d.png"):format(place, i))
     check(a and a == b, "%s: picture %d depends on the batch", sampler, i)
   end
-  check(T.read(place .. "/alone/00001.png") ~= T.read(place .. "/alone/00002.png"), "%s: two seeds, one picture", sampler)
+  check(T.read(place .. "/alone/00001.png") ~= T.read(place .. "/alone/00002.png"), "%s: two seeds, one picture",
+    sampler)
 end
 
--- ---- LoRAs -------------------------------------------------------------------------------------------------------------------
+-- ---- LoRAs ----------------------------------------------------------------------------------------------------------
 
 local recipe = T.recipe("lora", { sample = '{ prompts = { "a (red:1.2) cat --ss euler_a" }, steps = 2 }' })
 code, out = T.run(("train %s --output %s/runs"):format(T.quote(recipe), T.quote(place)))
 check(code == 0, "a LoRA to sample with: %s", out)
-check(text_of "runs/tiny/samples/step-000004-01.png":find("^a %(red:1.2%) cat\nSteps: 2, Sampler: Euler a, CFG scale: 7.5, Seed: 0, Size: 64x64"),
+check(text_of "runs/tiny/samples/step-000004-01.png":find(
+  "^a %(red:1.2%) cat\nSteps: 2, Sampler: Euler a, CFG scale: 7.5, Seed: 0, Size: 64x64"),
   "a training sample carries %s", text_of "runs/tiny/samples/step-000004-01.png")
 local lora = "runs/tiny/tiny.safetensors"
 code, out = burin(small .. ("--prompt cat --out loras --lora %s:0.8 --lora %s:-0.5"):format(lora, lora))
-local digest = select(2, T.shell(([[cd %s && tail -c +$((9 + $(od -An -tu8 -N8 %s))) %s | sha256sum]]):format(T.quote(place), lora, lora))):sub(1, 12)
+local digest = select(2, T.shell(([[cd %s && tail -c +$((9 + $(od -An -tu8 -N8 %s))) %s | sha256sum]]):format(
+  T.quote(place), lora, lora))):sub(1, 12)
 local said = text_of "loras/00001.png"
 check(code == 0 and said:find("cat <lora:tiny:0.8> <lora:tiny:-0.5>\n", 1, true) == 1, "LoRAs in the prompt: %s", said)
-check(said:find(('Lora hashes: "tiny: %s, tiny: %s"'):format(digest, digest), 1, true), "LoRA hashes: %s, not %s", said, digest)
+check(said:find(('Lora hashes: "tiny: %s, tiny: %s"'):format(digest, digest), 1, true), "LoRA hashes: %s, not %s", said,
+  digest)
 
--- ---- image to image -------------------------------------------------------------------------------------------------------------
+-- ---- image to image -------------------------------------------------------------------------------------------------
 
 local init = "--prompt 'a cat' --init 'examples/sks-cat/10_sks cat/1-grass.png' "
 code = burin("sample models/tiny-sd.safetensors --steps 10 --quiet --out init --strength 0.2 " .. init)
 check(code == 0 and text_of "init/00001.png":find("Size: 64x64, .*Denoising strength: 0.2"), "image to image")
 
--- ---- mistakes -----------------------------------------------------------------------------------------------------------------------
+-- ---- mistakes -------------------------------------------------------------------------------------------------------
 
 local function fails(line, want_code, pattern)
   local c, text = burin(line)
@@ -114,22 +124,25 @@ fails("sample models/tiny-sd.safetensors --prompt 'cat --ss eular'", 78, "there 
 T.write(place .. "/cut.png", "\x89PNG\r\n\x1a\n\0\0")
 fails("inspect cut.png", 65, "without its header")
 
--- ---- long prompts -------------------------------------------------------------------------------------------------------------------
+-- ---- long prompts ---------------------------------------------------------------------------------------------------
 
 local aloud, cats = small:gsub("%-%-quiet ", ""), "--prompt '" .. ("cat "):rep(76) .. "' "
 code, out = burin(aloud .. "--tokens 75 " .. cats)
-check(code == 0 and out:find("picture 1: 76 tokens are cut to 75 at 'cat', word 76", 1, true), "a prompt that is cut: %d %s", code, out)
+check(code == 0 and out:find("picture 1: 76 tokens are cut to 75 at 'cat', word 76", 1, true),
+  "a prompt that is cut: %d %s", code, out)
 code, out = burin(aloud .. cats)
 check(code == 0 and not out:find " cut ", "a prompt of 76 tokens is read whole: %d %s", code, out)
 code, out = burin(aloud .. "--prompt '" .. ("(cat:1.1) "):rep(226) .. "'")
-check(code == 0 and out:find("226 tokens are cut to 225 at 'cat', word 226", 1, true), "a prompt that is too long: %d %s", code, out)
+check(code == 0 and out:find("226 tokens are cut to 225 at 'cat', word 226", 1, true),
+  "a prompt that is too long: %d %s", code, out)
 -- What is beyond token 75 counts, also in negatives; a short prompt does not depend on a long one beside it.
 local hares = T.write(place .. "/long.txt", ("a red cat\n%share\n%sfox\na red cat --n %share\n"):format(
   ("cat "):rep(80), ("cat "):rep(80), ("dog "):rep(80)))
 burin(small .. "--prompt 'a red cat' --out short")
 code, out = burin(small .. "--out long --prompts " .. T.quote(hares))
 local function picture(path) return T.read(place .. "/" .. path) end
-check(code == 0 and picture "short/00001.png" == picture "long/00001.png", "a short prompt beside a long one: %d %s", code, out)
+check(code == 0 and picture "short/00001.png" == picture "long/00001.png", "a short prompt beside a long one: %d %s",
+  code, out)
 check(picture "long/00002.png" ~= picture "long/00003.png", "a word beyond token 75 changes nothing")
 check(picture "long/00001.png" ~= picture "long/00004.png", "a long negative changes nothing")
 check(picture "long/grid.png", "no grid of pictures of one size")

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- config.lua - one text as each JSON file that can come with a model. It is refused with a sentence, or what was taken from
--- it can be computed with; anything else is a finding.
+-- config.lua - one text as each JSON file that can come with a model. It is refused with a sentence, or what was taken
+-- from it can be computed with; anything else is a finding.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local folder = require "burin.models.io.folder"
@@ -9,7 +9,8 @@ local settings = require "burin.models.io.settings"
 
 -- No disk: every file has the text, every file of tensors the same two. The folder f has shards only.
 local text
-local tensors = { ["base_model.model.a.lora_A.weight"] = core.tensor({ 2, 4 }, "f32"), ["base_model.model.a.lora_B.weight"] = core.tensor({ 4, 2 }, "f32") }
+local tensors = { ["base_model.model.a.lora_A.weight"] = core.tensor({ 2, 4 }, "f32"),
+  ["base_model.model.a.lora_B.weight"] = core.tensor({ 4, 2 }, "f32") }
 local names = { "base_model.model.a.lora_A.weight", "base_model.model.a.lora_B.weight" }
 function core.read_file() return text end
 function core.exists(path) return not (path:find "^f/.*%.safetensors$" or path:find "%.bin$") and "file" or nil end
@@ -26,10 +27,11 @@ local index = setmetatable({}, { __index = function() return { layer } end })
 
 local function config()
   return { family = "sdxl", prediction = "epsilon", prediction_known = true, scaling_factor = 0.13025, bos = 1, eos = 2,
-    unet = { in_channels = 4, out_channels = 4, channels = { 8, 16 }, depth = { 0, 1 }, layers = 2, groups = 4, heads = { 2, 4 }, context = 8,
-      time_ids_width = 256 },
+    unet = { in_channels = 4, out_channels = 4, channels = { 8, 16 }, depth = { 0, 1 }, layers = 2, groups = 4,
+      heads = { 2, 4 }, context = 8, time_ids_width = 256 },
     vae = { channels = { 8, 16 }, layers = 1, groups = 4, latent_channels = 4 },
-    text = { { vocab = 64, width = 8, layers = 2, heads = 2, act = "gelu" }, { vocab = 64, width = 8, layers = 2, heads = 2, act = "gelu" } } }
+    text = { { vocab = 64, width = 8, layers = 2, heads = 2, act = "gelu" },
+      { vocab = 64, width = 8, layers = 2, heads = 2, act = "gelu" } } }
 end
 
 local function divides(d, n) return math.type(d) == "integer" and d >= 1 and n % d == 0 end

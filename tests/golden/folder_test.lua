@@ -51,7 +51,7 @@ local function accepted(label, change)
   check(same == total and n == total and total > 900, label, same .. " of " .. total)
 end
 
--- ---- weights in shards -------------------------------------------------------------------------------------------------
+-- ---- weights in shards ----------------------------------------------------------------------------------------------
 
 -- The U-Net in two shards; `change` may alter the map before it is written.
 local function sharded(path, change)
@@ -60,7 +60,8 @@ local function sharded(path, change)
     table.insert(shards[1 + i % 2], { name, file:read(name) })
     map[name] = ("part-%d.safetensors"):format(1 + i % 2)
   end
-  for i, shard in ipairs(shards) do core.export(("%s/unet/part-%d.safetensors"):format(path, i), "safetensors", shard, {}) end
+  for i, shard in ipairs(shards) do core.export(("%s/unet/part-%d.safetensors"):format(path, i), "safetensors", shard,
+    {}) end
   core.remove_file(path .. "/" .. UNET .. ".safetensors")
   if change then map = change(map, path) or map end
   core.write_file(path .. "/" .. UNET .. ".safetensors.index.json", core.json_encode { weight_map = map })
@@ -68,35 +69,41 @@ end
 local function shard_case(label, pattern, change) refused(label, pattern, function(p) sharded(p, change) end) end
 
 accepted("shards", sharded)
-for label, where in pairs { ["F01 ../"] = "../vae/diffusion_pytorch_model.safetensors", ["F01 absolute"] = "/etc/passwd",
+for label, where in pairs { ["F01 ../"] = "../vae/diffusion_pytorch_model.safetensors",
+  ["F01 absolute"] = "/etc/passwd",
   ["F01 a folder below"] = "sub/part-1.safetensors", ["F01 .."] = "..", ["F01 ."] = ".", ["F01 nothing"] = "" } do
   shard_case(label, "a file name is expected", function(map) map["conv_in.weight"] = where end)
 end
 shard_case("F01 a number", "a file name is expected", function(map) map["conv_in.weight"] = 5 end)
 shard_case("F01 a link that leads out", "leads out of the model's folder", function(_, path)
-  sh("mv %s/unet/part-1.safetensors %s/elsewhere && ln -s %s/elsewhere %s/unet/part-1.safetensors", path, scratch, scratch, path)
+  sh("mv %s/unet/part-1.safetensors %s/elsewhere && ln -s %s/elsewhere %s/unet/part-1.safetensors", path, scratch,
+    scratch, path)
 end)
 accepted("a link that stays inside", function(path)
   sharded(path)
   sh("cd %s/unet && mv part-1.safetensors kept && ln -s kept part-1.safetensors", path)
 end)
-shard_case("F02 a missing shard", "part-2.safetensors", function(_, path) core.remove_file(path .. "/unet/part-2.safetensors") end)
+shard_case("F02 a missing shard", "part-2.safetensors", function(_,
+  path) core.remove_file(path .. "/unet/part-2.safetensors") end)
 shard_case("F03 not in its shard", "conv_out.weight is not in part-", function(map)
-  map["conv_out.weight"] = map["conv_out.weight"] == "part-1.safetensors" and "part-2.safetensors" or "part-1.safetensors"
+  map["conv_out.weight"] = map["conv_out.weight"] == "part-1.safetensors" and "part-2.safetensors"
+    or "part-1.safetensors"
 end)
-shard_case("F03 a name too many", "ghost.weight is not in", function(map) map["ghost.weight"] = "part-1.safetensors" end)
+shard_case("F03 a name too many", "ghost.weight is not in",
+  function(map) map["ghost.weight"] = "part-1.safetensors" end)
 shard_case("no map", "no weight_map", function() return 7 end)
 
 -- As Hugging Face's cache has it: every file a link into the blobs of the repository.
 do
   local path = folder(sharded)
   sh("mkdir -p %s/hub/blobs %s/hub/snapshots && cp -r %s %s/hub/snapshots/abc", scratch, scratch, path, scratch)
-  sh("cd %s/hub/snapshots/abc/unet && for f in *; do mv $f ../../../blobs/$f && ln -s ../../../blobs/$f $f; done", scratch)
+  sh("cd %s/hub/snapshots/abc/unet && for f in *; do mv $f ../../../blobs/$f && ln -s ../../../blobs/$f $f; done",
+    scratch)
   local _, n = weights(at "hub/snapshots/abc")
   check(n == total, "a snapshot in the cache", n)
 end
 
--- ---- PyTorch's files ------------------------------------------------------------------------------------------------------
+-- ---- PyTorch's files ------------------------------------------------------------------------------------------------
 
 local function as_bin(path, from, to)
   torch.convert(path .. "/" .. from, path .. "/" .. to)
@@ -111,7 +118,8 @@ accepted("F06 a shard as .bin", function(path)
   sharded(path)
   local index = path .. "/" .. UNET .. ".safetensors.index.json"
   as_bin(path, "unet/part-1.safetensors", "unet/part-1.bin")
-  core.write_file(path .. "/" .. UNET .. ".bin.index.json", (core.read_file(index):gsub("part%-1%.safetensors", "part-1.bin")))
+  core.write_file(path .. "/" .. UNET .. ".bin.index.json", (core.read_file(index):gsub("part%-1%.safetensors",
+    "part-1.bin")))
   core.remove_file(index)
 end)
 accepted("F06 both: safetensors wins", function(path)
@@ -122,7 +130,7 @@ refused("F06 a program as .bin", "Python pickle", function(path)
   core.write_file(path .. "/" .. UNET .. ".bin", "\x80\2cos\nsystem\nX\4\0\0\0exit\x85R.")
 end)
 
--- ---- settings ---------------------------------------------------------------------------------------------------------------
+-- ---- settings -------------------------------------------------------------------------------------------------------
 
 local function edit(name, change)
   return function(path)
@@ -144,12 +152,14 @@ accepted("F04 classes that are not read", edit("model_index.json", function(o)
   o.safety_checker, o.unet = { "stable_diffusion", "StableDiffusionSafetyChecker" }, { core.null, core.null }
 end))
 
-local unet, vae, text, scheduler = "unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"
+local unet, vae, text, scheduler = "unet/config.json", "vae/config.json", "text_encoder/config.json",
+  "scheduler/scheduler_config.json"
 field(unet, "block_out_channels", { -32, 64, 64, 64 }, "block_out_channels is [-32", "F05 negative")
 field(unet, "layers_per_block", 1000000000, "layers_per_block is 1000000000", "F05 a billion")
 field(unet, "cross_attention_dim", 768, "cross_attention_dim is 768", "F05 another shape")
 field(unet, "in_channels", "4", "in_channels is", "F05 text")
-for label, value in pairs { text = "8", fraction = 8.5, zero = 0, negative = -8, ["billion"] = 1000000000, list = { 8 }, object = { a = 1 } } do
+for label, value in pairs { text = "8", fraction = 8.5, zero = 0, negative = -8, ["billion"] = 1000000000, list = { 8 },
+  object = { a = 1 } } do
   field(unet, "attention_head_dim", value, "attention_head_dim is", "F05 " .. label)
   field(unet, "norm_num_groups", value, "norm_num_groups is", "F05 " .. label)
   field(text, "num_attention_heads", value, "num_attention_heads is", "F05 " .. label)
@@ -169,11 +179,13 @@ for _, name in ipairs { unet, vae, text, scheduler, "model_index.json" } do
   refused("F07 a folder for " .. name, "a file is expected", function(path)
     sh("rm %s/%s && mkdir %s/%s", path, name, path, name)
   end)
-  refused("F07 a pipe for " .. name, "a file is expected", function(path) sh("rm %s/%s && mkfifo %s/%s", path, name, path, name) end)
+  refused("F07 a pipe for " .. name, "a file is expected", function(path) sh("rm %s/%s && mkfifo %s/%s", path, name,
+    path, name) end)
   refused("F07 a device for " .. name, "a file is expected", function(path)
     sh("rm %s/%s && ln -s /dev/zero %s/%s", path, name, path, name)
   end)
-  refused("F08 2 GB in " .. name, "larger than the 16777216 bytes", function(path) sh("truncate -s 2G %s/%s", path, name) end)
+  refused("F08 2 GB in " .. name, "larger than the 16777216 bytes", function(path) sh("truncate -s 2G %s/%s", path,
+    name) end)
 end
 for _, name in ipairs { UNET, VAE } do
   refused("F07 a folder for weights", "is a folder", function(path)
@@ -188,7 +200,7 @@ accepted("settings of null, or none", function(path)
   core.remove_file(path .. "/model_index.json")
 end)
 
--- ---- tokenizer and scheduler ------------------------------------------------------------------------------------------------
+-- ---- tokenizer and scheduler ----------------------------------------------------------------------------------------
 
 local merges = {}
 for line in core.merges():gsub("^[^\n]*\n", "", 1):gmatch "[^\n]+" do
@@ -205,7 +217,8 @@ accepted("CLIP's merges", tokenizer(right .. "\n"))
 accepted("CLIP's merges with other line ends", tokenizer((right:gsub("\n", "\r\n"))))
 merges[5], merges[6] = merges[6], merges[5]
 for label, lines in pairs { ["10^7 lines"] = ("a b\n"):rep(10000000), ["3 * 10^6 lines"] = ("a b\n"):rep(3000000),
-  ["other ranks"] = table.concat(merges, "\n"), ["one less"] = right:match "^(.*)\n", ["one more"] = right .. "\na b", ["empty"] = "" } do
+  ["other ranks"] = table.concat(merges, "\n"), ["one less"] = right:match "^(.*)\n", ["one more"] = right .. "\na b",
+    ["empty"] = "" } do
   refused("F09 " .. label, "merges.txt", tokenizer(lines))
 end
 for label, value in pairs { zero = 0, negative = -0.1, ["more than 1"] = 1.5, text = "0.012" } do

@@ -30,7 +30,8 @@ end
 -- A tensor in diffusers' layout is the variable's: a 1x1 convolution and a matrix are one.
 local function fits(e, have)
   local s = e.shape
-  if e.kind == "linear" or e.kind == "conv1" then return count(have) == s[1] * s[2] and have[1] == s[2] and have[2] == s[1] end
+  if e.kind == "linear" or e.kind == "conv1" then return count(have) == s[1] * s[2] and have[1] == s[2]
+    and have[2] == s[1] end
   local want = e.kind == "conv" and { s[4], s[3], s[1], s[2] } or s
   return table.concat(have, ",") == table.concat(want, ",")
 end
@@ -57,12 +58,14 @@ local function check_files(label, model, single)
         if wanted[of .. "/" .. canonical] then wanted[of .. "/" .. canonical] = false
         elseif not is_unused(name) then unknown = unknown + 1 check(unknown > 3, label, "unknown tensor", name) end
       end
-      if not list and not is_unused(name) then unknown = unknown + 1 check(unknown > 3, label, "unknown tensor", name) end
+      if not list and not is_unused(name) then unknown = unknown + 1 check(unknown > 3, label, "unknown tensor",
+        name) end
     end
   end
   local left = 0
   for _, still in pairs(wanted) do left = left + (still and 1 or 0) end
-  check(missing == 0 and unknown == 0 and left == 0, label, missing .. " missing", unknown .. " unknown", left .. " unread")
+  check(missing == 0 and unknown == 0 and left == 0, label, missing .. " missing", unknown .. " unknown",
+    left .. " unread")
   return tensors
 end
 

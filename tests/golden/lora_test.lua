@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- LoRA files in every spelling, merged into a model: the weights on the device against sums written out here in float64, and
--- what networks compute against recorded outputs of peft and diffusers.
+-- LoRA files in every spelling, merged into a model: the weights on the device against sums written out here in
+-- float64, and what networks compute against recorded outputs of peft and diffusers.
 -- Runs as `burin run --trust tests/golden/lora_test.lua` from the repository root.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
@@ -53,7 +53,8 @@ function formats.lora(l)
 end
 
 function formats.mid(l)
-  local down, up, mid = random(RANK, l.inputs, 1, 1), random(l.outputs, RANK, 1, 1), random(RANK, RANK, l.kernel, l.kernel)
+  local down, up, mid = random(RANK, l.inputs, 1, 1), random(l.outputs, RANK, 1, 1),
+    random(RANK, RANK, l.kernel, l.kernel)
   local d, u, m = at(down), at(up), at(mid)
   return { down = down, up = up, mid = mid }, function(o, i, h, w)
     return scale * sum(RANK, function(a)
@@ -64,11 +65,13 @@ end
 
 function formats.loha(l)
   local n = l.inputs * l.kernel ^ 2 // 1 | 0
-  local p = { w1_a = random(l.outputs, RANK), w1_b = random(RANK, n), w2_a = random(l.outputs, RANK), w2_b = random(RANK, n) }
+  local p = { w1_a = random(l.outputs, RANK), w1_b = random(RANK, n), w2_a = random(l.outputs, RANK),
+    w2_b = random(RANK, n) }
   local a1, b1, a2, b2 = at(p.w1_a), at(p.w1_b), at(p.w2_a), at(p.w2_b)
   return p, function(o, i, h, w)
     local c = (i * l.kernel + h) * l.kernel + w
-    return scale * sum(RANK, function(r) return a1(o, r) * b1(r, c) end) * sum(RANK, function(r) return a2(o, r) * b2(r, c) end)
+    return scale * sum(RANK, function(r) return a1(o, r) * b1(r, c) end) * sum(RANK,
+      function(r) return a2(o, r) * b2(r, c) end)
   end
 end
 
@@ -93,7 +96,8 @@ end
 
 function formats.lokr(l)  -- both whole: no scale
   local k = l.kernel
-  local p = { k1 = random(2, 2), k2 = k > 1 and random(l.outputs // 2, l.inputs // 2, k, k) or random(l.outputs // 2, l.inputs // 2) }
+  local p = { k1 = random(2, 2), k2 = k > 1 and random(l.outputs // 2, l.inputs // 2, k, k) or random(l.outputs // 2,
+    l.inputs // 2) }
   return p, kron(l, at(p.k1), at(p.k2), 1)
 end
 
@@ -102,7 +106,8 @@ function formats.lokr_factors(l)
   local p = { k1_a = random(2, RANK), k1_b = random(RANK, 2), k2_a = random(l.outputs // 2, RANK),
     k2_b = random(RANK, l.inputs // 2 * taps) }
   local a1, b1, a2, b2 = at(p.k1_a), at(p.k1_b), at(p.k2_a), at(p.k2_b)
-  return p, kron(l, function(x, y) return sum(RANK, function(r) return a1(x, r) * b1(r, y) end) end, function(x, y, h, w)
+  return p, kron(l, function(x, y) return sum(RANK, function(r) return a1(x, r) * b1(r, y) end) end,
+    function(x, y, h, w)
     return sum(RANK, function(r) return a2(x, r) * b2(r, (y * l.kernel + h) * l.kernel + w) end)
   end, scale)
 end
@@ -160,13 +165,14 @@ formats.dora, formats.dora_input, formats.dora_peft = dora("dora"), dora("dora",
 
 local kohya_ends = {}
 for tail, part in pairs(names.parts) do
-  if not tail:match "%.default%." and not tail:match "^%.lora_[AB]%." and not tail:match "^%.lora%." and not tail:match "lora_linear"
-    and part ~= "magnitude" then kohya_ends[part] = tail end
+  if not tail:match "%.default%." and not tail:match "^%.lora_[AB]%." and not tail:match "^%.lora%."
+    and not tail:match "lora_linear" and part ~= "magnitude" then kohya_ends[part] = tail end
 end
 
 -- file name parts: layer, part, model -> key; alpha: whether the spelling can say it
 local spellings = {
-  kohya = { alpha = true, key = function(l, part, map) return map:kohya(l.component, l.module) .. kohya_ends[part] end },
+  kohya = { alpha = true, key = function(l, part, map) return map:kohya(l.component,
+    l.module) .. kohya_ends[part] end },
   kohya_diffusers = { alpha = true, key = function(l, part)
     local prefix = ({ unet = "lora_unet_", text_encoder = "lora_te1_", text_encoder_2 = "lora_te2_" })[l.component]
     return prefix .. l.module:gsub("%.", "_") .. kohya_ends[part]
@@ -176,7 +182,8 @@ local spellings = {
     return l.component .. "." .. l.module .. tail[part]
   end },
   old_diffusers = { key = function(l, part)
-    return l.component .. "." .. l.module .. (l.component == "unet" and ".lora." or ".lora_linear_layer.") .. part .. ".weight"
+    return l.component .. "." .. l.module .. (l.component == "unet" and ".lora." or ".lora_linear_layer.") .. part
+      .. ".weight"
   end },
   peft = { key = function(l, part)
     local tail = { down = ".lora_A.weight", up = ".lora_B.weight", magnitude = ".lora_magnitude_vector.weight" }
@@ -305,7 +312,8 @@ local foreign = core.list "tests/golden/foreign"
 for _, name in ipairs(foreign) do
   local folder = "tests/golden/foreign/" .. name
   local io = core.load(folder .. "/io.safetensors")
-  local out = compute(path, { { path = folder, scale = 1 } }, { read = function(_, key) return io:read("in." .. key) end })
+  local out = compute(path, { { path = folder, scale = 1 } },
+    { read = function(_, key) return io:read("in." .. key) end })
   local without = compute(path, nil, { read = function(_, key) return io:read("in." .. key) end })
   for _, key in ipairs { "context", "noise" } do
     local want = io:read("out." .. key)
@@ -336,7 +344,8 @@ local function with(...)
   for _, item in ipairs { ... } do list[#list + 1] = item end
   return list
 end
-refused("unknown key", with { "lora_unet_nowhere.lora_down.weight", random(2, 2) }, "1 of its 3 tensors.*lora_unet_nowhere")
+refused("unknown key", with { "lora_unet_nowhere.lora_down.weight", random(2, 2) },
+  "1 of its 3 tensors.*lora_unet_nowhere")
 refused("all unknown", { { "clip.weight", random(2, 2) } }, "none of its 1 tensors")
 refused("unsupported", with { base .. ".diff_b", random(24) }, "bias difference is not supported")
 refused("half a pair", { good[1] }, "no counterpart.*'up' is missing")
@@ -344,15 +353,17 @@ refused("wrong width", { { base .. ".lora_down.weight", random(2, 20) }, { base 
   "does not fit %(24, 24%).*another size")
 refused("too large", { { base .. ".lora_down.weight", random(2, 2000) }, { base .. ".lora_up.weight", random(24, 2) } },
   "larger than the layer")
-refused("ranks", { { base .. ".lora_down.weight", random(2, 24) }, { base .. ".lora_up.weight", random(24, 3) } }, "ranks of its factors")
+refused("ranks", { { base .. ".lora_down.weight", random(2, 24) }, { base .. ".lora_up.weight", random(24, 3) } },
+  "ranks of its factors")
 refused("alpha", with { base .. ".alpha", random(3) }, "alpha of .* not one finite number")
 refused("twice", with({ "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight", random(2, 24) },
   { "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_B.weight", random(24, 2) }), "the same layer")
 refused("no matrix", { { base .. ".lora_down.weight", random(24) }, good[2] }, "shape %(24%) is no part")
-refused("rank 0", { { base .. ".lora_down.weight", core.tensor({ 0, 24 }, "f32") }, { base .. ".lora_up.weight", core.tensor({ 24, 0 }, "f32") } },
-  "is no part of an adapter")
+refused("rank 0", { { base .. ".lora_down.weight", core.tensor({ 0, 24 }, "f32") },
+  { base .. ".lora_up.weight", core.tensor({ 24, 0 }, "f32") } }, "is no part of an adapter")
 refused("two kinds", with { base .. ".hada_w1_a", random(24, 2) }, "parts of two kinds")
-refused("middle kernel of another rank", with { base .. ".lora_mid.weight", random(3, 3, 3, 3) }, "ranks of its factors")
+refused("middle kernel of another rank", with { base .. ".lora_mid.weight", random(3, 3, 3, 3) },
+  "ranks of its factors")
 refused("incomplete LoKr", { { base .. ".lokr_w1", random(2, 2) } }, "no complete adapter")
 refused("other family", good, "does not fit %(32, 32%)", "tests/golden/tiny_sdxl/model_ldm.safetensors")
 
@@ -363,8 +374,10 @@ core.write_file(copy .. "/adapter_model.safetensors", core.read_file(from .. "ad
 local text = core.read_file(from .. "adapter_config.json")
 local file = require "burin.adapters.file"
 local index = names.index(models.open(path))
-for _, c in ipairs { { '"peft_type": "LORA"', '"peft_type": "LOHA"', "peft_type LORA" }, { '"fan_in_fan_out": false', '"fan_in_fan_out": true', "fan_in_fan_out" },
-  { '"lora_alpha": 3', '"lora_alpha": "x"', "is not a number" }, { "mid_block.attentions", "mid_block[.]attentions", "regular expressions" },
+for _, c in ipairs { { '"peft_type": "LORA"', '"peft_type": "LOHA"', "peft_type LORA" },
+  { '"fan_in_fan_out": false', '"fan_in_fan_out": true', "fan_in_fan_out" },
+  { '"lora_alpha": 3', '"lora_alpha": "x"', "is not a number" }, { "mid_block.attentions", "mid_block[.]attentions",
+    "regular expressions" },
   { '"alpha_pattern": {', '"alpha_pattern": 5, "x": {', "alpha_pattern is no object" },
   { '"alpha_pattern": {', '"alpha_pattern": ["a b"], "x": {', "regular expressions" },
   { "{", "{{", "adapter_config.json" } } do
@@ -376,7 +389,8 @@ for _, c in ipairs { { '"peft_type": "LORA"', '"peft_type": "LOHA"', "peft_type 
 end
 core.export(copy .. "/meta.safetensors", "safetensors", good, { lora_adapter_metadata = "5" })
 local ok, why = pcall(file.read, copy .. "/meta.safetensors", index)
-check(not ok and type(why) == "table" and why.message:find "lora_adapter_metadata is no object", "metadata that is a number", why)
+check(not ok and type(why) == "table" and why.message:find "lora_adapter_metadata is no object",
+  "metadata that is a number", why)
 core.remove_tree(copy)
 
 for _, name in ipairs(files) do os.remove(name) end

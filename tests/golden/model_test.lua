@@ -146,8 +146,8 @@ for _, p in ipairs(published) do
   check(total.vae == 83653863, p.file, "VAE", total.vae)
 end
 
--- What LoRA and LoCon adapt, name for name and kind for kind against the lists of sd-scripts: 264, 330 and 986 modules, and
--- 86, 86 and 66 more. Under PEFT's and diffusers' names too.
+-- What LoRA and LoCon adapt, name for name and kind for kind against the lists of sd-scripts: 264, 330 and 986 modules,
+-- and 86, 86 and 66 more. Under PEFT's and diffusers' names too.
 local modules = { sd15 = { 264, 86 }, sd21 = { 330, 86 }, sdxl_base = { 986, 66 } }
 for _, p in ipairs(published) do
   for _, convolutions in ipairs { false, true } do
@@ -179,7 +179,8 @@ for _, p in ipairs(published) do
     end
     local complete = 0
     for name in pairs(wanted) do if seen[name] == 2 then complete = complete + 1 end end
-    check(extra == 0 and wrong == 0 and complete == n, p.file, convolutions, complete .. " of " .. n, extra .. " extra", wrong .. " wrong")
+    check(extra == 0 and wrong == 0 and complete == n, p.file, convolutions, complete .. " of " .. n, extra .. " extra",
+      wrong .. " wrong")
   end
 end
 

@@ -51,9 +51,10 @@ local function follow(file, key, name, o, predictions)
 end
 local EPSILON, V = { epsilon = ".eps" }, { v = ".v" }
 
--- ---- k-diffusion ------------------------------------------------------------------------------------------------------
+-- ---- k-diffusion ----------------------------------------------------------------------------------------------------
 
-for name, key in pairs { euler = "euler", euler_a = "euler_a", heun = "heun", dpmpp_2m = "dpmpp_2m", dpmpp_2m_sde = "dpmpp_sde_2m" } do
+for name, key in pairs { euler = "euler", euler_a = "euler_a", heun = "heun", dpmpp_2m = "dpmpp_2m",
+  dpmpp_2m_sde = "dpmpp_sde_2m" } do
   follow(record, key .. ".default", name, {})
   follow(record, key .. ".karras", name, { sigmas = "karras" })
 end
@@ -65,19 +66,21 @@ local function sigmas_of(name, n, o)
 end
 for n, suffix in pairs { [8] = "", [20] = "_20", [30] = "_30" } do
   compare("sigmas" .. suffix, sigmas_of("euler", n, {}), record:read("sigmas.kdiffusion_default" .. suffix))
-  compare("karras" .. suffix, sigmas_of("euler", n, { sigmas = "karras" }), record:read("sigmas.karras_" .. (n == 8 and "rho7" or n)))
+  compare("karras" .. suffix, sigmas_of("euler", n, { sigmas = "karras" }),
+    record:read("sigmas.karras_" .. (n == 8 and "rho7" or n)))
 end
 local karras = samplers.points(schedules[false], "euler", 8, { sigmas = "karras" })
 for i, t in ipairs(record:read "timesteps_of_karras_sigmas":table()) do
   check(math.abs(karras[i].t - t) < 1e-2, "karras: timestep %d is %g, not %g", i, karras[i].t, t)
 end
 
--- ---- diffusers 0.25 -----------------------------------------------------------------------------------------------------
+-- ---- diffusers 0.25 -------------------------------------------------------------------------------------------------
 
 follow(record, "diffusers.ddim", "ddim", {})
 follow(record, "diffusers.ddim_eta1", "ddpm", { final = "first" }, EPSILON)
 follow(record, "diffusers.dpmpp_2m", "dpmpp_2m", { spacing = "whole", final = "first" })
-for _, spacing in ipairs { "leading", "trailing" } do follow(record, "diffusers.euler." .. spacing, "euler", { spacing = spacing }) end
+for _, spacing in ipairs { "leading", "trailing" } do follow(record, "diffusers.euler." .. spacing, "euler",
+  { spacing = spacing }) end
 follow(record, "diffusers.euler.karras", "euler", { sigmas = "karras" })
 
 -- What diffusers interpolates or rounds in its own way is followed with its own points.
@@ -90,7 +93,8 @@ local function recorded_points(file, key)
 end
 local linear = recorded_points(record, "diffusers.euler.linspace")
 follow(record, "diffusers.euler.linspace", "euler", { at = linear, start = linear[1].noise })
-follow(record, "diffusers.dpmpp_2m.karras", "dpmpp_2m", { at = recorded_points(record, "diffusers.dpmpp_2m.karras"), start = 1 })
+follow(record, "diffusers.dpmpp_2m.karras", "dpmpp_2m", { at = recorded_points(record, "diffusers.dpmpp_2m.karras"),
+  start = 1 })
 
 for name, key in pairs { ddim = "ddim", dpmpp_2m = "dpmpp_2m" } do
   local at = samplers.points(schedules[false], name, 8, { spacing = name == "dpmpp_2m" and "whole" or nil })
@@ -99,7 +103,7 @@ for name, key in pairs { ddim = "ddim", dpmpp_2m = "dpmpp_2m" } do
   end
 end
 
--- ---- diffusers 0.31 -----------------------------------------------------------------------------------------------------
+-- ---- diffusers 0.31 -------------------------------------------------------------------------------------------------
 
 for n, tail in pairs { [8] = "", [20] = ".20" } do
   follow(more, "ddpm" .. tail, "ddpm", { steps = n })
@@ -124,7 +128,8 @@ end
 
 -- As many steps as there are timesteps, and more than that.
 local all = samplers.points(schedules[false], "ddpm", 1000, {})
-check(all[1].t == 999 and all[1000].t == 0 and all[1001].noise == 0, "DDPM in 1000 steps goes from %g to %g", all[1].t, all[1000].t)
+check(all[1].t == 999 and all[1000].t == 0 and all[1001].noise == 0, "DDPM in 1000 steps goes from %g to %g", all[1].t,
+  all[1000].t)
 for _, case in ipairs { { "unipc", 1000 }, { "ddim", 1001 } } do
   local ok, e = pcall(samplers.points, schedules[false], case[1], case[2], {})
   check(not ok and tostring(e.message):find "too many", "%s in %d steps", case[1], case[2])
@@ -138,7 +143,7 @@ for _, file in ipairs { record, more } do
 end
 check(not pcall(draw, "ddim", { zero = true, prediction = "epsilon" }), "zero terminal SNR without v-prediction")
 
--- ---- the schedule ---------------------------------------------------------------------------------------------------------
+-- ---- the schedule ---------------------------------------------------------------------------------------------------
 
 local function noised(schedule, prefix)
   local t, x0, noise = record:read "ddpm.t":table(), record:read "ddpm.latents", record:read "ddpm.noise"
@@ -169,7 +174,8 @@ for line in core.read_file("tests/data/schedule_table.tsv"):gmatch "[^\n]+" do
     local tolerance = 1e-5 + 6e-8 / (1 - ac)  -- 1 - alpha_bar in float32
     local function near(name, ours)
       local want = tonumber(row[columns[name]])
-      check(math.abs(ours - want) <= tolerance * math.max(math.abs(want), 1e-3), "%s at %d is %.9g, not %.9g", name, t, ours, want)
+      check(math.abs(ours - want) <= tolerance * math.max(math.abs(want), 1e-3), "%s at %d is %.9g, not %.9g", name, t,
+        ours, want)
     end
     local snr = ac / (1 - ac)
     near("alpha_cumprod", ac)

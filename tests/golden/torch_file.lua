@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- torch_file.lua - a writer of checkpoints, as torch.save lays them out. convert(from, to, wrapped) copies a safetensors
--- file, read by hand; wrapped: below "state_dict", as Lightning does.
+-- torch_file.lua - a writer of checkpoints, as torch.save lays them out. convert(from, to, wrapped) copies a
+-- safetensors file, read by hand; wrapped: below "state_dict", as Lightning does.
 local core = require "burin.core"
 
 local storage = { f32 = "FloatStorage", f16 = "HalfStorage", bf16 = "BFloat16Storage", i64 = "LongStorage",
@@ -45,8 +45,8 @@ local function archive(path, list)
     local head = ("<c4I2I2I2I4I4I4I4I2I2"):pack("PK\3\4", 0, 0, 0, 0, 0, #bytes, #bytes, #name, pad + 4) .. name
       .. ("<c2I2"):pack("FB", pad) .. ("Z"):rep(pad)
     file:write(head, bytes)
-    directory[i] = ("<c4I2I2I2I2I4I4I4I4I2I2I2I2I2I4I4"):pack("PK\1\2", 0, 0, 0, 0, 0, 0, #bytes, #bytes, #name, 0, 0, 0, 0,
-      0, at) .. name
+    directory[i] = ("<c4I2I2I2I2I4I4I4I4I2I2I2I2I2I4I4"):pack("PK\1\2", 0, 0, 0, 0, 0, 0, #bytes, #bytes, #name, 0, 0,
+      0, 0, 0, at) .. name
     at = at + #head + #bytes
   end
   local all = table.concat(directory)

@@ -9,7 +9,7 @@ local torch = dofile "tests/golden/torch_file.lua"
 local T = dofile "tests/check.lua"
 local check = T.check
 
--- ---- the same in both -------------------------------------------------------------------------------------------------
+-- ---- the same in both -----------------------------------------------------------------------------------------------
 
 local folder = T.folder()
 

@@ -24,7 +24,8 @@ local FAMILIES = "scripts/burin/models/families.lua"
 local FAMILY_WORDS = { "sd_v%d", "stable%%?%-diffusion", "StableDiffusion", "%.family%s*[=~]=%s*[\"']",
   "family%.name%s*[=~]=" }
 
--- The rooms of scripts/burin/: each sees itself and those before it. Only init.lua, which recipes get, lies beside them.
+-- The rooms of scripts/burin/: each sees itself and those before it. Only init.lua, which recipes get, lies beside
+-- them.
 local ROOMS = { "base", "graph", "models", "adapters", "text", "sample", "train", "cli" }
 
 local failures, checks = {}, 0
@@ -41,7 +42,8 @@ local function lines_of(text) return select(2, text:gsub("\n", "")) end
 
 -- Every file of ours below the folders, without build trees: name -> text.
 local files = {}
-local pipe = io.popen "find core plugins shaders scripts recipes tests -type f \\( -name '*.[ch]' -o -name '*.lua' -o -name '*.comp' -o -name '*.glsl' -o -name '*.def' \\) | LC_ALL=C sort"
+local pipe = io.popen("find core plugins shaders scripts recipes tests editors -type f \\( -name '*.[ch]' "
+  .. "-o -name '*.lua' -o -name '*.comp' -o -name '*.glsl' -o -name '*.def' \\) | LC_ALL=C sort")
 for path in pipe:lines() do files[#files + 1] = path end
 pipe:close()
 assert(#files > 100, "run this from the repository's root")
@@ -83,7 +85,8 @@ local function check_includes(path, text)
         "%s includes %s: %s/ is not below %s/", path, own, target, folder)
     end
     if foreign and path:match "^core/" then
-      check(not foreign:match "^lua" and not foreign:match "^lauxlib" or folder == "lua", "%s includes %s: only core/lua does", path, foreign)
+      check(not foreign:match "^lua" and not foreign:match "^lauxlib" or folder == "lua",
+        "%s includes %s: only core/lua does", path, foreign)
       check(not foreign:match "^vulkan" or folder == "gpu", "%s includes %s: only core/gpu does", path, foreign)
     end
   end
@@ -118,11 +121,13 @@ local function check_format(paths)
   local pipe = io.popen("LC_ALL=C clang-format --dry-run -Werror " .. table.concat(paths, " ") .. " 2>&1")
   local said = pipe:read "a"
   local ok, _, code = pipe:close()
-  check(code ~= 127, "clang-format is not installed, so the format of the C files cannot be checked; ./setup installs it")
+  check(code ~= 127,
+    "clang-format is not installed, so the format of the C files cannot be checked; ./setup installs it")
   if ok or code == 127 then return end
   local seen = {}
   for path, line in said:gmatch "([%w_/.-]+%.[ch]):(%d+):%d+: error" do
-    if not seen[path] then check(false, "%s:%s: not as clang-format has it; run clang-format -i %s", path, line, path) end
+    if not seen[path] then check(false, "%s:%s: not as clang-format has it; run clang-format -i %s", path, line,
+      path) end
     seen[path] = true
   end
   check(next(seen), "clang-format failed: %s", said)
@@ -130,13 +135,16 @@ end
 
 -- A number that a kernel and its caller agree on has its name in core/graph/shader.h alone.
 local function check_shader(path, text)
-  check(not text:gsub("#define IDS_BINDING", ""):find "#define%s+[%u%d_]+%s+%d", "%s gives a number a name: that is for core/graph/shader.h", path)
+  check(not text:gsub("#define IDS_BINDING", ""):find "#define%s+[%u%d_]+%s+%d",
+    "%s gives a number a name: that is for core/graph/shader.h", path)
   local name = path:match "([%w_]+)%.comp$"
   if name == "selftest" then return end  -- its caller is a test
-  check(not text:find "constant_id%s*=%s*%d" or path == "shaders/lib/types.glsl", "%s: KERNEL_SPEC_OWN + i is a kernel's own constant i", path)
+  check(not text:find "constant_id%s*=%s*%d" or path == "shaders/lib/types.glsl",
+    "%s: KERNEL_SPEC_OWN + i is a kernel's own constant i", path)
   local emitted = false
   for _, other in ipairs(files) do
-    emitted = emitted or other:match "^core/graph/.*%.c$" and read(other):find("%f[%w_]SHADER_" .. (name or "") .. "%f[^%w_]")
+    emitted = emitted or other:match "^core/graph/.*%.c$" and read(other):find("%f[%w_]SHADER_" .. (name or "")
+      .. "%f[^%w_]")
   end
   check(not name or emitted, "%s: nothing in core/graph calls it", path)
 end
@@ -151,7 +159,8 @@ for _, path in ipairs(files) do
   check(n <= ceiling, "%s has %d lines, %d at most", path, n, ceiling)
   local first, second = text:match "^([^\n]*)\n([^\n]*)"
   local spdx = (first or ""):find("SPDX-License-Identifier: MIT", 1, true)
-    or ((first or ""):match "^#" or (first or ""):match "^%-%-%-@meta") and second:find("SPDX-License-Identifier: MIT", 1, true)
+    or ((first or ""):match "^#" or (first or ""):match "^%-%-%-@meta") and second:find("SPDX-License-Identifier: MIT",
+      1, true)
   check(spdx, "%s: the first line is no SPDX-License-Identifier", path)
   if path:match "%.[ch]$" then
     local code = code_of(text)
@@ -180,7 +189,8 @@ for _, path in ipairs(files) do
     check(room and floor[room] or inner == "init", "%s: no room of scripts/burin (%s)", path, table.concat(ROOMS, ", "))
     for module in read(path):gmatch 'require[ (]*"burin%.([%w_.]+)"' do
       local target = floor[module:match "^%l+"]
-      check(module == "core" or target and target <= (floor[room] or #ROOMS - 1), "%s requires burin.%s: that is no room below it", path, module)
+      check(module == "core" or target and target <= (floor[room] or #ROOMS - 1),
+        "%s requires burin.%s: that is no room below it", path, module)
     end
   end
 end
@@ -214,7 +224,8 @@ for path, said in readme:gmatch "| `([%w_/.-]+)` | (%d+) |" do
   check(math.abs(n - said) <= n / 10, "README.md: %s has %d lines, not %s", path, n, said)
 end
 local promised = readme:match "[Aa]bout ([%d,]+) lines"
-check(promised and math.abs(total - promised:gsub(",", "")) <= total / 10, "README.md: the reading path has %d lines, not %s", total, promised)
+check(promised and math.abs(total - promised:gsub(",", "")) <= total / 10,
+  "README.md: the reading path has %d lines, not %s", total, promised)
 for path in readme:gmatch "%]%(([%w_/.-]+)%)" do
   local file = io.open(path)
   check(file or path == "docs/before-after.png", "README.md points at %s, which does not exist", path)

@@ -120,7 +120,8 @@ do
   fails("entered twice", "this scope is current already", packed.enter, packed)
   core.pack("pack", { result, member }, "input")
   packed:close()
-  check(result.name == "result" and pcall(result.write, result, 5) and result:read():get(1) == 5, "a member from outside")
+  check(result.name == "result" and pcall(result.write, result, 5) and result:read():get(1) == 5,
+    "a member from outside")
 end
 
 -- Scopes nest: the innermost is current, and the outer one closes those within, also one that was left and dropped.
@@ -143,7 +144,8 @@ do
   core.scope()  -- closed with the outer one, though nobody holds it
   local d = core.var("d", { 64 }, "f32", "weight")
   outer:close()
-  for _, v in ipairs { a, c, d } do fails("closed with the outer one", "this variable is closed", function() v:read() end) end
+  for _, v in ipairs { a, c, d } do fails("closed with the outer one", "this variable is closed",
+    function() v:read() end) end
   check(total() == base, "nested scopes", total())
   local free = core.var("free", { 64 }, "f32", "weight")
   check(free.name == "free" and total() > base, "no scope is current")

@@ -5,8 +5,8 @@ local core = require "burin.core"
 local models = require "burin.models.model"
 
 local file = core.load(core.env "FILE" or "/tmp/burin-autoencoder.safetensors")
-local model = models.new { family = "sd1", unet = models.open("models/tiny-sd.safetensors").config.unet, text = {}, scaling_factor = 1,
-  vae = { channels = { 128, 256, 512, 512 }, layers = 2, latent_channels = 4, groups = 32 } }
+local model = models.new { family = "sd1", unet = models.open("models/tiny-sd.safetensors").config.unet, text = {},
+  scaling_factor = 1, vae = { channels = { 128, 256, 512, 512 }, layers = 2, latent_channels = 4, groups = 32 } }
 local function var(name, shape) return core.var(name, shape, "f32", "input") end
 local latents, image = var("latents", { 1, 12, 10, 4 }), var("image", { 1, 96, 80, 3 })
 local decoded, encoded = var("decoded", image.shape), var("encoded", latents.shape)
@@ -16,7 +16,8 @@ g:assign(encoded, model:encode_latents(g, g:leaf(image)))
 local session = core.session(g, "autoencoder")
 core.commit(true)
 model.vae:load(function(name) return file:read(name) end)
-for name, v in pairs { latents = latents, image = image } do v:write(file:read("test." .. name):cast():permute { 1, 3, 4, 2 }) end
+for name, v in pairs { latents = latents, image = image } do v:write(file:read("test." .. name):cast():permute { 1, 3,
+  4, 2 }) end
 session:run()
 local good = true
 for name, v in pairs { decoded = decoded, encoded = encoded } do

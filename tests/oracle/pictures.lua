@@ -25,7 +25,8 @@ local function draw(name, model, o, job, how)
     end
     put(("%s.ids.%d"):format(name, i), ids)
   end
-  if how.image then put(name .. ".init", how.image:affine(1 / 127.5, -1, "f32"):reshape { 1, 64, 96, 3 }:permute { 1, 4, 2, 3 }) end
+  if how.image then put(name .. ".init", how.image:affine(1 / 127.5, -1, "f32"):reshape { 1, 64, 96, 3 }:permute { 1, 4,
+    2, 3 }) end
 end
 
 local job = { prompt = "a b c, d", negative = "e f", seed = 9 }

@@ -12,7 +12,7 @@ local check = T.checkf
 
 local relative = T.relative
 
--- ---- accumulation ----------------------------------------------------------------------------------------------------
+-- ---- accumulation ---------------------------------------------------------------------------------------------------
 
 local N, IN, OUT = 8, 6, 5
 local function random(shape, stream) return core.tensor(shape, "f32"):fill_normal(11, stream, 1) end
@@ -48,7 +48,7 @@ for name, make in pairs { sgd = function() return optim.sgd { lr = 0.05, momentu
   check(relative(w:read(), W0) > 1e-3, "%s: nothing was learnt", name)
 end
 
--- ---- moving average ----------------------------------------------------------------------------------------------------
+-- ---- moving average -------------------------------------------------------------------------------------------------
 
 local decay = 0.9
 local step, w = regression(N, { optimizer = optim.sgd { lr = 0.05 }, ema = decay })
@@ -57,11 +57,12 @@ for k = 1, 6 do
   step { x = X, y = Y }
   local now = w:read():table()
   for i = 1, #now do expected[i] = decay * expected[i] + (1 - decay) * now[i] end
-  local apart = relative(step.trainer.groups[1].ema:read():rows(1, IN * OUT), core.tensor({ IN * OUT }, "f32", expected))
+  local apart = relative(step.trainer.groups[1].ema:read():rows(1, IN * OUT),
+    core.tensor({ IN * OUT }, "f32", expected))
   check(apart < 1e-6, "the moving average differs by %g after step %d", apart, k)
 end
 
--- ---- a loop that was stopped ---------------------------------------------------------------------------------------------
+-- ---- a loop that was stopped ----------------------------------------------------------------------------------------
 
 local function stoppable()
   return regression(N, { optimizer = optim.adamw { lr = 0.01 }, ema = decay, seed = 3, steps = 6,
@@ -79,11 +80,12 @@ local rest, b = stoppable()
 check(rest:resume(folder) == 4, "the loop does not know where it stopped")
 for _ = 5, 6 do rest { x = X, y = Y } end
 check(a:read():hash() == b:read():hash(), "a resumed loop ends elsewhere")
-check(whole.trainer.groups[1].ema:read():hash() == rest.trainer.groups[1].ema:read():hash(), "a resumed average ends elsewhere")
+check(whole.trainer.groups[1].ema:read():hash() == rest.trainer.groups[1].ema:read():hash(),
+  "a resumed average ends elsewhere")
 rest.trainer.seed = 4
 check(not pcall(rest.resume, rest, folder), "a state of another seed was resumed")
 
--- ---- optimizers ----------------------------------------------------------------------------------------------------------
+-- ---- optimizers -----------------------------------------------------------------------------------------------------
 
 -- A loss whose gradient is the recorded one: sum(p g).
 local goldens = core.load "tests/golden/optimizers.safetensors"
@@ -132,7 +134,8 @@ follow("adamw_wd0.1_b0.9_0.99", optim.adamw { lr = 3e-3, beta2 = 0.99, eps = 1e-
 -- Gradient descent has no recorded numbers here; its formula is short: m = momentum m + g + decay p, p -= lr m.
 do
   local p, g = core.var("p", { 24 }, "f32", "param"), goldens:read "grad1.vec":cast()
-  local run = loops.compile { inputs = { g = { { 24 } } }, optimizer = optim.sgd { lr = 0.1, momentum = 0.8, weight_decay = 0.02 },
+  local run = loops.compile { inputs = { g = { { 24 } } }, optimizer = optim.sgd { lr = 0.1, momentum = 0.8,
+    weight_decay = 0.02 },
     max_grad_norm = 0, loss = function(x, graph) return (graph:leaf(p) * x.g):sum_to { 1 }:reshape {} end,
     params = function() return { { name = "p", var = p, group = 0 } } end }
   core.commit()
@@ -149,7 +152,7 @@ do
   check(apart < 1e-6, "sgd differs by %g", apart)
 end
 
--- ---- buckets ---------------------------------------------------------------------------------------------------------------
+-- ---- buckets --------------------------------------------------------------------------------------------------------
 
 local function sizes(...)
   local list = {}
@@ -158,34 +161,40 @@ local function sizes(...)
 end
 check(sizes(512, 256, 1024, 64) == "256x832 256x896 256x960 256x1024 320x704 320x768 384x640 448x576 512x512 576x448 "
   .. "640x384 704x320 768x320 832x256 896x256 960x256 1024x256", "buckets of 512: %s", sizes(512, 256, 1024, 64))
-check(sizes(768, 256, 1024, 64) == "256x1024 320x1024 384x1024 448x1024 512x1024 576x960 576x1024 640x896 704x832 768x768 "
-  .. "832x704 896x640 960x576 1024x256 1024x320 1024x384 1024x448 1024x512 1024x576", "buckets of 768: %s", sizes(768, 256, 1024, 64))
-local half = "256x2048 320x2048 384x2048 448x2048 512x1856 512x1920 512x1984 512x2048 576x1664 576x1728 576x1792 640x1536 "
+check(sizes(768, 256, 1024, 64) == "256x1024 320x1024 384x1024 448x1024 512x1024 576x960 576x1024 640x896 "
+  .. "704x832 768x768 "
+  .. "832x704 896x640 960x576 1024x256 1024x320 1024x384 1024x448 1024x512 1024x576", "buckets of 768: %s",
+    sizes(768, 256, 1024, 64))
+local half = "256x2048 320x2048 384x2048 448x2048 512x1856 512x1920 512x1984 512x2048 576x1664 576x1728 "
+  .. "576x1792 640x1536 "
   .. "640x1600 704x1408 704x1472 768x1280 768x1344 832x1216 896x1152 960x1088"
 local list, count = sizes(1024, 256, 2048, 64)
 check(count == 41 and list:sub(1, #half + 10) == half .. " 1024x1024", "buckets of 1024: %d, %s", count, list)
 for w, h in half:gmatch "(%d+)x(%d+)" do
   check((" " .. list .. " "):find((" %sx%s "):format(h, w), 1, true), "buckets of 1024: no %sx%s", h, w)
 end
-check(select(2, sizes(1024, 256, 1024, 64)) == 25, "buckets of 1024 up to 1024: %d", select(2, sizes(1024, 256, 1024, 64)))
+check(select(2, sizes(1024, 256, 1024, 64)) == 25, "buckets of 1024 up to 1024: %d",
+  select(2, sizes(1024, 256, 1024, 64)))
 check(select(2, sizes(1024, 256, 2048, 32)) == 81, "buckets of 1024 by 32: %d", select(2, sizes(1024, 256, 2048, 32)))
 local standard = dataset.new { batch = 1, resolution = 512, buckets = true, granularity = 8 }
 check(#standard.sizes == 17, "a dataset of 512 has %d bucket sizes", #standard.sizes)
-for size, want in pairs { ["512x512"] = "512x512", ["300x300"] = "512x512", ["1920x1080"] = "640x384", ["1080x1920"] = "384x640",
-  ["1024x256"] = "1024x256", ["4000x1000"] = "1024x256" } do
+for size, want in pairs { ["512x512"] = "512x512", ["300x300"] = "512x512", ["1920x1080"] = "640x384",
+  ["1080x1920"] = "384x640", ["1024x256"] = "1024x256", ["4000x1000"] = "1024x256" } do
   local w, h = size:match "(%d+)x(%d+)"
   local b = standard:bucket_of(tonumber(w), tonumber(h))
   check(b.w .. "x" .. b.h == want, "an image of %s falls into %dx%d, not %s", size, b.w, b.h, want)
 end
 
--- ---- the order of an epoch ----------------------------------------------------------------------------------------------------
+-- ---- the order of an epoch ------------------------------------------------------------------------------------------
 
 local function made_up(seed)
   local d = dataset.new { batch = 3, seed = seed, resolution = 512, buckets = true, granularity = 8 }
   for i = 1, 7 do
-    table.insert(d.items, { concept = 1, path = "a" .. i, repeats = i % 3 + 1, bucket = d:bucket_of(i % 2 == 0 and 512 or 900, 512) })
+    table.insert(d.items, { concept = 1, path = "a" .. i, repeats = i % 3 + 1,
+      bucket = d:bucket_of(i % 2 == 0 and 512 or 900, 512) })
   end
-  for i = 1, 4 do table.insert(d.items, { concept = 1, prior = true, path = "p" .. i, repeats = 1, bucket = d:bucket_of(512, 512) }) end
+  for i = 1, 4 do table.insert(d.items, { concept = 1, prior = true, path = "p" .. i, repeats = 1,
+    bucket = d:bucket_of(512, 512) }) end
   d:balance_priors()
   return d
 end
@@ -205,7 +214,8 @@ order(a, 1)
 check(order(a, 2) == order(b, 2), "an epoch depends on those before it")
 check(order(a, 2) ~= order(a, 3), "two epochs have one order")
 check(order(a, 2) ~= order(made_up(6), 2), "two seeds have one order")
-check(select(2, order(a, 0)) == 3 * a:steps_per_epoch(), "an epoch has %d items in batches of 3, steps %d", select(2, order(a, 0)), a:steps_per_epoch())
+check(select(2, order(a, 0)) == 3 * a:steps_per_epoch(), "an epoch has %d items in batches of 3, steps %d",
+  select(2, order(a, 0)), a:steps_per_epoch())
 for _, item in ipairs(a.items) do  -- at least `repeats` times; a short batch is filled up
   local _, times = (" " .. order(a, 4) .. " "):gsub("%f[%w]" .. item.path .. "%f[%W]", "")
   check(times >= item.repeats, "%s is seen %d times, not %d", item.path, times, item.repeats)
@@ -218,18 +228,20 @@ check(table.concat(repeats, " ") == "4 4 3 3", "class images are repeated %s tim
 local surplus = dataset.new { batch = 1, seed = 1, resolution = 512, buckets = false, granularity = 8 }
 for concept = 1, 70 do
   table.insert(surplus.items, { concept = concept, path = "i", repeats = 2, bucket = surplus.sizes[1] })
-  for i = 1, 3 do table.insert(surplus.items, { concept = concept, prior = true, path = "c" .. i, repeats = 1, bucket = surplus.sizes[1] }) end
+  for i = 1, 3 do table.insert(surplus.items, { concept = concept, prior = true, path = "c" .. i, repeats = 1,
+    bucket = surplus.sizes[1] }) end
 end
 surplus:balance_priors()
 for i = 1, 70 do
   local at = (i - 1) * 4
-  check(surplus.items[at + 2].repeats == 1 and surplus.items[at + 3].repeats == 1 and surplus.items[at + 4].repeats == 0,
-    "concept %d: a surplus of class images is not left out", i)
+  check(surplus.items[at + 2].repeats == 1 and surplus.items[at + 3].repeats == 1
+    and surplus.items[at + 4].repeats == 0, "concept %d: a surplus of class images is not left out", i)
 end
 
 -- ---- SDXL's six sizes -----------------------------------------------------------------------------------------------
 
--- A picture of 300 x 200 covers 64 x 64 as 96 x 64, so 16 columns are cut on the left; (height, width) come in this order.
+-- A picture of 300 x 200 covers 64 x 64 as 96 x 64, so 16 columns are cut on the left; (height, width) come in this
+-- order.
 for _, case in ipairs {
   { 300, 200, 64, 64, "200 300 0 16 64 64" }, { 200, 300, 64, 64, "300 200 16 0 64 64" },
   { 1024, 768, 1024, 768, "768 1024 0 0 768 1024" }, { 64, 64, 128, 64, "64 64 32 0 64 128" },

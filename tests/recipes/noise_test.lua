@@ -71,7 +71,8 @@ T.check(code == 78 and out:find "zero terminal SNR.*needs a model that predicts 
 -- A weight that is no number is an error, not a loss of NaN.
 local steep = 'burin.loss { name = "steep", weight = function(snr) return 1 / snr end }'
 code, out = plan(place .. "/folder", { loss = steep })
-T.check(code == 78 and out:find "'steep' has the weight inf at timestep 999", "a weight of infinity: %d %s", code, out)
+T.check(code == 78 and out:find "plan.lua:%d+: loss 'steep': weight must give a finite number",
+  "a weight of infinity: %d %s", code, out)
 
 -- ---- the tables themselves ----------------------------------------------------------------------------------------
 

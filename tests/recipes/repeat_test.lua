@@ -11,9 +11,10 @@ local function train(name, fields)
   return folder .. "/tiny", out, recipe
 end
 
--- ---- seeds -----------------------------------------------------------------------------------------------------------
+-- ---- seeds ----------------------------------------------------------------------------------------------------------
 
-local small = { sample = '{ steps = 2, prompts = { "a photo of sks cat" } }', steps = "3", method = "burin.lora { rank = 2 }" }
+local small = { sample = '{ steps = 2, prompts = { "a photo of sks cat" } }', steps = "3",
+  method = "burin.lora { rank = 2 }" }
 local function with(more)
   local fields = {}
   for k, v in pairs(small) do fields[k] = v end
@@ -32,15 +33,16 @@ for _, name in ipairs { "tiny.safetensors", "metrics.jsonl" } do
   T.check(T.read(first .. "/" .. name) ~= T.read(other .. "/" .. name), "another seed: the same %s", name)
 end
 
--- ---- the plan --------------------------------------------------------------------------------------------------------
+-- ---- the plan -------------------------------------------------------------------------------------------------------
 
 local planned, held = tonumber(plan:match '"total": ?(%d+), "weights"'), tonumber(out:match '"allocated_bytes": ?(%d+)')
 T.check(planned and held and math.abs(held / planned - 1) < 0.02, "planned %s bytes, allocated %s", planned, held)
 print(("planned %s bytes, allocated %s"):format(planned, held))
 
--- ---- a budget --------------------------------------------------------------------------------------------------------
+-- ---- a budget -------------------------------------------------------------------------------------------------------
 
--- The settings that a budget chooses decide under which name class images lie: those that are drawn are those that are found.
+-- The settings that a budget chooses decide under which name class images lie: those that are drawn are those that are
+-- found.
 do
   local folder, text = train("budget", { steps = "2", budget = '"22 MiB"', precision = "",
     concepts = '{ { images = "examples/sks-cat", prior = { prompt = "a photo of a cat", count = 3, steps = 1 } } }' })
@@ -48,7 +50,7 @@ do
   T.check(found:match "^3%s+1%s*$" and not text:find "left out", "class images under a budget: %s %s", found, text)
 end
 
--- ---- precision -------------------------------------------------------------------------------------------------------
+-- ---- precision ------------------------------------------------------------------------------------------------------
 
 -- The same noise and order in each type, so the curves can be compared step by step; averages over 10 steps.
 local function curve(precision)

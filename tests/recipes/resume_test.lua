@@ -37,7 +37,8 @@ local function whereabouts(folder)
     return math.tointeger(tonumber(n)) or 0
   end
   local half = count(run .. "/*.tmp-* " .. run .. "/*/*.tmp-*")
-  return ("step %d, %d class images, %d samples, state %s%s"):format(#T.metrics(run, "step"), count(run .. "/prior-*/*.png"),
+  return ("step %d, %d class images, %d samples, state %s%s"):format(#T.metrics(run, "step"),
+    count(run .. "/prior-*/*.png"),
     count(run .. "/samples/*.png"), (T.read(run .. "/state/latest.json") or "none"):match '"step": ?(%d+)' or "none",
     half > 0 and ", a file half written" or "")
 end
@@ -107,7 +108,9 @@ code, out = T.shell(([[%s %s & p=$!; while ! grep -q '"step": \?3[,}]' %s/metric
 T.check(code == 130, "SIGTERM: exit code %d: %s", code, out)
 T.check(out:find("stopped after step", 1, true) and out:find("burin resume", 1, true), "SIGTERM says: %s", out)
 local stopped = tonumber(out:match "step (%d+)")
-T.check((T.read(run .. "/state/latest.json") or ""):match(('"step": ?%d[,}]'):format(stopped)), "SIGTERM: no state of step %d", stopped)
+T.check((T.read(run .. "/state/latest.json") or ""):match(('"step": ?%d[,}]'):format(stopped)),
+  "SIGTERM: no state of step %d", stopped)
 code, out = T.run(resume(folder))
-T.check(code == 0 and T.difference(reference .. "/tiny", run) == "", "after SIGTERM: %s %s", out, T.difference(reference .. "/tiny", run))
+T.check(code == 0 and T.difference(reference .. "/tiny", run) == "", "after SIGTERM: %s %s", out,
+  T.difference(reference .. "/tiny", run))
 T.finish()

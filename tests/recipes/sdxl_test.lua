@@ -69,7 +69,8 @@ local prior = T.recipe("prior", { base = base "tiny_sd1", steps = "1", batch = "
   concepts = '{ { images = "examples/sks-cat", prior = { prompt = "a cat", count = 1, steps = 1 } } }' })
 local _, said = T.run(("train %s --json --output %s"):format(T.quote(prior), T.quote(T.folder "prior")))
 local planned, held = tonumber(said:match '"planned_bytes": ?(%d+)'), tonumber(said:match '"allocated_bytes": ?(%d+)')
-T.check(planned and held and math.abs(held / planned - 1) < 0.02, "planned %s bytes, allocated %s: %s", planned, held, said)
+T.check(planned and held and math.abs(held / planned - 1) < 0.02, "planned %s bytes, allocated %s: %s", planned, held,
+  said)
 
 -- A checkpoint has all its parts, although the text encoder and the VAE have left the device.
 local whole = T.folder "whole"
@@ -78,7 +79,8 @@ local _, all = T.run("inspect tests/golden/tiny_sd1/model_ldm.safetensors")
 local _, saved = T.run(("inspect %s/tiny/tiny.safetensors"):format(T.quote(whole)))
 local lost = 0
 for name in all:gmatch "([%w_.]+)\n" do
-  if not name:find "^[%w_]+$" and not name:find "position_ids" and not saved:find(name, 1, true) then lost = lost + 1 end
+  if not name:find "^[%w_]+$" and not name:find "position_ids" and not saved:find(name, 1,
+    true) then lost = lost + 1 end
 end
 T.check(lost == 0 and saved:find("first_stage_model.decoder", 1, true), "%d tensors are not saved", lost)
 T.finish()

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- support.lua - what the tests share that run the built binary from outside. Plain Lua 5.4, from the repository root:
 --   lua5.4 tests/recipes/NAME_test.lua BURIN SCRATCH-FOLDER
-local T = { burin = assert(arg[1], "usage: NAME_test.lua BURIN SCRATCH"), scratch = assert(arg[2]), passed = 0, failed = 0 }
+local T = { burin = assert(arg[1], "usage: NAME_test.lua BURIN SCRATCH"), scratch = assert(arg[2]), passed = 0,
+  failed = 0 }
 
 function T.check(ok, text, ...)
   if ok then T.passed = T.passed + 1 return true end
@@ -62,7 +63,8 @@ end
 -- A file with a recipe for the tiny model; fields: lines that replace or follow the usual ones.
 function T.recipe(name, fields)
   local usual = { name = '"tiny"', base = 'burin.model "models/tiny-sd.safetensors"',
-    concepts = '{ { images = "examples/sks-cat" } }', method = "burin.lora { rank = 2, alpha = 2, text_encoder = false }",
+    concepts = '{ { images = "examples/sks-cat" } }',
+      method = "burin.lora { rank = 2, alpha = 2, text_encoder = false }",
     resolution = "64", batch = "2", steps = "4", seed = "7", optimizer = "burin.adamw { lr = 2e-3 }" }
   for k, v in pairs(fields or {}) do usual[k] = v end
   local lines, keys = {}, {}

@@ -36,7 +36,8 @@ function extract.run(base, tuned, output, o)
     local name = layer.component .. "." .. layer.module .. ".weight"
     if is_target(layer, o.conv_rank) then
       local a, b = from[name], to[name]
-      if table.concat(a.shape, ",") ~= table.concat(b.shape, ",") then fail(tuned, "%s has another shape than in %s", name, base) end
+      if table.concat(a.shape, ",") ~= table.concat(b.shape, ",") then fail(tuned, "%s has another shape than in %s",
+        name, base) end
       local d = core.add(b.read(), a.read(), -1)
       local stats = d:stats()
       if not stats.finite then fail(tuned, "%s holds a NaN or an infinity", name) end
@@ -46,8 +47,10 @@ function extract.run(base, tuned, output, o)
         local x = ranks.matrix(d)
         local most = math.min(layer.kernel > 1 and o.conv_rank or o.rank, x.shape[1], x.shape[2])
         local u, s, v = core.svd(x, most)
-        local rank = ranks.choose(s, { rank = most, sv_ratio = o.sv_ratio, sv_fro = o.sv_fro, sv_cumulative = o.sv_cumulative }, stats.norm)
-        report[#report + 1] = { layer = layer.component .. "." .. layer.module, rank = rank, kept = ranks.kept(s, rank, stats.norm) }
+        local rank = ranks.choose(s, { rank = most, sv_ratio = o.sv_ratio, sv_fro = o.sv_fro,
+          sv_cumulative = o.sv_cumulative }, stats.norm)
+        report[#report + 1] = { layer = layer.component .. "." .. layer.module, rank = rank,
+          kept = ranks.kept(s, rank, stats.norm) }
         list[#list + 1] = ranks.from_svd(layer, u, s, v, rank, d.shape)
       end
     end

@@ -33,12 +33,14 @@ function file.sources(path)
     list[#list + 1] = peft(path .. "/" .. component, component)
   end
   if #list == 0 then
-    errors.raise("input", path .. ": no LoRA in this folder (pytorch_lora_weights.safetensors, adapter_model.safetensors)")
+    errors.raise("input", "%s: no LoRA in this folder (pytorch_lora_weights.safetensors, adapter_model.safetensors)",
+      path)
   end
   return list
 end
 
--- diffusers 0.34 and later keep PEFT's configuration of each component in the file: { unet = { r =, lora_alpha = ... } }
+-- diffusers 0.34 and later keep PEFT's configuration of each component in the file: { unet = { r =, lora_alpha = ... }
+-- }
 local function embedded_configs(f, path)
   local text = f:meta().lora_adapter_metadata
   local all, list = text and errors.guard("data", core.json_decode, text, path) or {}, {}
@@ -84,7 +86,8 @@ local marks = { down = "lora", up = "lora", w1_a = "loha", w1_b = "loha", w2_a =
 local function settle(e, path, config)
   local p, kind, first = e.parts, nil, e.keys[1]
   for part, t in pairs(p) do
-    if marks[part] and kind and marks[part] ~= kind then fail(path, "%s: one layer has parts of two kinds, %s and %s", first, kind, marks[part]) end
+    if marks[part] and kind and marks[part] ~= kind then fail(path, "%s: one layer has parts of two kinds, %s and %s",
+      first, kind, marks[part]) end
     kind = marks[part] or kind
     local vector = part == "alpha" or part == "dora" or part == "magnitude"
     if not vector and (#t.shape < 2 or #t.shape > 4 or t.count == 0) then
@@ -131,7 +134,8 @@ local function complain(path, unknown, total)
     if first:sub(-#tail) == tail then why = (" (%s is not supported)"):format(what) end
   end
   local n = #unknown
-  if n == total then fail(path, "none of its %d tensors belongs to an adapter of this model: %s%s", total, first, why) end
+  if n == total then fail(path, "none of its %d tensors belongs to an adapter of this model: %s%s", total, first,
+    why) end
   fail(path, "%d of its %d tensors belong to no layer of this model: %s%s%s", n, total,
     table.concat(unknown, ", ", 1, math.min(n, 5)), n > 5 and ", ..." or "", why)
 end
@@ -175,8 +179,8 @@ local function read_one(source, index, entries)
   return f
 end
 
--- path, index (keys.index) -> { adapters = { { layer, kind, parts, rank, alpha, scale, keys } ... }, metadata, path }, in
--- the order of keys. A tensor that belongs to no adapter of the layers is an error.
+-- path, index (keys.index) -> { adapters = { { layer, kind, parts, rank, alpha, scale, keys } ... }, metadata, path },
+-- in the order of keys. A tensor that belongs to no adapter of the layers is an error.
 function file.read(path, index)
   if not core.exists(path) then errors.raise("input", path .. ": there is no such LoRA") end
   local result = { path = path, adapters = {}, files = {}, metadata = {} }
@@ -206,8 +210,9 @@ function file.delta(e, weight)
   error(result, 0)
 end
 
--- loras: { { path =, scale = } ... } -> { reader(component, reader) -> a reader whose weights have all of them added, each
--- at its scale; touches(component, tensor name) }. DoRA changes the norm of the unmerged weight, whatever else is added.
+-- loras: { { path =, scale = } ... } -> { reader(component, reader) -> a reader whose weights have all of them added,
+-- each at its scale; touches(component, tensor name) }. DoRA changes the norm of the unmerged weight, whatever else is
+-- added.
 function file.merge(loras, model)
   local index, by_name = keys.index(model), {}
   for _, l in ipairs(loras) do

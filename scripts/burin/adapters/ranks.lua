@@ -25,12 +25,13 @@ function ranks.from_svd(layer, u, s, v, rank, weight_shape)
     down = down:reshape { rank, n // (weight_shape[3] * weight_shape[4]), weight_shape[3], weight_shape[4] }
     up = up:reshape { m, rank, 1, 1 }
   end
-  return { layer = layer, kind = "lora", parts = { up = up, down = down }, rank = rank, alpha = rank, scale = 1, keys = { "up", "down" } }
+  return { layer = layer, kind = "lora", parts = { up = up, down = down }, rank = rank, alpha = rank, scale = 1,
+    keys = { "up", "down" } }
 end
 
--- How many singular values to keep: o.rank at most; o.sv_ratio: those above the greatest / ratio; o.sv_fro: until the kept
--- part of the Frobenius norm reaches it; o.sv_cumulative: the same with the sum. total: the Frobenius norm and sum of all,
--- where s does not hold all. As kohya-ss/sd-scripts networks/resize_lora.py.
+-- How many singular values to keep: o.rank at most; o.sv_ratio: those above the greatest / ratio; o.sv_fro: until the
+-- kept part of the Frobenius norm reaches it; o.sv_cumulative: the same with the sum. total: the Frobenius norm and sum
+-- of all, where s does not hold all. As kohya-ss/sd-scripts networks/resize_lora.py.
 function ranks.choose(s, o, norm)
   local values, n = s:table(), s.count
   local keep = n
@@ -85,7 +86,8 @@ end
 function ranks.resized(e, o, report)
   local u, s, v = core.svd_product(ranks.matrix(e.parts.up):affine(e.scale, 0, "f32"), ranks.matrix(e.parts.down))
   local rank = ranks.choose(s, o)
-  report[#report + 1] = { layer = e.layer.component .. "." .. e.layer.module, rank = rank, old = e.rank, kept = ranks.kept(s, rank) }
+  report[#report + 1] = { layer = e.layer.component .. "." .. e.layer.module, rank = rank, old = e.rank,
+    kept = ranks.kept(s, rank) }
   return ranks.from_svd(e.layer, u, s, v, rank, ranks.weight_shape(e))
 end
 

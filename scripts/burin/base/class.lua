@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- class.lua - classes that nobody reaches through their objects: methods and metatable are two tables, and the metatable
--- is hidden. So an object may be handed to a recipe, which can call its methods and never replace them.
+-- class.lua - classes that nobody reaches through their objects: methods and metatable are two tables, and the
+-- metatable is hidden. So an object may be handed to a recipe, which can call its methods and never replace them.
 --
 --   local Bar, new = class("bar", { "total", "done" })
 --   function Bar:update(n) self.done = n end

@@ -228,7 +228,8 @@ local function open_step(args)
   step(0)
   local first = core.clock()
   local now_bytes, now_allocations = core.allocated_memory()
-  return { sessions = sessions, step = step, accumulate = plan.trainer.accumulate, seconds = { prepare = planned - began,
+  return { sessions = sessions, step = step, accumulate = plan.trainer.accumulate,
+    seconds = { prepare = planned - began,
       load = loaded - planned, first_step = first - loaded }, planned_bytes = planned_bytes, allocated_bytes = bytes,
     grown_bytes = now_bytes - bytes, new_allocations = now_allocations - allocations,
     shape = largest.bucket.w .. "x" .. largest.bucket.h .. " batch " .. r.batch, flops = largest.session:info().flops }
@@ -268,7 +269,8 @@ local function show_step(r)
   out[#out + 1] = ("      %.1f ms in kernels, %.1f %% of the step outside them"):format(r.kernel_seconds * 1e3,
     100 * r.outside)
   out[#out + 1] = ("start %.2f s to the end of step 1: %.2f s trace and plan, %.2f s memory and weights, "
-    .. "%.2f s first step"):format(r.start.prepare + r.start.load + r.start.first_step, r.start.prepare, r.start.load, r.start.first_step)
+    .. "%.2f s first step"):format(r.start.prepare + r.start.load + r.start.first_step, r.start.prepare, r.start.load,
+      r.start.first_step)
   out[#out + 1] = ("memory planned %d bytes, allocated %d (%+.2f %%), %d allocations after the plan was committed")
     :format(r.planned_bytes, r.allocated_bytes, 100 * (r.allocated_bytes / r.planned_bytes - 1), r.new_allocations)
   out[#out + 1] = ("%-22s %9s %10s %7s %9s %9s"):format("op", "kernels", "ms", "share", "GFLOP/s", "GB/s")
@@ -305,7 +307,8 @@ local order = { "gemm", "conv", "attention", "norm", "elementwise", "dispatch", 
 local function show_head(device, peak, rows)
   core.write_stdout(("%s, kernels: %s\n"):format(device.name, device.tier))
   core.write_stdout(peak and ("peak: %.1f GFLOP/s (%s), %.1f GB/s read, %d cores, both measured now\n"):format(
-    peak.flops / 1e9, peak.kind, peak.bandwidth / 1e9, peak.cores) or "shares are of the device's own best result of this run\n")
+    peak.flops / 1e9, peak.kind, peak.bandwidth / 1e9, peak.cores)
+      or "shares are of the device's own best result of this run\n")
   if peak and peak.available < 0.9 then
     core.write_stdout(("note: other programs leave us %.0f %% of the processor; times suffer, the peak does not\n")
       :format(100 * peak.available))

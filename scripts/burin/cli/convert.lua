@@ -10,7 +10,8 @@ return {
   usage = "IN OUT [--to LAYOUT] [--dtype TYPE] [options]",
   needs = 2,
   options = {
-    { "--to", "layout", "single or diffusers for checkpoints; kohya, diffusers or peft for LoRAs (default: by OUT's name)" },
+    { "--to", "layout",
+      "single or diffusers for checkpoints; kohya, diffusers or peft for LoRAs (default: by OUT's name)" },
     { "--dtype", "type", "f32, f16, bf16, or keep: every bit as it is", "keep" },
     { "--vae", "file", "take the VAE from this file or folder instead" },
     { "--no-extras", "flag", "leave out what no network reads: schedules, averages, position ids" },
@@ -22,8 +23,8 @@ return {
     .. "What is written is read back and compared before it gets its name. No device is needed.",
   run = function(args)
     local input, output, lora = args[1], args[2], adapters.is_lora(args[1])
-    local o = { to = args.to, dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), vae = args.vae,
-      base = args.base, extras = not args.no_extras, metadata = args.metadata, sidecar = args.sidecar }
+    local o = { to = args.to, dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }),
+      vae = args.vae, base = args.base, extras = not args.no_extras, metadata = args.metadata, sidecar = args.sidecar }
     if lora and o.vae then errors.raise("usage", "--vae is for checkpoints; %s is a LoRA", input) end
     if not lora and (o.metadata or o.sidecar or o.base) then
       errors.raise("usage", "--metadata, --sidecar and --base are for LoRAs; %s is none", input)

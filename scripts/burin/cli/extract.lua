@@ -20,8 +20,8 @@ return {
     { "--sidecar", "flag", "also write A1111's OUT.json" },
   },
   run = function(args)
-    local o = { dtype = options.one_of("--dtype", args.dtype, { "f32", "f16", "bf16" }), to = args.to, metadata = args.metadata,
-      sidecar = args.sidecar, min_diff = args.min_diff }
+    local o = { dtype = options.one_of("--dtype", args.dtype, { "f32", "f16", "bf16" }), to = args.to,
+      metadata = args.metadata, sidecar = args.sidecar, min_diff = args.min_diff }
     arguments.ranks(o, args)
     arguments.report(args, args[3], extract.run(args[1], args[2], args[3], o))
   end,

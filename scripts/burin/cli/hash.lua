@@ -22,7 +22,8 @@ end
 
 local rows = {
   { "sha256", "SHA-256 of the file" }, { "autov2", "AutoV2 (Civitai)" }, { "a1111", "A1111, checkpoint" },
-  { "legacy", "A1111 before 2023" }, { "data", "SHA-256 of the data after the header" }, { "a1111_lora", "A1111, LoRA" },
+  { "legacy", "A1111 before 2023" }, { "data", "SHA-256 of the data after the header" },
+    { "a1111_lora", "A1111, LoRA" },
   { "sshs_model_hash", "sshs_model_hash in the metadata" }, { "sshs_legacy_hash", "sshs_legacy_hash in the metadata" },
 }
 
@@ -44,7 +45,9 @@ return {
         for _, row in ipairs(rows) do
           if h[row[1]] then core.write_stdout(("  %-64s  %s\n"):format(h[row[1]], row[2])) end
         end
-        if h.sshs_matches == false then core.write_stdout "  the data have changed since sshs_model_hash was written\n" end
+        if h.sshs_matches == false then
+          core.write_stdout "  the data have changed since sshs_model_hash was written\n"
+        end
       end
     end
     return wrong and 65 or 0

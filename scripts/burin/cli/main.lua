@@ -60,11 +60,13 @@ local function overview()
 end
 
 local function help_of(name, command)
-  local lines = { "burin " .. name .. " - " .. command.summary, "", "usage: burin " .. name .. " " .. command.usage, "" }
+  local lines = { "burin " .. name .. " - " .. command.summary, "", "usage: burin " .. name .. " " .. command.usage,
+    "" }
   for _, list in ipairs(options_of(command)) do
     for _, o in ipairs(list) do
       local left = o[1] .. (o[2] == "flag" and "" or " " .. o[2]:upper())
-      lines[#lines + 1] = ("  %-22s %s%s"):format(left, o[3], o[4] ~= nil and (" (default %s)"):format(tostring(o[4])) or "")
+      lines[#lines + 1] = ("  %-22s %s%s"):format(left, o[3],
+        o[4] ~= nil and (" (default %s)"):format(tostring(o[4])) or "")
     end
   end
   if command.more then lines[#lines + 1] = "\n" .. command.more end

@@ -12,7 +12,8 @@ return {
   options = {
     { "--dtype", "type", "f32, f16, bf16, or keep (a checkpoint's own types; f32 for a LoRA)", "keep" },
     { "--to", "layout", "single or diffusers; for LoRAs kohya, diffusers or peft (default: by OUT's name)" },
-    { "--rank", "number", "of the merged LoRA at most, by singular values (default: factors stacked, the sum of ranks)" },
+    { "--rank", "number",
+      "of the merged LoRA at most, by singular values (default: factors stacked, the sum of ranks)" },
     { "--sv-ratio", "number", "keep singular values above the greatest divided by this" },
     { "--sv-fro", "number", "keep this share (0 to 1) of the Frobenius norm" },
     { "--sv-cumulative", "number", "keep this share (0 to 1) of the sum of singular values" },
@@ -35,8 +36,8 @@ return {
       end
     end
     if #loras == 0 then errors.raise("usage", "name at least one LoRA to merge") end
-    local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
-      metadata = args.metadata, sidecar = args.sidecar }
+    local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to,
+      base = args.base, metadata = args.metadata, sidecar = args.sidecar }
     arguments.ranks(o, args)
     local report
     if first then report = merge.bake(first, loras, output, o) else report = merge.run(loras, output, o) end

@@ -20,8 +20,8 @@ return {
     { "--sidecar", "flag", "also write A1111's OUT.json" },
   },
   run = function(args)
-    local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to, base = args.base,
-      metadata = args.metadata, sidecar = args.sidecar }
+    local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to,
+      base = args.base, metadata = args.metadata, sidecar = args.sidecar }
     arguments.ranks(o, args)
     if not (o.rank or o.sv_ratio or o.sv_fro or o.sv_cumulative) then
       errors.raise("usage", "give --rank, --sv-ratio, --sv-fro or --sv-cumulative")

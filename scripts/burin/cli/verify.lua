@@ -15,7 +15,8 @@ return {
   more = "The values and verify.lua beside them are in tests/golden of the source: burin verify tests/golden/tiny_sd1",
   run = function(args)
     local harness = (args[1]:gsub("/+$", ""):match "^(.*)/[^/]*$" or ".") .. "/verify.lua"
-    if not core.exists(harness) then errors.raise("input", harness .. ": there is no such file; recorded values have it beside them") end
+    if not core.exists(harness) then errors.raise("input", harness
+      .. ": there is no such file; recorded values have it beside them") end
     args.open_device()
     return core.run_recipe(harness, true)(args)
   end,

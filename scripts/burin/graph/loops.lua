@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- loops.lua - the layer below burin.train: burin.compile for a training loop of one's own, burin.session for a graph that
--- only computes. What a recipe gives is checked; compile.lua does the work.
+-- loops.lua - the layer below burin.train: burin.compile for a training loop of one's own, burin.session for a graph
+-- that only computes. What a recipe gives is checked; compile.lua does the work.
 local class = require "burin.base.class"
 local compile = require "burin.graph.compile"
 local core = require "burin.core"

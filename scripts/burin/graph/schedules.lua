@@ -41,7 +41,8 @@ end
 -- A schedule of one's own: burin.schedule("step", function(step, steps) return step < steps / 2 and 1 or 0.1 end)
 function schedules.schedule(name, factor)
   if type(name) ~= "string" or type(factor) ~= "function" then
-    options.fail('burin.schedule takes a name and a function, as burin.schedule("name", function(step, steps) ... end), '
+    options.fail('burin.schedule takes a name and a function, as '
+      .. 'burin.schedule("name", function(step, steps) ... end), '
       .. "not %s and %s", kinds.describe(name), kinds.describe(factor))
   end
   local at, call = place.of(factor), errors.callback(factor)

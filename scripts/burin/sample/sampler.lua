@@ -14,8 +14,8 @@ local sample = {}
 
 local Sampler, new_sampler = class "sampler"
 
--- uncond + guidance * (cond - uncond), all (B, h, w, c) but guidance. rescale in (0, 1]: that much of the result is brought to
--- the standard deviation of cond, sample by sample (Lin et al. 2023, section 3.4).
+-- uncond + guidance * (cond - uncond), all (B, h, w, c) but guidance. rescale in (0, 1]: that much of the result is
+-- brought to the standard deviation of cond, sample by sample (Lin et al. 2023, section 3.4).
 function sample.guide(uncond, cond, guidance, rescale)
   local e = uncond + (cond - uncond) * guidance
   if (rescale or 0) == 0 then return e end
@@ -29,8 +29,8 @@ end
 
 local VAE_MEMORY = 1 << 30  -- bytes of workspace that the autoencoder gets before it works in tiles
 
--- A session of trace(graph, tiles or nil) over the whole picture, or in tiles of o.vae_tile pixels. Where o does not say, in
--- the largest tiles that fit into VAE_MEMORY and whose tensors the device can bind.
+-- A session of trace(graph, tiles or nil) over the whole picture, or in tiles of o.vae_tile pixels. Where o does not
+-- say, in the largest tiles that fit into VAE_MEMORY and whose tensors the device can bind.
 local function vae_session(self, name, trace)
   local why
   for _, pixels in ipairs(self.o.vae_tile and { self.o.vae_tile } or { 0, 512, 256 }) do
@@ -50,9 +50,10 @@ local function vae_session(self, name, trace)
   error(why, 0)
 end
 
--- model: an opened model whose variables are declared. o: width, height (pixels), batch, tokens (75), clip_skip, rescale
--- (of the guidance), zero_snr (a noise process that ends without signal; default the model's own), vae_tile (pixels; 0 =
--- the whole picture at once; nil = what fits), image (whether run() will get one). Nothing is computed or allocated yet.
+-- model: an opened model whose variables are declared. o: width, height (pixels), batch, tokens (75), clip_skip,
+-- rescale (of the guidance), zero_snr (a noise process that ends without signal; default the model's own), vae_tile
+-- (pixels; 0 = the whole picture at once; nil = what fits), image (whether run() will get one). Nothing is computed or
+-- allocated yet.
 function sample.new(model, o)
   local f = model:downsample()
   if o.width % f ~= 0 or o.height % f ~= 0 then
@@ -74,7 +75,8 @@ function sample.new(model, o)
   local g = core.graph()
   local x, step = g:leaf(self.x), g:leaf(self.step)
   local context, extra = self.text:trace(g, self.told)
-  local e = model:predict(g, x:concat(x, { axis = 0 }), step:slice(0, 0, 1):broadcast { 2 * b }, context, extra):cast "f32"
+  local e = model:predict(g, x:concat(x, { axis = 0 }), step:slice(0, 0, 1):broadcast { 2 * b }, context,
+    extra):cast "f32"
   g:assign(self.e, sample.guide(e:slice(0, 0, b), e:slice(0, b, 2 * b), step:slice(0, 1, 2), o.rescale))
   self.step_session = core.session(g, "sample.step")
 
@@ -104,8 +106,8 @@ local function groups(self, jobs, o)
   return list
 end
 
--- Noise of deviation 1 for a round of jobs, from each job's own seed. use: 0 the start, i what step i adds. A round that
--- has fewer jobs than fit repeats its last one.
+-- Noise of deviation 1 for a round of jobs, from each job's own seed. use: 0 the start, i what step i adds. A round
+-- that has fewer jobs than fit repeats its last one.
 local function noise(self, round, use)
   local x, one = core.tensor(self.x.shape, "f32"), self.latent.shape
   for k = 0, self.batch - 1 do
@@ -166,10 +168,11 @@ local function encode_image(self, image)
   return self.latent:read()
 end
 
--- jobs: { { prompt =, negative =, seed =, steps =, guidance =, sampler = }, ... }. o: what jobs do not say themselves, and
--- sigmas, spacing (samplers.points), image (u8, to begin with) and strength (0.75: the share of the steps done on it), sources
--- (infotext.lua). Calls done(i, image, text) as each is ready (image: u8 tensor; text: A1111's `parameters`); progress(step,
--- steps), optional, after each denoising step. A picture depends on its own job alone, not on what it is drawn together with.
+-- jobs: { { prompt =, negative =, seed =, steps =, guidance =, sampler = }, ... }. o: what jobs do not say themselves,
+-- and sigmas, spacing (samplers.points), image (u8, to begin with) and strength (0.75: the share of the steps done on
+-- it), sources (infotext.lua). Calls done(i, image, text) as each is ready (image: u8 tensor; text: A1111's
+-- `parameters`); progress(step, steps), optional, after each denoising step. A picture depends on its own job alone,
+-- not on what it is drawn together with.
 function Sampler:run(jobs, o, done, progress)
   local b, finished, total = self.batch, 0, 0
   local list = groups(self, jobs, o)
@@ -188,9 +191,12 @@ function Sampler:run(jobs, o, done, progress)
         self.latent:write(latents:rows(i, i))
         self.decode_session:run()
         local picture = self.image:read():affine(127.5, 127.5, "u8")
-        local job = { prompt = round[i].prompt, negative = round[i].negative, seed = round[i].seed or 0, steps = group.steps,
-          guidance = group.guidance, sampler = group.sampler, sigmas = o.sigmas, strength = o.image and (o.strength or 0.75) }
-        done(group[first + i - 1], picture:reshape { self.o.height, self.o.width, 3 }, infotext.write(job, self.o, o.sources))
+        local job = { prompt = round[i].prompt, negative = round[i].negative, seed = round[i].seed or 0,
+          steps = group.steps,
+          guidance = group.guidance, sampler = group.sampler, sigmas = o.sigmas,
+            strength = o.image and (o.strength or 0.75) }
+        done(group[first + i - 1], picture:reshape { self.o.height, self.o.width, 3 },
+          infotext.write(job, self.o, o.sources))
       end
     end
   end
@@ -207,7 +213,8 @@ local function read_flag(job, line, text)
   if kind then
     value = tonumber(value)
     if kind == "integer" then value = value and math.tointeger(value) end
-    if not value then options.fail("prompt '%s': --%s needs a %s", line, flag, kind == "number" and kind or "whole number") end
+    if not value then options.fail("prompt '%s': --%s needs a %s", line, flag,
+      kind == "number" and kind or "whole number") end
   end
   if name == "sampler" then
     value = samplers.list[value] and value or synonyms.value(value, samplers.names) or value
@@ -219,9 +226,9 @@ local function read_flag(job, line, text)
   job[name] = value
 end
 
--- "a photo of sks dog --n blurry --s 20 --l 7 --d 1 --w 512 --h 512 --ss euler_a": kohya's prompt line, with its limits. --g is
--- the embedded guidance of other models and has no effect on these. Returns { prompt =, negative =, steps =, guidance =, seed =,
--- width =, height =, sampler = }.
+-- "a photo of sks dog --n blurry --s 20 --l 7 --d 1 --w 512 --h 512 --ss euler_a": kohya's prompt line, with its
+-- limits. --g is the embedded guidance of other models and has no effect on these. Returns { prompt =, negative =,
+-- steps =, guidance =, seed =, width =, height =, sampler = }.
 function sample.parse_prompt(line)
   local job
   for part in (line .. " --"):gmatch "(.-)%s%-%-%f[%a\0]" do

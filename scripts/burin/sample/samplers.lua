@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- samplers.lua - from noise to latents. Latents are x = alpha x0 + noise n with alpha^2 + noise^2 = 1, as the network
--- takes them; sigma = noise / alpha and lambda = -log sigma are the same place in other words. A network's output is read
--- as x0 and as noise by the model's noise process (models/noise.lua), so samplers know neither epsilon nor v.
+-- takes them; sigma = noise / alpha and lambda = -log sigma are the same place in other words. A network's output is
+-- read as x0 and as noise by the model's noise process (models/noise.lua), so samplers know neither epsilon nor v.
 --
 -- A sampler is one entry of `samplers.list`:
 --   label   what A1111 calls it
@@ -44,13 +44,15 @@ local function heun(s, x, i)
   return mix(b.alpha, x0, b.alpha * (a.sigma + b.sigma) / 2, noise, b.alpha * (b.sigma - a.sigma) / 2, after)
 end
 
--- Adams-Bashforth of order 4 on the uneven grid of sigmas: the slopes' polynomial, integrated exactly (two Gauss points).
+-- Adams-Bashforth of order 4 on the uneven grid of sigmas: the slopes' polynomial, integrated exactly (two Gauss
+-- points).
 local function lms(s, x, i)
   local a, b, slopes = s.at[i], s.at[i + 1], s.old
   local x0, noise = s:predict(x, i)
   table.insert(slopes, 1, noise)
   slopes[5] = nil
-  local terms, middle, half = { b.alpha, x0, b.alpha * a.sigma, noise }, (a.sigma + b.sigma) / 2, (b.sigma - a.sigma) / 2
+  local terms, middle, half = { b.alpha, x0, b.alpha * a.sigma, noise }, (a.sigma + b.sigma) / 2,
+    (b.sigma - a.sigma) / 2
   for j = 1, #slopes do
     local c, at = 0, s.at[i + 1 - j].sigma
     for side = -1, 1, 2 do
@@ -84,7 +86,8 @@ end
 -- The same for the stochastic equation (k-diffusion's sample_dpmpp_2m_sde, eta 1, midpoint).
 local function dpmpp_2m_sde(s, x, i)
   local a, b, x0, h = s.at[i], s.at[i + 1], middle_x0(s, x, i)
-  return mix(b.noise / a.noise * exp(-h), x, b.alpha * (1 - exp(-2 * h)), x0, b.noise * sqrt(1 - exp(-2 * h)), s:fresh(i))
+  return mix(b.noise / a.noise * exp(-h), x, b.alpha * (1 - exp(-2 * h)), x0, b.noise * sqrt(1 - exp(-2 * h)),
+    s:fresh(i))
 end
 
 -- UniPC's B2 from x at a to b (Zhao et al. 2023): x0 at a; before = { lambda, x0 } of the point before, which makes it
@@ -129,7 +132,7 @@ samplers.names = {}
 for name in pairs(list) do samplers.names[#samplers.names + 1] = name end
 table.sort(samplers.names)
 
--- ---- where the steps lie ----------------------------------------------------------------------------------------------
+-- ---- where the steps lie --------------------------------------------------------------------------------------------
 
 local function round(x)  -- half to even, as numpy does
   local low = math.floor(x)
@@ -139,8 +142,10 @@ end
 
 -- The i-th of n timesteps out of 0 .. steps - 1, descending.
 local timesteps = {
-  linspace = function(i, n, steps) return n > 1 and (steps - 1) * (1 - (i - 1) / (n - 1)) or steps - 1 end,  -- k-diffusion
-  leading = function(i, n, steps)  -- with the offset 1 that Stable Diffusion was published with, where there is room for it
+  -- k-diffusion
+  linspace = function(i, n, steps) return n > 1 and (steps - 1) * (1 - (i - 1) / (n - 1)) or steps - 1 end,
+  -- with the offset 1 that Stable Diffusion was published with, where there is room for it
+  leading = function(i, n, steps)
     local stride = steps // n
     return (n - i) * stride + math.min(1, steps - 1 - (n - 1) * stride)
   end,
@@ -184,7 +189,7 @@ function samplers.points(process, name, n, o)
   return at
 end
 
--- ---- running one --------------------------------------------------------------------------------------------------------
+-- ---- running one ----------------------------------------------------------------------------------------------------
 
 local State, new_state = class "sampler state"
 

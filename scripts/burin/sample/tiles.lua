@@ -62,7 +62,8 @@ function Tiles:map(graph, x, from, to, f)
       piece = piece:pad { axis = 2, before = left * to, after = (self.x.size - left - tx) * to }
       row = row and row + piece or piece
     end
-    row = (row * share.y(iy, { 1, ty * to, 1, 1 })):pad { axis = 1, before = y * to, after = (self.y.size - y - ty) * to }
+    row = (row * share.y(iy, { 1, ty * to, 1, 1 })):pad { axis = 1, before = y * to,
+      after = (self.y.size - y - ty) * to }
     whole = whole and whole + row or row
   end
   return whole

@@ -51,8 +51,10 @@ function budget.traded(plan)
   local function add(text, ...) list[#list + 1] = text:format(...) end
   local function by(field) return o[field] == nil and "chosen for the budget" or "as the recipe says" end
   if s.precision ~= "f32" then add("%s storage of activations and frozen weights (%s)", s.precision, by "precision") end
-  if s.base_precision ~= s.precision then add("%s storage of the U-Net's frozen matrices and kernels (%s)", s.base_precision, by "base_precision") end
-  if s.checkpoint then add("blocks are computed again in the backward pass, about a third more time (%s)", by "checkpoint") end
+  if s.base_precision ~= s.precision then add("%s storage of the U-Net's frozen matrices and kernels (%s)",
+    s.base_precision, by "base_precision") end
+  if s.checkpoint then add("blocks are computed again in the backward pass, about a third more time (%s)",
+    by "checkpoint") end
   local phases = plan.phases
   for _, component in ipairs(plan.model:components()) do
     local before, after = phases[1].present[component], phases[2].present[component]

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- residency.lua - which parts of a model are on the device when. A run has two phases: before training class images are
--- made and pictures, captions and the prompts of samples encoded; then it trains. What a phase does not use takes no memory while it
--- lasts.
+-- made and pictures, captions and the prompts of samples encoded; then it trains. What a phase does not use takes no
+-- memory while it lasts.
 local core = require "burin.core"
 local residency = {}
 

@@ -56,7 +56,8 @@ local function text(c)
     attention_dropout = 0.0, bos_token_id = 0, eos_token_id = 2, pad_token_id = 1, hidden_act = c.act,
     hidden_size = c.width, initializer_factor = 1.0, initializer_range = 0.02, intermediate_size = c.mlp,
     layer_norm_eps = 1e-5, max_position_embeddings = c.tokens, model_type = "clip_text_model",
-    num_attention_heads = c.heads, num_hidden_layers = c.layers, projection_dim = c.projection or c.width, vocab_size = c.vocab }
+    num_attention_heads = c.heads, num_hidden_layers = c.layers, projection_dim = c.projection or c.width,
+      vocab_size = c.vocab }
 end
 
 local function scheduler(config, family)
