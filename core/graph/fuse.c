@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * fuse.c - elementwise nodes ride on the kernel that makes one of their operands, so that the value
+ * fuse.c - elementwise nodes join the kernel that makes one of their operands, so that the value
  * between them is never stored. A unit is a head (a kernel with a chain, or an elementwise run of
  * its own) and its riders; it runs at the place of its last node, when all else that the chain
  * reads is there. */
@@ -129,13 +129,13 @@ struct fuser {
     int *reader;         /* by node: the one node that reads output 0, or NOBODY, or MANY */
     int *part_reader;    /* by node: first reader of a further output */
     int *first;          /* by result: first node of its unit */
-    int *ride;           /* while deciding: a node nearer to the head */
+    int *head;           /* while deciding: a node nearer to the head */
     struct chain *chain; /* by result */
 };
 
 static int head_of(const struct fuser *f, int i)
 {
-    while (f->ride[i] != i) i = f->ride[i];
+    while (f->head[i] != i) i = f->head[i];
     return i;
 }
 
@@ -188,14 +188,14 @@ static bool too_late(const struct fuser *f, int u, int i)
 
 static void join(struct fuser *f, int u, int i)
 {
-    f->ride[head_of(f, u)] = head_of(f, i);
+    f->head[head_of(f, u)] = head_of(f, i);
     if (f->first[u] < f->first[i]) f->first[i] = f->first[u];
 }
 
-/* Lets node i ride on unit u through its input k. The other operand: a value that the unit already
+/* Lets node i join unit u through its input k. The other operand: a value that the unit already
  * holds, an elementwise run of its own that only i reads and that is computed along, or one more
  * input. */
-static bool ride_on(struct fuser *f, int i, int k, int u)
+static bool join_unit(struct fuser *f, int i, int k, int u)
 {
     burin_node *n = f->list->node[i];
     if (too_late(f, u, i)) return false;
@@ -221,7 +221,7 @@ static bool ride_on(struct fuser *f, int i, int k, int u)
     if (!node_step(&c, n, k == 0 ? value : other, k == 0 ? other : value)) return false;
     f->chain[i] = c;
     int head = head_of(f, u);
-    f->ride[i] = head;
+    f->head[i] = head;
     f->first[i] = f->first[u];
     if (merged >= 0) join(f, merged, i);
     return true;
@@ -246,7 +246,7 @@ static void start_run(struct fuser *f, int i)
 
 static bool is_run(const struct fuser *f, int u) { return f->chain[u].own != NULL; }
 
-/* A cast is the type in which its producer stores; nothing rides on it, since the rounding would be
+/* A cast is the type in which its producer stores; nothing joins it, since the rounding would be
  * lost. */
 static void fuse_cast(struct fuser *f, int i)
 {
@@ -254,10 +254,10 @@ static void fuse_cast(struct fuser *f, int i)
     if (u < 0 || too_late(f, u, i)) return;
     f->chain[i] = f->chain[u];
     f->first[i] = f->first[u];
-    f->ride[i] = head_of(f, u);
+    f->head[i] = head_of(f, u);
 }
 
-/* The heavier kernel is the better ride, then the later one: less stays alive across it. */
+/* The heavier kernel is the better one to join, then the later one: less stays alive across it. */
 static void fuse_elementwise(struct fuser *f, int i)
 {
     const burin_node *n = f->list->node[i];
@@ -267,16 +267,16 @@ static void fuse_elementwise(struct fuser *f, int i)
     const int unit[2] = { a, b };
     for (int k = 0; k < 2; k++) {
         int operand = k == 0 ? first : 1 - first;
-        if (unit[operand] >= 0 && ride_on(f, i, operand, unit[operand])) return;
+        if (unit[operand] >= 0 && join_unit(f, i, operand, unit[operand])) return;
     }
     start_run(f, i);
 }
 
-void fuse_decide(const struct plan_list *l, const struct plan_options *options, int *ride,
+void fuse_decide(const struct plan_list *l, const struct plan_options *options, int *head,
                  struct chain *chain)
 {
     size_t n = (size_t)l->count + 1;
-    struct fuser f = { .list = l, .ride = ride, .chain = chain };
+    struct fuser f = { .list = l, .head = head, .chain = chain };
     f.reader = mem_alloc(n * sizeof(int));
     f.part_reader = mem_alloc(n * sizeof(int));
     f.first = mem_alloc(n * sizeof(int));
@@ -284,7 +284,7 @@ void fuse_decide(const struct plan_list *l, const struct plan_options *options, 
     find_readers(&f);
     for (int i = 0; i < l->count; i++) {
         enum op_code op = (enum op_code)l->node[i]->op;
-        f.ride[i] = f.first[i] = i;
+        f.head[i] = f.first[i] = i;
         memset(&chain[i], 0, sizeof chain[i]);
         if (op_is_elementwise(op)) {
             if (fusion) fuse_elementwise(&f, i);
@@ -293,7 +293,7 @@ void fuse_decide(const struct plan_list *l, const struct plan_options *options, 
             fuse_cast(&f, i);
         }
     }
-    for (int i = 0; i < l->count; i++) ride[i] = head_of(&f, i);
+    for (int i = 0; i < l->count; i++) head[i] = head_of(&f, i);
     mem_free(f.reader);
     mem_free(f.part_reader);
     mem_free(f.first);

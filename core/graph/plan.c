@@ -36,7 +36,7 @@ struct planner {
     struct burin_plan *plan;
     const struct plan_target *target;
     struct plan_list list;
-    int *ride;
+    int *head;
     struct chain *chain;
     struct plan_step *step;
     struct work *work;
@@ -153,11 +153,11 @@ static bool fill_steps(struct planner *p)
 {
     int n = p->list.count;
     int *last = mem_alloc((size_t)(n + 1) * sizeof *last);
-    for (int i = 0; i < n; i++) last[p->ride[i]] = i;
+    for (int i = 0; i < n; i++) last[p->head[i]] = i;
     bool ok = true;
     for (int i = 0; ok && i < n; i++) {
-        burin_node *head = p->list.node[p->ride[i]];
-        if (last[p->ride[i]] != i || node_is_alias(head)) continue;
+        burin_node *head = p->list.node[p->head[i]];
+        if (last[p->head[i]] != i || node_is_alias(head)) continue;
         ok = fill_step(p, head, p->list.node[i]) || (head->where && fail_prefix("%s", head->where));
     }
     mem_free(last);
@@ -345,13 +345,13 @@ static bool make(struct planner *p, const burin_graph *g, const struct plan_opti
     struct arena *a = &p->plan->arena;
     plan_list_make(&p->list, a, g, options);
     size_t n = (size_t)p->list.count + 1;
-    p->ride = mem_alloc(n * sizeof *p->ride);
+    p->head = mem_alloc(n * sizeof *p->head);
     p->chain = mem_alloc(n * sizeof *p->chain);
     p->value_at = mem_alloc(n * BURIN_MAX_PARTS * sizeof *p->value_at);
     p->work = mem_alloc(n * sizeof *p->work);
     p->step = arena_alloc(a, n * sizeof *p->step);
     memset(p->value_at, 0xff, n * BURIN_MAX_PARTS * sizeof *p->value_at);
-    fuse_decide(&p->list, options, p->ride, p->chain);
+    fuse_decide(&p->list, options, p->head, p->chain);
     if (!fill_steps(p)) return false;
     elide_copies(p);
     drop_elided(p);
@@ -374,7 +374,7 @@ struct burin_plan *plan_make(burin_graph *g, const struct plan_target *target,
     bool ok = make(&p, g, options);
     mem_free(p.list.node);
     mem_free(p.list.again);
-    mem_free(p.ride);
+    mem_free(p.head);
     mem_free(p.chain);
     mem_free(p.value_at);
     mem_free(p.work);

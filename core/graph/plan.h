@@ -2,7 +2,7 @@
  * plan.h - from graph to a list of steps with addresses. Pure data: it sees no device, so it is
  * tested without one.
  *
- *   fuse   which elementwise nodes ride along on their producer's kernel (or on each other)
+ *   fuse   which elementwise nodes join their producer's kernel (or each other)
  *   plan   what is computed when (recomputation included), and where in the arena it lives */
 #ifndef BURIN_PLAN_H
 #define BURIN_PLAN_H
@@ -130,10 +130,10 @@ bool var_overlaps(const burin_var *a, const burin_var *b);
  * cannot say it. */
 bool chain_read_of(const burin_shape *s, const burin_shape *to, struct chain_read *read);
 
-/* fuse.c: ride[i] = position of the head whose kernel computes node i (i itself for a head). The
- * last node that rides on a head is the unit's result: chain[result] is the unit's chain, and the
+/* fuse.c: head[i] = position of the head whose kernel computes node i (i itself for a head). The
+ * last node that joins a head is the unit's result: chain[result] is the unit's chain, and the
  * unit runs at its place. */
-void fuse_decide(const struct plan_list *l, const struct plan_options *options, int *ride,
+void fuse_decide(const struct plan_list *l, const struct plan_options *options, int *head,
                  struct chain *chain);
 
 /* plan_rehearse.c: runs every emit function once without a device; fills each step's scratch and

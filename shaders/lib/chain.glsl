@@ -32,7 +32,7 @@ float elementwise(uint op, float a, float b, float p, float q)
 }
 
 // Written as loops that the compiler unrolls: it sees the formulas once per step and drops all but one of them, which
-// takes a tenth of the time of straight-line code. Scalars ride in a lane of a vector; unused lanes cost nothing.
+// takes a tenth of the time of straight-line code. Scalars take a lane of a vector; unused lanes cost nothing.
 vec4 chain_run(vec4 v, vec4 x, vec4 y, vec4 z)
 {
     uint program[CHAIN_STEPS] = uint[CHAIN_STEPS](CHAIN_0, CHAIN_1, CHAIN_2, CHAIN_3, CHAIN_4, CHAIN_5);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * test_fuse.c - what rides on what. Every plan is also run on the host and compared with its graph.
+ * test_fuse.c - what joins what. Every plan is also run on the host and compared with its graph.
  * No device. */
 #include <setjmp.h>
 #include <stdarg.h>
