@@ -177,8 +177,18 @@ static void push_skipped(lua_State *L, const char *path, const char *reason, int
     lua_rawseti(L, -2, n);
 }
 
+static void push_remarks(lua_State *L, const struct burin_source *s, void *self)
+{
+    const char *text;
+    lua_newtable(L);
+    for (int64_t i = 0; s->remark && s->remark(self, i, &text) == 1; i++) {
+        lua_pushstring(L, text);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+}
+
 /* core.source(location, options?) -> { { path =, caption =, class_tokens =, repeats = } ...
- * }, { { path =, reason = } ... } */
+ * }, { { path =, reason = } ... }, { remarks } */
 static int core_source(lua_State *L)
 {
     const char *location = luaL_checkstring(L, 1);
@@ -216,8 +226,9 @@ static int core_source(lua_State *L)
     const char *path, *reason;
     for (int64_t i = 0; ok && s->skipped && s->skipped(self, i, &path, &reason) == 1; i++)
         push_skipped(L, path, reason, ++left_out);
+    if (ok) push_remarks(L, s, self);
     s->close(self);
-    return ok ? 2 : script_raise(L);
+    return ok ? 3 : script_raise(L);
 }
 
 static void list_kind(lua_State *L, const char *kind, const char *name, const char *help, int *n)

@@ -27,5 +27,7 @@ const struct burin_loader *plug_loader_for(const char *path);
 const struct burin_exporter *plug_exporter(const char *name);
 const struct burin_source *plug_source_for(const char *location);
 const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n);
+/* burin_host.picture */
+int plug_picture(const uint8_t *head, size_t n, const char **what);
 
 #endif

@@ -11,7 +11,7 @@ local data = {}
 local concept_schema = {
   images = { "string", required = true, help = "a folder of images, or of folders named like '10_sks dog'" },
   prompt = { "string", help = "caption of every image that has no caption file" },
-  repeats = { "integer", min = 1, help = "times each image is seen in an epoch" },
+  repeats = { "integer", min = 1, max = 100000, help = "times each image is seen in an epoch" },
   weight = { "number", default = 1, min = 0, help = "loss weight" },
   prior = { "table", example = '{ prompt = "a photo of a dog" }',
     help = "prior preservation: { prompt =, count =, weight =, images = }" },
@@ -71,7 +71,12 @@ local function choose_bucket(sizes, w, h)
   return best
 end
 
-local Dataset, new_dataset = class("dataset", { "o", "items", "skipped", "reported", "sizes" })
+local Dataset, new_dataset = class("dataset", {
+  "o", "items", "sizes",
+  "skipped",  -- { { path =, reason =, concept =, prior = } ... }
+  "remarks",  -- what the owner of the pictures may not expect: { { text =, concept =, prior = } ... }
+  "said",     -- sentences that are in the log already
+})
 
 local dataset_schema = {
   resolution = { "integer", required = true, min = 8, max = 4096, help = "pixels; the area of a picture is its square" },
@@ -84,7 +89,7 @@ local dataset_schema = {
 -- o: the fields above.
 function data.new(o)
   o = options.check("burin.dataset", o, dataset_schema)
-  local self = new_dataset { o = o, items = {}, skipped = {}, reported = 0 }
+  local self = new_dataset { o = o, items = {}, skipped = {}, remarks = {}, said = {} }
   local r = o.resolution
   local step = r >= 256 and 64 or o.granularity
   self.sizes = o.buckets and data.bucket_sizes(r, math.max(step, r // 2 // step * step), r * 2, step)
@@ -95,46 +100,68 @@ end
 -- The bucket that an image of this size falls into.
 function Dataset:bucket_of(w, h) return choose_bucket(self.sizes, w, h) end
 
--- Adds the images of a folder. fallback: caption of images without one. extra: fields copied into each item
+-- An item of a picture that a source found; nil and the reason where it cannot be read.
+local function new_item(self, found, o, extra)
+  local ok, w, h = pcall(core.image_size, found.path)
+  if not ok then return nil, (tostring(w):gsub("^.-: ", "", 1)) end
+  local item = { path = found.path, caption = found.caption or o.prompt or found.class_tokens or "", width = w,
+    height = h, repeats = o.repeats or found.repeats, bucket = self:bucket_of(w, h) }
+  for k, v in pairs(extra) do item[k] = v end
+  return item
+end
+
+-- Adds the images of a folder. o: prompt (caption of images without one), repeats. extra: fields copied into each item
 -- (weight, prior, concept). Returns how many were added.
 function Dataset:add(location, o, extra)
-  local found, skipped = core.source(location, {})
+  local found, skipped, remarks = core.source(location, { repeats = o.repeats })
   local added = 0
-  for _, s in ipairs(skipped) do table.insert(self.skipped, s) end
+  local function skip(path, reason)
+    table.insert(self.skipped, { path = path, reason = reason, concept = extra.concept, prior = extra.prior })
+  end
+  for _, s in ipairs(skipped) do skip(s.path, s.reason) end
+  for _, text in ipairs(remarks) do
+    table.insert(self.remarks, { text = text, concept = extra.concept, prior = extra.prior })
+  end
   for _, f in ipairs(found) do
-    local ok, w, h = pcall(core.image_size, f.path)
-    if not ok then
-      table.insert(self.skipped, { path = f.path, reason = tostring(w):gsub("^.-: ", "", 1) })
-    else
-      local item = { path = f.path, caption = f.caption or o.prompt or f.class_tokens or "", width = w, height = h,
-        repeats = o.repeats or f.repeats, bucket = self:bucket_of(w, h) }
-      for k, v in pairs(extra) do item[k] = v end
+    local item, reason = new_item(self, f, o, extra)
+    if item then
       table.insert(self.items, item)
       item.index = #self.items
       added = added + 1
+    else
+      skip(f.path, reason)
     end
   end
   return added
 end
 
+local function copy(list) return table.move(list, 1, #list, 1, {}) end
+
 -- The same pictures in a dataset of its own: what is added there is not added here.
 function Dataset:copy()
-  return new_dataset { o = self.o, items = table.move(self.items, 1, #self.items, 1, {}),
-    skipped = table.move(self.skipped, 1, #self.skipped, 1, {}), reported = self.reported, sizes = self.sizes }
+  return new_dataset { o = self.o, items = copy(self.items), skipped = copy(self.skipped), remarks = copy(self.remarks),
+    said = self.said, sizes = self.sizes }
 end
 
--- Says which pictures were left out since the last time.
+-- Says which pictures were left out, and what else is to be said of them, since the last time.
 function Dataset:report()
-  for i = self.reported + 1, #self.skipped do
-    core.log("warn", ("%s left out: %s"):format(self.skipped[i].path, self.skipped[i].reason))
+  local function say(text)
+    if not self.said[text] then core.log("warn", text) end
+    self.said[text] = true
   end
-  self.reported = #self.skipped
+  for _, s in ipairs(self.skipped) do say(("%s left out: %s"):format(s.path, s.reason)) end
+  for _, r in ipairs(self.remarks) do say(r.text) end
+end
+
+local function without_priors(list)
+  local kept = {}
+  for _, row in ipairs(list) do if not row.prior then kept[#kept + 1] = row end end
+  return kept
 end
 
 function Dataset:drop_priors()
-  local items = {}
-  for _, item in ipairs(self.items) do if not item.prior then items[#items + 1] = item end end
-  self.items = items
+  self.items, self.skipped, self.remarks = without_priors(self.items), without_priors(self.skipped),
+    without_priors(self.remarks)
 end
 
 -- Prior images are shown as often as instance images in total: their repeats are dealt out round-robin, and a

@@ -184,7 +184,6 @@ local function prepare(recipe, settings, pictures)
     batches = {}, encoders = {} }
   plan.missing = priors.add(plan.data, recipe, settings)
   plan.data:report()
-  pictures.reported = plan.data.reported
   trace_text(plan)
   local at = kinds.place(recipe, "method")
   for _, b in ipairs(plan.data:buckets()) do plan.batches[b.bucket] = options.at(at, trace_bucket, plan, b.bucket) end

@@ -1,0 +1,86 @@
+-- SPDX-License-Identifier: MIT
+-- Pictures and captions as people have them: nothing is left out, repeated or cut without a word.
+--   lua5.4 tests/cli/data_test.lua BURIN SCRATCH-FOLDER
+package.path = "tests/recipes/?.lua;" .. package.path
+local T = require "support"
+T.private_cache()
+
+local cat = "examples/sks-cat/10_sks cat/"
+local png, jpeg = T.read(cat .. "1-grass.png"), T.read(cat .. "5-brick.jpg")
+local webp = "RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f" .. ("\0"):rep(12)
+
+-- A folder of these files: { name = bytes }
+local function folder(name, files)
+  local path = T.folder(name)
+  for file, bytes in pairs(files) do
+    T.shell("mkdir -p " .. T.quote((path .. "/" .. file):match "^(.*)/"))
+    T.write(path .. "/" .. file, bytes)
+  end
+  return path
+end
+
+-- What `plan` says of a recipe with one concept; fields: of the concept, beside its images.
+local function plan(images, fields, more)
+  local o = { concepts = ("{ { images = %q, %s } }"):format(images, fields or 'prompt = "a cat"'), steps = "", epochs = "1",
+    batch = "1" }
+  for k, v in pairs(more or {}) do o[k] = v end
+  return T.run("plan --device null " .. T.quote(T.recipe("data", o)))
+end
+
+local function says(text, ...)
+  for _, part in ipairs { ... } do T.check(text:find(part, 1, true), "'%s' is not said: %s", part, text) end
+end
+
+local function silent(text, ...)
+  for _, part in ipairs { ... } do T.check(not text:find(part, 1, true), "'%s' is said: %s", part, text) end
+end
+
+-- ---- which files are pictures -------------------------------------------------------------------------------------------------
+
+local code, text = plan(folder("kinds", { ["a.png"] = png, ["photo.jfif"] = jpeg, ["b.jpe"] = jpeg, ["C.PNG"] = png,
+  ["no extension"] = jpeg, ["really.webp"] = png, ["._a.png"] = "\0\5\22\7", [".hidden.png"] = png, ["list.md"] = "text" }))
+T.check(code == 0, "exit code %d: %s", code, text)
+says(text, "(6 per epoch")
+silent(text, "left out")
+
+code, text = plan(folder("strangers", { ["a.png"] = png, ["b.webp"] = webp, ["c.png"] = webp, ["d.txt"] = "a dog",
+  ["page.jpg"] = "<html>" }))
+T.check(code == 0, "exit code %d: %s", code, text)
+says(text, "(1 per epoch", "b.webp left out: it is a WebP image", "c.png left out: it is a WebP image",
+  "d.txt left out: it is a caption without a picture", "page.jpg left out: its content is an HTML")
+code, text = plan(folder("webp", { ["b.webp"] = webp }))
+T.check(code == 66, "only WebP: exit code %d: %s", code, text)
+says(text, "b.webp: it is a WebP image")
+
+-- ---- folders ----------------------------------------------------------------------------------------------------------------
+
+local portraits = folder("portraits", { ["2024_portraits/a.png"] = png })
+for _, images in ipairs { portraits, portraits .. "/2024_portraits" } do
+  code, text = plan(images)
+  T.check(code == 0, "exit code %d: %s", code, text)
+  says(text, "(1 per epoch", "2024_portraits: a number above 1000 is not taken for repeats")
+  code, text = plan(images, 'prompt = "a cat", repeats = 2024')
+  says(text, "(2024 per epoch")
+  silent(text, "above 1000")
+end
+code, text = plan(folder("below", { ["nested/a.png"] = png }))
+T.check(code == 66, "sub-folders: exit code %d: %s", code, text)
+says(text, "below/nested: sub-folders are only taken when", ("images = \"%s/below/nested\""):format(T.scratch))
+silent(text, "recursive")
+
+-- ---- class images -----------------------------------------------------------------------------------------------------------
+
+local pictures = folder("pictures", { ["a.png"] = png })
+local function prior(images, count)
+  return ('prompt = "sks cat", prior = { prompt = "a cat", images = %q, count = %d }'):format(images, count)
+end
+local reg = folder("reg", { ["1_cat/a.png"] = png, ["1_cat/b.jfif"] = jpeg, ["1_cat/c.png"] = png, ["1_cat/d.webp"] = webp })
+code, text = plan(pictures, prior(reg, 3))
+T.check(code == 0, "class images in kohya's layout: exit code %d: %s", code, text)
+says(text, "d.webp left out: it is a WebP image")
+silent(text, "will be generated", "lies beside")
+says(select(2, plan(pictures, prior(reg, 5))), "2 class images of 'a cat' will be generated")
+says(select(2, plan(pictures, prior(T.folder "empty", 2))), "class images are drawn: ", "no images found",
+  "2 class images of 'a cat' will be generated")
+
+T.finish()
