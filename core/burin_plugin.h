@@ -136,7 +136,7 @@ struct burin_item {
     const char *class_tokens; /* from a folder named "10_sks dog", else NULL */
     int repeats;              /* >= 1 */
     /* When caption is NULL: the file that holds it, or NULL. The host reads it by its own rules
-     * (encodings, line ends, first line only), so that every source treats captions alike. */
+     * (encodings, line ends, which lines), so that every source treats captions alike. */
     const char *caption_path;
 };
 

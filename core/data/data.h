@@ -52,8 +52,9 @@ int tokenizer_count(const char *text, size_t bytes, enum tokenizer_flavour flavo
 
 /* ---- captions (caption.c) -------------------------------------------------------------------- */
 
-/* Reads a caption file: UTF-8 (BOM dropped) or UTF-16 with BOM, CR LF normalised, first line only;
- * anything else is an error naming the encoding it looks like. Caller frees. */
+/* Reads a caption file: UTF-8 (BOM dropped) or UTF-16 with BOM; anything else is an error naming
+ * the encoding it looks like. The result is the lines that are not blank, joined by '\n'. Caller
+ * frees. */
 char *caption_load(const char *path);
 /* An item's caption: its own, else its caption file, else its class tokens, else "". NULL with a
  * sentence when there is a caption file that cannot be read. Caller frees. */

@@ -83,4 +83,37 @@ says(select(2, plan(pictures, prior(reg, 5))), "2 class images of 'a cat' will b
 says(select(2, plan(pictures, prior(T.folder "empty", 2))), "class images are drawn: ", "no images found",
   "2 class images of 'a cat' will be generated")
 
+-- ---- captions ---------------------------------------------------------------------------------------------------------------
+
+-- Trains for an epoch; the captions that it learnt, as its result's metadata have them: " tag tag "
+local function learnt(images, fields)
+  local place = T.folder "run"
+  local recipe = T.recipe("learnt", { concepts = ("{ { images = %q, %s } }"):format(images, fields), steps = "1" })
+  local c, out = T.run(("train --output %s %s"):format(T.quote(place), T.quote(recipe)))
+  T.check(c == 0, "training: exit code %d: %s", c, out)
+  local header = T.read(place .. "/tiny/tiny.safetensors"):match '"ss_tag_frequency":"{(.-)}}"'
+  local tags = {}
+  for tag in (header or ""):gmatch '\\"([^"\\]*)\\" ?: ?%d' do tags[#tags + 1] = tag end
+  table.sort(tags)
+  return table.concat(tags, "|"), out
+end
+
+local lined = folder("lined", { ["a.png"] = png, ["a.txt"] = "one,\r\ntwo\r\n", ["b.png"] = png, ["b.txt"] = "\n \nthree\n",
+  ["c.png"] = png, ["c.TXT"] = " \n\n", ["d.png"] = png, ["d.png.txt"] = "four" })
+for how, want in pairs { first = "a cat|four|one|three", all = "a cat|four|one|three|two", any = "a cat|four|one|three|two" } do
+  local tags, out = learnt(lined, ('prompt = "a cat", lines = %q'):format(how))
+  T.check(tags == want, "lines = '%s': learnt %s, not %s", how, tags, want)
+  silent(out, "several lines")
+end
+local tags, out = learnt(lined, 'prompt = "a cat"')
+T.check(tags == "a cat|four|one|three", "the first lines are not the default: %s", tags)
+says(out, "concept 1: 1 of 4 captions have several lines")
+code, text = plan(lined)
+says(text, "concept 1: 1 of 4 captions have several lines")
+code, text = plan(lined, "repeats = 1")
+says(text, "concept 1: 1 of 4 pictures have no caption", "lined/c.png")
+silent(select(2, plan(portraits)), "no caption")
+code, text = plan(lined, 'lines = "some"')
+T.check(code == 78, "lines = 'some': exit code %d: %s", code, text)
+
 T.finish()

@@ -10,7 +10,9 @@ local data = {}
 
 local concept_schema = {
   images = { "string", required = true, help = "a folder of images, or of folders named like '10_sks dog'" },
-  prompt = { "string", help = "caption of every image that has no caption file" },
+  prompt = { "string", help = "caption of every image that has no caption file, or a blank one" },
+  lines = { "string", one_of = { "first", "all", "any" },
+    help = "which lines of a caption file count: the first (default), all, or any, one at a time" },
   repeats = { "integer", min = 1, max = 100000, help = "times each image is seen in an epoch" },
   weight = { "number", default = 1, min = 0, help = "loss weight" },
   prior = { "table", example = '{ prompt = "a photo of a dog" }',
@@ -100,19 +102,59 @@ end
 -- The bucket that an image of this size falls into.
 function Dataset:bucket_of(w, h) return choose_bucket(self.sizes, w, h) end
 
+-- A picture's caption, where it is from, and the lines of its file, if there are several. Blank ones count as none.
+local function caption_of(found, o)
+  local text = found.caption or ""
+  if text ~= "" then
+    local lines = {}
+    for line in text:gmatch "[^\n]+" do lines[#lines + 1] = line end
+    return o.lines == "all" and text:gsub("[,%s]*\n%s*", ", ") or lines[1], "file", #lines > 1 and lines or nil
+  end
+  if o.prompt and o.prompt:find "%S" then return o.prompt, "prompt" end
+  if found.class_tokens then return found.class_tokens, "folder" end
+  return "", "none"
+end
+
 -- An item of a picture that a source found; nil and the reason where it cannot be read.
 local function new_item(self, found, o, extra)
   local ok, w, h = pcall(core.image_size, found.path)
   if not ok then return nil, (tostring(w):gsub("^.-: ", "", 1)) end
-  local item = { path = found.path, caption = found.caption or o.prompt or found.class_tokens or "", width = w,
+  local caption, from, lines = caption_of(found, o)
+  local item = { path = found.path, caption = caption, caption_from = from, lines = lines and #lines, width = w,
     height = h, repeats = o.repeats or found.repeats, bucket = self:bucket_of(w, h) }
   for k, v in pairs(extra) do item[k] = v end
+  if lines and o.lines == "any" then  -- the same picture with each of its captions
+    item.variants = {}
+    for i, line in ipairs(lines) do item.variants[i] = setmetatable({ caption = line }, { __index = item }) end
+  end
   return item
 end
 
--- Adds the images of a folder. o: prompt (caption of images without one), repeats. extra: fields copied into each item
--- (weight, prior, concept). Returns how many were added.
+-- What is to be said of the captions of items.
+local function remark_captions(self, items, o, extra)
+  local blank, several, example = 0, 0, nil
+  local function remark(text, ...)
+    local of = extra.concept and ("concept %d: "):format(extra.concept) or ""
+    table.insert(self.remarks, { text = of .. text:format(...), concept = extra.concept, prior = extra.prior })
+  end
+  for _, item in ipairs(items) do
+    if item.caption_from == "none" then blank, example = blank + 1, example or item.path end
+    if item.lines then several = several + 1 end
+  end
+  if blank > 0 then
+    remark("%d of %d pictures have no caption (no file, no prompt, no folder like '10_name') and are learnt without "
+      .. "words; the first is %s", blank, #items, example)
+  end
+  if several > 0 and not o.lines then
+    remark("%d of %d captions have several lines, of which the first is taken; lines = 'all' or 'any' takes the others "
+      .. "too, lines = 'first' says that this is meant", several, #items)
+  end
+end
+
+-- Adds the images of a folder. o: prompt (caption of images without one), lines, repeats. extra: fields copied into
+-- each item (weight, prior, concept). Returns how many were added.
 function Dataset:add(location, o, extra)
+  extra = extra or {}
   local found, skipped, remarks = core.source(location, { repeats = o.repeats })
   local added = 0
   local function skip(path, reason)
@@ -132,6 +174,7 @@ function Dataset:add(location, o, extra)
       skip(f.path, reason)
     end
   end
+  remark_captions(self, table.move(self.items, #self.items - added + 1, #self.items, 1, {}), o, extra)
   return added
 end
 
@@ -180,6 +223,13 @@ function Dataset:balance_priors()
   end
 end
 
+-- Every caption of an item that may be learnt.
+function data.captions(item)
+  local list = {}
+  for i, v in ipairs(item.variants or { item }) do list[i] = v.caption end
+  return list
+end
+
 -- The buckets in use: list of { w, h, count }.
 function Dataset:buckets()
   local list, seen = {}, {}
@@ -205,10 +255,11 @@ end
 function Dataset:epoch(epoch)
   local batches = {}
   for k, b in ipairs(self:buckets()) do
-    local order = {}
+    local order, choose = {}, rng.new(self.o.seed, epoch * 1024 + 512 + k)
     for _, item in ipairs(self.items) do
       if item.bucket == b.bucket then
-        for _ = 1, item.repeats do order[#order + 1] = item end
+        local v = item.variants
+        for _ = 1, item.repeats do order[#order + 1] = v and v[choose(#v)] or item end
       end
     end
     rng.shuffle(order, rng.new(self.o.seed, epoch * 1024 + k))

@@ -19,7 +19,7 @@ end
 -- no run drew
 local function add_folder(data, folder, prior, extra)
   local first, names, own = #data.items + 1, {}, 0
-  local ok, e = pcall(data.add, data, folder, { prompt = prior.prompt, repeats = 1 }, extra)
+  local ok, e = pcall(data.add, data, folder, { prompt = prior.prompt, lines = "first", repeats = 1 }, extra)
   if not ok and folder == prior.images then  -- that there are none is no error: they are drawn
     table.insert(data.remarks, { text = "class images are drawn: " .. errors.message(e), concept = extra.concept,
       prior = true })
