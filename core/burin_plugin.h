@@ -169,7 +169,7 @@ struct burin_codec {
     const char *name, *help;
     int (*probe)(const uint8_t *head, size_t n); /* required; 0 .. 100 */
     /* required. Width, height only; at most max_pixels. EXIF
-     * orientation (JPEG) is already applied. */
+     * orientation is already applied. */
     int (*size_of)(const uint8_t *bytes, size_t n, int *width, int *height);
     /* Required */
     int (*decode)(const uint8_t *bytes, size_t n, uint64_t max_pixels, struct burin_pixels *out);

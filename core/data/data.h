@@ -17,6 +17,10 @@ struct image {
  * orientation applied. false with the path and the reason. */
 bool image_load(const char *path, uint64_t max_pixels, struct image *out);
 bool image_size(const char *path, int *width, int *height); /* header only, orientation applied */
+/* What decodes a file, and by which rules its pixels become a picture: "stb_image 1.1 ...". A
+ * picture is the same as long as this, the file and the size that it covers are. Caller frees; NULL
+ * with a sentence. */
+char *image_recipe(const char *path);
 /* Scales to cover width x height (area average down, Lanczos up) and crops around the centre. */
 bool image_cover(const struct image *in, int width, int height, struct image *out);
 /* Key, value, ..., NULL */

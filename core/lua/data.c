@@ -44,6 +44,16 @@ static int core_image_size(lua_State *L)
     return 2;
 }
 
+/* core.image_recipe(path) -> what its pixels depend on beside the file */
+static int core_image_recipe(lua_State *L)
+{
+    char *text = image_recipe(luaL_checkstring(L, 1));
+    if (!text) return script_raise(L);
+    lua_pushstring(L, text);
+    mem_free(text);
+    return 1;
+}
+
 /* core.image_cover(image, width, height) -> scaled to cover, cropped around the centre */
 static int core_image_cover(lua_State *L)
 {
@@ -281,6 +291,7 @@ void script_open_data(lua_State *L)
     static const luaL_Reg functions[] = {
         { "image_load", core_image_load },
         { "image_size", core_image_size },
+        { "image_recipe", core_image_recipe },
         { "image_cover", core_image_cover },
         { "image_save", core_image_save },
         { "tokenize", core_tokenize },

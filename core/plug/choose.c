@@ -204,6 +204,16 @@ static const struct burin_codec *codec_for(const uint8_t *head, size_t n)
     return best;
 }
 
+const struct burin_plugin *plug_of_codec(const struct burin_codec *codec)
+{
+    for (int i = 0; i < plug_count(); i++) {
+        const struct plug_loaded *p = plug_loaded_at(i);
+        for (int j = 0; j < p->n[PLUG_CODEC]; j++)
+            if (p->list[PLUG_CODEC][j] == codec) return &p->plugin;
+    }
+    return NULL;
+}
+
 int plug_picture(const uint8_t *head, size_t n, const char **what)
 {
     *what = NULL;

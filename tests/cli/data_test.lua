@@ -52,6 +52,25 @@ code, text = plan(folder("webp", { ["b.webp"] = webp }))
 T.check(code == 66, "only WebP: exit code %d: %s", code, text)
 says(text, "b.webp: it is a WebP image")
 
+-- A PNG of 64 x 32 that says that it lies on its side.
+local function chunk(kind, bytes)
+  local crc = 0xffffffff
+  for i = 1, #kind + #bytes do
+    crc = crc ~ (kind .. bytes):byte(i)
+    for _ = 1, 8 do crc = crc & 1 == 1 and crc >> 1 ~ 0xedb88320 or crc >> 1 end
+  end
+  return (">I4"):pack(#bytes) .. kind .. bytes .. (">I4"):pack(crc ~ 0xffffffff)
+end
+local exif = chunk("eXIf", "II*\0\8\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0")
+local wide = png:sub(1, 8) .. chunk("IHDR", (">I4I4"):pack(64, 32) .. "\8\2\0\0\0") .. exif
+  .. chunk("IDAT", "\x78\1\1" .. ("<I2I2"):pack(193 * 32, 193 * 32 ~ 0xffff) .. ("\0"):rep(193 * 32)
+    .. (">I4"):pack(193 * 32 % 65521 << 16 | 1)) .. chunk("IEND", "")
+T.shell("mkdir -p " .. T.quote(T.scratch))
+local show = T.write(T.scratch .. "/show.lua", 'print(require "burin.core".image_size(os.getenv "PICTURE"))')
+local turned = folder("turned", { ["a.png"] = wide }) .. "/a.png"
+code, text = T.run("run --trust " .. T.quote(show), "PICTURE=" .. T.quote(turned))
+T.check(text == "32\t64\n", "a PNG with EXIF orientation 6: %s", text)
+
 -- ---- folders ----------------------------------------------------------------------------------------------------------------
 
 local portraits = folder("portraits", { ["2024_portraits/a.png"] = png })

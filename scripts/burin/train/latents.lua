@@ -47,9 +47,12 @@ function latents.fill(plan)
   local bar = progress.new("caching latents", #items)
   for i, item in ipairs(items) do
     local b = item.bucket
-    local read, content = pcall(core.hash_file, item.path)
+    local read, content, recipe = pcall(function() return core.hash_file(item.path), core.image_recipe(item.path) end)
     local why = not read and content
-    if read then item.moments, why = latents_of(plan, item, core.hash(content .. vae_key .. b.w .. "x" .. b.h)) end
+    if read then
+      local key = table.concat({ content, recipe, vae_key, b.w .. "x" .. b.h }, "|")
+      item.moments, why = latents_of(plan, item, core.hash(key))
+    end
     if item.moments then
       kept[#kept + 1] = item
       local captions = table.concat(data.captions(item), "\n")
