@@ -250,8 +250,17 @@ function Dataset:steps_per_epoch()
   return n
 end
 
--- Batches of an epoch (0-based): list of { bucket =, items = { batch items } }. A short last batch of a bucket is
--- filled from the bucket's own start, so that every batch has one static shape.
+-- The weights of a batch of which only the first n items are real: fillers count nothing, and the mean over the whole
+-- batch becomes the mean over the real ones.
+local function weights_of(items, n)
+  local weights = {}
+  for i, item in ipairs(items) do weights[i] = i <= n and (item.weight or 1) * (#items / n) or 0 end
+  return weights
+end
+
+-- Batches of an epoch (0-based): list of { bucket =, items = { batch items }, weights = { of the loss } }. A short last
+-- batch of a bucket is filled from the bucket's own start, so that every batch has one static shape; the fillers weigh
+-- nothing, so that each picture counts as often as its repeats say.
 function Dataset:epoch(epoch)
   local batches = {}
   for k, b in ipairs(self:buckets()) do
@@ -266,10 +275,21 @@ function Dataset:epoch(epoch)
     for first = 1, #order, self.o.batch do
       local items = {}
       for i = 0, self.o.batch - 1 do items[#items + 1] = order[(first + i - 1) % #order + 1] end
-      batches[#batches + 1] = { bucket = b.bucket, items = items }
+      batches[#batches + 1] = { bucket = b.bucket, items = items,
+        weights = weights_of(items, math.min(self.o.batch, #order - first + 1)) }
     end
   end
   return rng.shuffle(batches, rng.new(self.o.seed, epoch * 1024))
+end
+
+-- The batches of an epoch, grouped into updates of `accumulate`. The last update of an epoch may have fewer.
+function Dataset:updates(epoch, accumulate)
+  local updates = {}
+  for i, batch in ipairs(self:epoch(epoch)) do
+    if i % accumulate == 1 or accumulate == 1 then updates[#updates + 1] = {} end
+    table.insert(updates[#updates], batch)
+  end
+  return updates
 end
 
 -- for step, batch in d:batches{ epochs = 2 } do ... end
