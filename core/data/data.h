@@ -21,6 +21,11 @@ bool image_size(const char *path, int *width, int *height); /* header only, orie
  * picture is the same as long as this, the file and the size that it covers are. Caller frees; NULL
  * with a sentence. */
 char *image_recipe(const char *path);
+/* The size that covers width x height, and where the crop around its centre begins. */
+struct image_fit {
+    int64_t width, height, left, top;
+};
+struct image_fit image_fit(int from_width, int from_height, int width, int height);
 /* Scales to cover width x height (area average down, Lanczos up) and crops around the centre. */
 bool image_cover(const struct image *in, int width, int height, struct image *out);
 /* Key, value, ..., NULL */

@@ -54,6 +54,24 @@ static int core_image_recipe(lua_State *L)
     return 1;
 }
 
+/* core.image_fit(from width, height, to width, height) -> the size that covers it, left, top of the
+ * crop */
+static int core_image_fit(lua_State *L)
+{
+    int side[4];
+    for (int i = 0; i < 4; i++) {
+        lua_Integer n = luaL_checkinteger(L, i + 1);
+        luaL_argcheck(L, n > 0 && n < 1 << 16, i + 1, "a side has 1 to 65535 pixels");
+        side[i] = (int)n;
+    }
+    struct image_fit fit = image_fit(side[0], side[1], side[2], side[3]);
+    lua_pushinteger(L, fit.width);
+    lua_pushinteger(L, fit.height);
+    lua_pushinteger(L, fit.left);
+    lua_pushinteger(L, fit.top);
+    return 4;
+}
+
 /* core.image_cover(image, width, height) -> scaled to cover, cropped around the centre */
 static int core_image_cover(lua_State *L)
 {
@@ -292,6 +310,7 @@ void script_open_data(lua_State *L)
         { "image_load", core_image_load },
         { "image_size", core_image_size },
         { "image_recipe", core_image_recipe },
+        { "image_fit", core_image_fit },
         { "image_cover", core_image_cover },
         { "image_save", core_image_save },
         { "tokenize", core_tokenize },

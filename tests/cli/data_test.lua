@@ -119,11 +119,14 @@ end
 
 local lined = folder("lined", { ["a.png"] = png, ["a.txt"] = "one,\r\ntwo\r\n", ["b.png"] = png, ["b.txt"] = "\n \nthree\n",
   ["c.png"] = png, ["c.TXT"] = " \n\n", ["d.png"] = png, ["d.png.txt"] = "four" })
-for how, want in pairs { first = "a cat|four|one|three", all = "a cat|four|one|three|two", any = "a cat|four|one|three|two" } do
-  local tags, out = learnt(lined, ('prompt = "a cat", lines = %q'):format(how))
-  T.check(tags == want, "lines = '%s': learnt %s, not %s", how, tags, want)
-  silent(out, "several lines")
+for how, want in pairs { first = "x 1: one,\n", all = "x 1: one, two\n", any = "x 1: one, | two\n" } do
+  plan(lined, ('prompt = "a cat", lines = %q'):format(how))
+  code, text = T.run("plan --device null --images " .. T.quote(T.scratch .. "/data.lua"))
+  says(text, "captions: 3 in files, 1 the recipe's prompt", want, "x 1: three\n", "x 1: a cat\n", "x 1: four\n")
+  silent(text, "several lines,")
 end
+local all = learnt(lined, 'prompt = "a cat", lines = "any"')
+T.check(all == "a cat|four|one|three|two", "lines = 'any': learnt %s", all)
 local tags, out = learnt(lined, 'prompt = "a cat"')
 T.check(tags == "a cat|four|one|three", "the first lines are not the default: %s", tags)
 says(out, "concept 1: 1 of 4 captions have several lines")
@@ -134,5 +137,23 @@ says(text, "concept 1: 1 of 4 pictures have no caption", "lined/c.png")
 silent(select(2, plan(portraits)), "no caption")
 code, text = plan(lined, 'lines = "some"')
 T.check(code == 78, "lines = 'some': exit code %d: %s", code, text)
+
+-- ---- what plan says of it -----------------------------------------------------------------------------------------------------
+
+local mixed = folder("mixed", { ["2_a/a.png"] = png, ["2_a/a.txt"] = "a dog\na cat", ["3_b/b.png"] = wide, ["3_b/c.webp"] = webp,
+  ["3_b/d.png"] = jpeg })
+code, text = plan(mixed, 'lines = "all"', { buckets = "false", resolution = "64" })
+T.check(code == 0, "exit code %d: %s", code, text)
+says(text, "concept 1: 3 pictures, shown 8 times an epoch; captions: 1 in files, 2 the folder's name",
+  "captions of several lines: 1", "64x64: 3 pictures, cut by at most 50 % (", "3_b/b.png), enlarged at most 2.00 times (",
+  "left out: " .. mixed .. "/3_b/c.webp: it is a WebP image")
+local recipe = T.scratch .. "/data.lua"
+code, text = T.run("plan --device null --images " .. T.quote(recipe))
+says(text, "3_b/b.png  32x64, resized to 64x128, cut to 64x64 from (0, 32), x 3: b", "2_a/a.png  64x64", "x 2: a dog, a cat")
+code, text = T.run("plan --device null --json " .. T.quote(recipe))
+says((text:gsub("%s", "")), '"images":[{', '"width":32', '"bucket":[64,64]', '"resized":[64,128]', '"crop":[0,32]', '"concept":1',
+  '"left_out":[{', '"views":8')
+code, text = plan(mixed, nil, { buckets = "false", resolution = "256" })
+says(text, "less than a quarter of their bucket's pixels: ", "3_b/b.png (32 x 64)")
 
 T.finish()

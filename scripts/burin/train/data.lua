@@ -130,13 +130,31 @@ local function new_item(self, found, o, extra)
   return item
 end
 
--- What is to be said of the captions of items.
-local function remark_captions(self, items, o, extra)
-  local blank, several, example = 0, 0, nil
-  local function remark(text, ...)
-    local of = extra.concept and ("concept %d: "):format(extra.concept) or ""
-    table.insert(self.remarks, { text = of .. text:format(...), concept = extra.concept, prior = extra.prior })
+local NAMED = 3  -- pictures in a remark; the rest is counted
+
+-- What is to be said of sizes that are hardly meant.
+local function remark_sizes(items, remark)
+  local function name(text, odd)
+    local names = {}
+    for i = 1, math.min(#odd, NAMED) do
+      names[i] = ("%s (%d x %d)"):format(odd[i].path, odd[i].width, odd[i].height)
+    end
+    if #odd > NAMED then names[#names + 1] = ("and %d more"):format(#odd - NAMED) end
+    if #odd > 0 then remark("%s: %s", text, table.concat(names, ", ")) end
   end
+  local small, long = {}, {}
+  for _, item in ipairs(items) do
+    local w, h, b = item.width, item.height, item.bucket
+    if w * h * 4 < b.w * b.h then small[#small + 1] = item end
+    if math.max(w, h) > 8 * math.min(w, h) then long[#long + 1] = item end
+  end
+  name("enlarged, since they have less than a quarter of their bucket's pixels", small)
+  name("longer than 8 : 1, so that most is cut off", long)
+end
+
+-- What is to be said of the captions of items.
+local function remark_captions(items, o, remark)
+  local blank, several, example = 0, 0, nil
   for _, item in ipairs(items) do
     if item.caption_from == "none" then blank, example = blank + 1, example or item.path end
     if item.lines then several = several + 1 end
@@ -174,7 +192,13 @@ function Dataset:add(location, o, extra)
       skip(f.path, reason)
     end
   end
-  remark_captions(self, table.move(self.items, #self.items - added + 1, #self.items, 1, {}), o, extra)
+  local function remark(text, ...)
+    local of = extra.concept and ("concept %d: "):format(extra.concept) or ""
+    table.insert(self.remarks, { text = of .. text:format(...), concept = extra.concept, prior = extra.prior })
+  end
+  local items = table.move(self.items, #self.items - added + 1, #self.items, 1, {})
+  remark_sizes(items, remark)
+  remark_captions(items, o, remark)
   return added
 end
 
@@ -256,6 +280,66 @@ local function weights_of(items, n)
   local weights = {}
   for i, item in ipairs(items) do weights[i] = i <= n and (item.weight or 1) * (#items / n) or 0 end
   return weights
+end
+
+-- Every picture, and what becomes of it; class images that are yet to be drawn are left out.
+function Dataset:images()
+  local list = {}
+  for _, item in ipairs(self.items) do
+    if item.path then
+      local b = item.bucket
+      local w, h, left, top = core.image_fit(item.width, item.height, b.w, b.h)
+      list[#list + 1] = { path = item.path, concept = item.concept, prior = item.prior or false, repeats = item.repeats,
+        captions = data.captions(item), caption_from = item.caption_from, lines = item.lines or 1, width = item.width,
+        height = item.height, bucket = { b.w, b.h }, resized = { w, h }, crop = { left, top } }
+    end
+  end
+  return list
+end
+
+-- The number of pictures of a bucket, the one that is cut most and the one that is enlarged most.
+local function add_to_bucket(of, image)
+  local w, h, bucket = image.resized[1], image.resized[2], image.bucket
+  local key = bucket[1] .. "x" .. bucket[2]
+  local b = of[key]
+  if not b then
+    b = { bucket = bucket, pictures = 0, cut = 0, enlarged = 1 }
+    of[key], of[#of + 1] = b, b
+  end
+  b.pictures = b.pictures + 1
+  local cut, enlarged = 1 - bucket[1] * bucket[2] / (w * h), math.max(w / image.width, h / image.height)
+  if cut > b.cut then b.cut, b.cut_path = cut, image.path end
+  if enlarged > b.enlarged then b.enlarged, b.enlarged_path = enlarged, image.path end
+end
+
+-- What there is of each concept, and of its class images: { { concept =, prior =, pictures =, views = (in an epoch),
+-- captions = { file =, prompt =, folder =, none = }, several = (captions of several lines), buckets = { { bucket =,
+-- pictures =, cut =, cut_path =, enlarged =, enlarged_path = } ... }, left_out = { { path =, reason = } ... },
+-- remarks = { text ... } } ... }.
+function Dataset:summary()
+  local list, index = {}, {}
+  local function of(row)
+    local key = (row.concept or 0) .. (row.prior and "p" or "")
+    if not index[key] then
+      index[key] = { concept = row.concept, prior = row.prior or false, pictures = 0, views = 0, several = 0, buckets = {},
+        captions = { file = 0, prompt = 0, folder = 0, none = 0 }, left_out = {}, remarks = {} }
+      list[#list + 1] = index[key]
+    end
+    return index[key]
+  end
+  local buckets = {}
+  for _, image in ipairs(self:images()) do
+    local c = of(image)
+    buckets[c] = buckets[c] or {}
+    c.pictures, c.views = c.pictures + 1, c.views + image.repeats
+    c.captions[image.caption_from] = c.captions[image.caption_from] + 1
+    if image.lines > 1 then c.several = c.several + 1 end
+    add_to_bucket(buckets[c], image)
+  end
+  for c, rows in pairs(buckets) do c.buckets = copy(rows) end
+  for _, s in ipairs(self.skipped) do table.insert(of(s).left_out, { path = s.path, reason = s.reason }) end
+  for _, r in ipairs(self.remarks) do table.insert(of(r).remarks, r.text) end
+  return list
 end
 
 -- Batches of an epoch (0-based): list of { bucket =, items = { batch items }, weights = { of the loss } }. A short last
