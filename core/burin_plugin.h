@@ -17,6 +17,7 @@
  * ABI log: adding a field at the end of a struct, or a kind, bumps
  * BURIN_ABI by one and gets a line here.
  *   1  first release: loaders, exporters, sources, codecs
+ *   2  burin_host.picture, burin_source.remark
  */
 #ifndef BURIN_PLUGIN_H
 #define BURIN_PLUGIN_H
@@ -28,7 +29,7 @@
 extern "C" {
 #endif
 
-#define BURIN_ABI 1
+#define BURIN_ABI 2
 #define BURIN_EXPORT __attribute__((visibility("default")))
 #define BURIN_PLUGIN_RANK 8
 
@@ -40,6 +41,9 @@ struct burin_host {
     void (*free)(void *p);
     void (*log)(int level, const char *fmt, ...); /* 1 error, 2 warning, 3 info, 4 debug */
     int (*fail)(const char *fmt, ...);            /* records a full sentence; returns -1 */
+    /* Whether the first n bytes (best 4096) are those of a picture: 1 = a codec here reads it,
+     * -1 = none does, 0 = it is no picture. *what: "a WebP image", where it is -1; else NULL. */
+    int (*picture)(const uint8_t *head, size_t n, const char **what);
 };
 
 /* Element types, numbered as burin_dtype in burin.h. */
@@ -132,7 +136,7 @@ struct burin_item {
     const char *class_tokens; /* from a folder named "10_sks dog", else NULL */
     int repeats;              /* >= 1 */
     /* When caption is NULL: the file that holds it, or NULL. The host reads it by its own rules
-     * (encodings, line ends, first line only), so that every source treats captions alike. */
+     * (encodings, line ends, which lines), so that every source treats captions alike. */
     const char *caption_path;
 };
 
@@ -147,6 +151,9 @@ struct burin_source {
     /* i-th file that was left out and why; returns 1, 0 at the end. optional */
     int (*skipped)(void *self, int64_t i, const char **path, const char **reason);
     void (*close)(void *self); /* required; accepts NULL */
+    /* i-th sentence about what was found that its owner may not expect; returns 1, 0 at the end.
+     * optional */
+    int (*remark)(void *self, int64_t i, const char **text);
 };
 
 /* ---- codec: image bytes to pixels ------------------------------------------------------------ */
@@ -162,7 +169,7 @@ struct burin_codec {
     const char *name, *help;
     int (*probe)(const uint8_t *head, size_t n); /* required; 0 .. 100 */
     /* required. Width, height only; at most max_pixels. EXIF
-     * orientation (JPEG) is already applied. */
+     * orientation is already applied. */
     int (*size_of)(const uint8_t *bytes, size_t n, int *width, int *height);
     /* Required */
     int (*decode)(const uint8_t *bytes, size_t n, uint64_t max_pixels, struct burin_pixels *out);

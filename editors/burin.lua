@@ -25,6 +25,7 @@
 ---@class burin.Concept
 ---@field images string                 # a folder of images, or of folders named like "10_sks dog"
 ---@field prompt? string                # caption of images without a caption file
+---@field lines? "first"|"all"|"any"    # of caption files with several lines; "first"
 ---@field repeats? integer
 ---@field weight? number                # 1
 ---@field prior? burin.Prior

@@ -60,13 +60,20 @@ static const char *guess(const struct str *s)
                                                  : "Windows-1252 or Latin-1";
 }
 
-/* First line, without white space at its end. */
-static void first_line(struct str *s)
+/* In place: the lines that are not blank, without white space at their ends, a '\n' between two. */
+static char *tidy(char *text)
 {
-    size_t n = strcspn(s->data, "\r\n");
-    while (n && (s->data[n - 1] == ' ' || s->data[n - 1] == '\t')) n--;
-    s->data[n] = 0;
-    s->len = n;
+    char *to = text;
+    for (const char *line = text; *line;) {
+        size_t n = strcspn(line, "\r\n"), kept = n;
+        while (kept && (line[kept - 1] == ' ' || line[kept - 1] == '\t')) kept--;
+        if (kept && to > text) *to++ = '\n';
+        memmove(to, line, kept);
+        to += kept;
+        line += n + (line[n] != 0);
+    }
+    *to = 0;
+    return text;
 }
 
 static bool decode(const struct str *raw, struct str *out)
@@ -99,13 +106,12 @@ char *caption_load(const char *path)
         str_finish(&out);
         return NULL;
     }
-    first_line(&out);
-    return out.data;
+    return tidy(out.data);
 }
 
 char *caption_of(const struct burin_item *item)
 {
-    if (item->caption) return str_dup(item->caption);
+    if (item->caption) return tidy(str_dup(item->caption));
     if (item->caption_path) return caption_load(item->caption_path);
     return str_dup(item->class_tokens ? item->class_tokens : "");
 }

@@ -17,6 +17,15 @@ struct image {
  * orientation applied. false with the path and the reason. */
 bool image_load(const char *path, uint64_t max_pixels, struct image *out);
 bool image_size(const char *path, int *width, int *height); /* header only, orientation applied */
+/* What decodes a file, and by which rules its pixels become a picture: "stb_image 1.1 ...". A
+ * picture is the same as long as this, the file and the size that it covers are. Caller frees; NULL
+ * with a sentence. */
+char *image_recipe(const char *path);
+/* The size that covers width x height, and where the crop around its centre begins. */
+struct image_fit {
+    int64_t width, height, left, top;
+};
+struct image_fit image_fit(int from_width, int from_height, int width, int height);
 /* Scales to cover width x height (area average down, Lanczos up) and crops around the centre. */
 bool image_cover(const struct image *in, int width, int height, struct image *out);
 /* Key, value, ..., NULL */
@@ -52,8 +61,9 @@ int tokenizer_count(const char *text, size_t bytes, enum tokenizer_flavour flavo
 
 /* ---- captions (caption.c) -------------------------------------------------------------------- */
 
-/* Reads a caption file: UTF-8 (BOM dropped) or UTF-16 with BOM, CR LF normalised, first line only;
- * anything else is an error naming the encoding it looks like. Caller frees. */
+/* Reads a caption file: UTF-8 (BOM dropped) or UTF-16 with BOM; anything else is an error naming
+ * the encoding it looks like. The result is the lines that are not blank, joined by '\n'. Caller
+ * frees. */
 char *caption_load(const char *path);
 /* An item's caption: its own, else its caption file, else its class tokens, else "". NULL with a
  * sentence when there is a caption file that cannot be read. Caller frees. */

@@ -6,6 +6,9 @@
 
 #include <string.h>
 
+/* To be raised when flatten, or image_cover, computes something else. */
+#define RULES "alpha over white 1, cover 1"
+
 /* Maps the file and finds its codec. On failure the map is closed. */
 static const struct burin_codec *open_image(const char *path, struct file_map *m)
 {
@@ -64,6 +67,19 @@ bool image_size(const char *path, int *width, int *height)
     bool ok = codec->size_of(m.data, m.bytes, width, height) == 0;
     file_map_close(&m);
     return ok || fail_prefix("cannot read the image %s", path);
+}
+
+char *image_recipe(const char *path)
+{
+    struct file_map m;
+    const struct burin_codec *codec = open_image(path, &m);
+    if (!codec) return NULL;
+    file_map_close(&m);
+    const struct burin_plugin *plugin = plug_of_codec(codec);
+    struct str out = { 0 };
+    str_addf(&out, "%s %s %s, " RULES, plugin->name, plugin->version ? plugin->version : "",
+             codec->name);
+    return out.data;
 }
 
 void image_finish(struct image *i)

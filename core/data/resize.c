@@ -113,22 +113,29 @@ static void scale(const struct image *in, const struct axis *across, const struc
     mem_free(sum);
 }
 
+struct image_fit image_fit(int from_width, int from_height, int width, int height)
+{
+    double sx = (double)width / from_width, sy = (double)height / from_height;
+    double s = sx > sy ? sx : sy;
+    int64_t w = (int64_t)(from_width * s + 0.5), h = (int64_t)(from_height * s + 0.5);
+    w = w < width ? width : w;
+    h = h < height ? height : h;
+    return (struct image_fit){ w, h, (w - width) / 2, (h - height) / 2 };
+}
+
 bool image_cover(const struct image *in, int width, int height, struct image *out)
 {
     *out = (struct image){ 0 };
     if (in->width < 1 || in->height < 1 || !in->rgb || width < 1 || height < 1)
         return fail("cannot scale an image of %d x %d pixels to %d x %d", in->width, in->height,
                     width, height);
-    double sx = (double)width / in->width, sy = (double)height / in->height, s = sx > sy ? sx : sy;
-    int64_t w = (int64_t)(in->width * s + 0.5), h = (int64_t)(in->height * s + 0.5);
-    w = w < width ? width : w;
-    h = h < height ? height : h;
+    struct image_fit fit = image_fit(in->width, in->height, width, height);
     out->width = width;
     out->height = height;
     out->rgb = mem_alloc((size_t)width * (size_t)height * 3);
     struct axis across, down;
-    axis_init(&across, in->width, w, (w - width) / 2, width);
-    axis_init(&down, in->height, h, (h - height) / 2, height);
+    axis_init(&across, in->width, fit.width, fit.left, width);
+    axis_init(&down, in->height, fit.height, fit.top, height);
     scale(in, &across, &down, out);
     axis_finish(&across);
     axis_finish(&down);

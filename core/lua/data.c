@@ -44,6 +44,34 @@ static int core_image_size(lua_State *L)
     return 2;
 }
 
+/* core.image_recipe(path) -> what its pixels depend on beside the file */
+static int core_image_recipe(lua_State *L)
+{
+    char *text = image_recipe(luaL_checkstring(L, 1));
+    if (!text) return script_raise(L);
+    lua_pushstring(L, text);
+    mem_free(text);
+    return 1;
+}
+
+/* core.image_fit(from width, height, to width, height) -> the size that covers it, left, top of the
+ * crop */
+static int core_image_fit(lua_State *L)
+{
+    int side[4];
+    for (int i = 0; i < 4; i++) {
+        lua_Integer n = luaL_checkinteger(L, i + 1);
+        luaL_argcheck(L, n > 0 && n < 1 << 16, i + 1, "a side has 1 to 65535 pixels");
+        side[i] = (int)n;
+    }
+    struct image_fit fit = image_fit(side[0], side[1], side[2], side[3]);
+    lua_pushinteger(L, fit.width);
+    lua_pushinteger(L, fit.height);
+    lua_pushinteger(L, fit.left);
+    lua_pushinteger(L, fit.top);
+    return 4;
+}
+
 /* core.image_cover(image, width, height) -> scaled to cover, cropped around the centre */
 static int core_image_cover(lua_State *L)
 {
@@ -177,8 +205,18 @@ static void push_skipped(lua_State *L, const char *path, const char *reason, int
     lua_rawseti(L, -2, n);
 }
 
+static void push_remarks(lua_State *L, const struct burin_source *s, void *self)
+{
+    const char *text;
+    lua_newtable(L);
+    for (int64_t i = 0; s->remark && s->remark(self, i, &text) == 1; i++) {
+        lua_pushstring(L, text);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+}
+
 /* core.source(location, options?) -> { { path =, caption =, class_tokens =, repeats = } ...
- * }, { { path =, reason = } ... } */
+ * }, { { path =, reason = } ... }, { remarks } */
 static int core_source(lua_State *L)
 {
     const char *location = luaL_checkstring(L, 1);
@@ -216,8 +254,9 @@ static int core_source(lua_State *L)
     const char *path, *reason;
     for (int64_t i = 0; ok && s->skipped && s->skipped(self, i, &path, &reason) == 1; i++)
         push_skipped(L, path, reason, ++left_out);
+    if (ok) push_remarks(L, s, self);
     s->close(self);
-    return ok ? 2 : script_raise(L);
+    return ok ? 3 : script_raise(L);
 }
 
 static void list_kind(lua_State *L, const char *kind, const char *name, const char *help, int *n)
@@ -270,6 +309,8 @@ void script_open_data(lua_State *L)
     static const luaL_Reg functions[] = {
         { "image_load", core_image_load },
         { "image_size", core_image_size },
+        { "image_recipe", core_image_recipe },
+        { "image_fit", core_image_fit },
         { "image_cover", core_image_cover },
         { "image_save", core_image_save },
         { "tokenize", core_tokenize },

@@ -158,24 +158,35 @@ const struct burin_source *plug_source_for(const char *location)
     return NULL;
 }
 
-/* Image formats that no plugin here reads, so that the sentence can name them. */
-static const char *image_looks_like(const uint8_t *head, size_t n)
+static bool is_at(const uint8_t *head, size_t n, size_t at, const char *what, size_t k)
 {
-    if (n == 0) return "an empty file";
-    if (starts(head, n, "GIF8")) return "a GIF image";
-    if (n >= 12 && memcmp(head, "RIFF", 4) == 0 && memcmp(head + 8, "WEBP", 4) == 0)
-        return "a WebP image";
-    if (n >= 12 && memcmp(head + 4, "ftyp", 4) == 0)
-        return holds(head, n < 64 ? n : 64, "avif") ? "an AVIF image" : "a HEIC image or a video";
-    if (starts(head, n, "II*") || starts(head, n, "MM")) return "a TIFF image";
-    if (starts(head, n, "8BPS")) return "a Photoshop file";
-    if (starts(head, n, "\xff\x0a") || (n >= 8 && memcmp(head + 4, "JXL ", 4) == 0))
-        return "a JPEG XL image";
-    if (starts(head, n, "<")) return "an HTML or SVG document";
-    return "no known image format";
+    return n >= at + k && memcmp(head + at, what, k) == 0;
 }
 
-const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n)
+/* Image formats that no plugin here may read, so that the sentence can name them; else NULL. */
+static const char *picture_name(const uint8_t *head, size_t n)
+{
+    if (starts(head, n, "GIF8")) return "a GIF image";
+    if (starts(head, n, "RIFF") && is_at(head, n, 8, "WEBP", 4)) return "a WebP image";
+    if (is_at(head, n, 4, "ftyp", 4))
+        return holds(head, n < 64 ? n : 64, "avif") ? "an AVIF image" : "a HEIC image or a video";
+    if (is_at(head, n, 0, "II*\0", 4) || is_at(head, n, 0, "MM\0*", 4)) return "a TIFF image";
+    if (starts(head, n, "8BPS")) return "a Photoshop file";
+    if (starts(head, n, "\xff\x0a") || is_at(head, n, 4, "JXL ", 4)) return "a JPEG XL image";
+    return NULL;
+}
+
+static const char *image_looks_like(const uint8_t *head, size_t n)
+{
+    const char *name = picture_name(head, n);
+    return name                   ? name
+           : n == 0               ? "an empty file"
+           : starts(head, n, "<") ? "an HTML or SVG document"
+                                  : "no known image format";
+}
+
+/* NULL, without a sentence, when there is none. */
+static const struct burin_codec *codec_for(const uint8_t *head, size_t n)
 {
     const struct burin_codec *best = NULL;
     int best_score = 0;
@@ -190,6 +201,30 @@ const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n)
             }
         }
     }
+    return best;
+}
+
+const struct burin_plugin *plug_of_codec(const struct burin_codec *codec)
+{
+    for (int i = 0; i < plug_count(); i++) {
+        const struct plug_loaded *p = plug_loaded_at(i);
+        for (int j = 0; j < p->n[PLUG_CODEC]; j++)
+            if (p->list[PLUG_CODEC][j] == codec) return &p->plugin;
+    }
+    return NULL;
+}
+
+int plug_picture(const uint8_t *head, size_t n, const char **what)
+{
+    *what = NULL;
+    if (codec_for(head, n)) return 1;
+    *what = picture_name(head, n);
+    return *what ? -1 : 0;
+}
+
+const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n)
+{
+    const struct burin_codec *best = codec_for(head, n);
     if (best) return best;
     struct str names = { 0 };
     accepted(PLUG_CODEC, &names);

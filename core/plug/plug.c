@@ -49,6 +49,7 @@ static const struct burin_host host = {
     .free = mem_free,
     .log = host_log,
     .fail = host_fail,
+    .picture = plug_picture,
 };
 
 /* ---- loading --------------------------------------------------------------------------------- */

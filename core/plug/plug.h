@@ -27,5 +27,9 @@ const struct burin_loader *plug_loader_for(const char *path);
 const struct burin_exporter *plug_exporter(const char *name);
 const struct burin_source *plug_source_for(const char *location);
 const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n);
+/* The plugin that this codec is of. */
+const struct burin_plugin *plug_of_codec(const struct burin_codec *codec);
+/* burin_host.picture */
+int plug_picture(const uint8_t *head, size_t n, const char **what);
 
 #endif

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
- * folder.c - a dataset that is a folder of images. Three layouts, told apart by names only:
- *   photos/10_sks dog/...   sub-folders named <repeats>_<class tokens>, the convention of kohya's
- * scripts 10_sks dog/...          such a folder itself photos/...              images, each used
- * once Items are sorted byte-wise by path, so that every machine sees the same order. A caption
- * lies beside its image under the same stem; the host reads it, since it knows the encodings
- * (burin_item.caption_path). */
+ * folder.c - a dataset that is a folder of images, or of folders named <repeats>_<class tokens>, as
+ * kohya's scripts have them, or such a folder itself. What a picture is, the host's codecs say; the
+ * name counts only where they do not know the content. Items are sorted byte-wise by path, so that
+ * every machine sees the same order. A caption lies beside its image under the same name; the host
+ * reads it, since it knows the encodings (burin_item.caption_path). */
 #include "burin_plugin.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -18,6 +20,7 @@
 
 #define DEPTH_MAX 16 /* of recursion: a symbolic link may point upwards */
 #define REPEATS_MAX 100000
+#define NAMED_REPEATS_MAX 1000 /* in a folder's name: "2024_portraits" is a year */
 #define ITEMS_MAX 50000000
 
 enum { OPT_REPEATS, OPT_CAPTION_EXT, OPT_RECURSIVE };
@@ -38,17 +41,23 @@ struct item {
     int repeats;
 };
 struct skip {
-    char *path;
-    const char *reason;
+    char *path, *reason;
+};
+/* A file that may be a caption. Its extension is read in any case, the rest as it is written. */
+struct note {
+    char *name;
+    size_t stem; /* bytes before the extension */
+    int rank;    /* of the extension */
+    bool used;
 };
 struct list {
     void *rows;
     int64_t n, capacity;
 };
 struct source {
-    struct list items, skipped; /* of struct item, struct skip */
-    const char *caption_ext;    /* NULL = the default ones */
-    int repeats;                /* 0 = from names */
+    struct list items, skipped, remarks; /* of struct item, struct skip, char * */
+    const char *caption_ext;             /* NULL = the default ones */
+    int repeats;                         /* 0 = from names */
     bool recursive;
 };
 
@@ -85,12 +94,36 @@ static void *append(struct list *l, size_t row_bytes)
     return (char *)l->rows + (size_t)l->n++ * row_bytes;
 }
 
-/* Takes over path. */
-static void skip(struct source *s, char *path, const char *reason)
+static char *text(const char *fmt, va_list args)
 {
+    va_list again;
+    va_copy(again, args);
+    size_t n = (size_t)vsnprintf(NULL, 0, fmt, args) + 1;
+    char *out = host->alloc(n);
+    vsnprintf(out, n, fmt, again);
+    va_end(again);
+    return out;
+}
+
+/* Takes over path. */
+__attribute__((format(printf, 3, 4))) static void skip(struct source *s, char *path,
+                                                       const char *why, ...)
+{
+    va_list args;
+    va_start(args, why);
     struct skip *row = append(&s->skipped, sizeof *row);
     row->path = path;
-    row->reason = reason;
+    row->reason = text(why, args);
+    va_end(args);
+}
+
+__attribute__((format(printf, 2, 3))) static void remark(struct source *s, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    char **row = append(&s->remarks, sizeof *row);
+    *row = text(fmt, args);
+    va_end(args);
 }
 
 static const char *extension(const char *name)
@@ -106,29 +139,75 @@ static bool is_one_of(const char *ext, const char *const *list)
     return false;
 }
 
-static bool is_image(const char *name)
+static bool named_image(const char *name)
 {
-    static const char *const known[] = { ".png", ".jpg", ".jpeg", ".bmp", NULL };
+    static const char *const known[] = { ".png",  ".jpg", ".jpeg", ".jpe",
+                                         ".jfif", ".bmp", ".dib",  NULL };
     return is_one_of(extension(name), known);
 }
 
-static bool is_foreign_image(const char *name)
+static bool named_foreign_image(const char *name)
 {
     static const char *const foreign[] = { ".webp", ".avif", ".jxl", ".heic", ".heif", ".gif",
                                            ".tif",  ".tiff", ".psd", ".tga",  ".svg",  NULL };
     return is_one_of(extension(name), foreign);
 }
 
+/* How many bytes were read; 0 where the file cannot be. */
+static size_t read_head(const char *path, uint8_t *head, size_t room)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) return 0;
+    ssize_t n = read(file, head, room);
+    close(file);
+    return n > 0 ? (size_t)n : 0;
+}
+
+enum look { NO_PICTURE, PICTURE, LEFT_OUT };
+
+/* *why says why a picture is left out; *what is what its content looks like, where that is the
+ * reason. A file with the name of a picture that is none is taken: who reads it says what it is. */
+static enum look look_at(const char *path, const char *name, const struct stat *st,
+                         const char **why, const char **what)
+{
+    uint8_t head[4096];
+    bool named = named_image(name), foreign = named_foreign_image(name);
+    *what = NULL;
+    *why = "it is not a regular file";
+    if (!S_ISREG(st->st_mode)) return named || foreign ? LEFT_OUT : NO_PICTURE;
+    *why = "it is empty";
+    if (named && st->st_size == 0) return LEFT_OUT;
+    int known = host->picture(head, read_head(path, head, sizeof head), what);
+    if (known > 0 || (known == 0 && named)) return PICTURE;
+    *why = "this image format is not supported; convert it to PNG or JPEG";
+    return known < 0 || foreign ? LEFT_OUT : NO_PICTURE;
+}
+
 /* "10_sks dog" -> 10 and where "sks dog" begins; false when the name does not begin so. */
-static bool parse_name(const char *name, int *repeats, const char **tokens)
+static bool parse_name(const char *name, int *number, const char **tokens)
 {
     const char *c = name;
     int64_t n = 0;
-    while (*c >= '0' && *c <= '9' && n <= REPEATS_MAX) n = n * 10 + (*c++ - '0');
-    if (c == name || *c != '_' || n < 1 || n > REPEATS_MAX) return false;
-    *repeats = (int)n;
+    while (*c >= '0' && *c <= '9') {
+        n = n * 10 + (*c++ - '0');
+        n = n > INT32_MAX ? INT32_MAX : n;
+    }
+    if (c == name || *c != '_' || n < 1) return false;
+    *number = (int)n;
     *tokens = c + 1;
     return true;
+}
+
+/* What the number in a folder's name means. */
+static int repeats_of(struct source *s, const char *path, int number)
+{
+    if (s->repeats) return s->repeats;
+    if (number <= NAMED_REPEATS_MAX) return number;
+    remark(s,
+           "%s: a number above %d is not taken for repeats: each picture counts once; "
+           "'repeats' in the concept says otherwise",
+           path, NAMED_REPEATS_MAX);
+    return 1;
 }
 
 static int by_bytes(const struct dirent **a, const struct dirent **b)
@@ -140,81 +219,183 @@ static int visible(const struct dirent *e) { return e->d_name[0] != '.'; }
 
 /* ---- scanning -------------------------------------------------------------------------------- */
 
-static char *find_caption(const struct source *s, const char *image)
+/* The rank of a file's extension among those of captions; -1: it is no caption. */
+static int caption_rank(const struct source *s, const char *name)
 {
-    const char *const defaults[] = { ".txt", ".caption", NULL }, *const own[] = { s->caption_ext,
-                                                                                  NULL };
-    size_t stem = strlen(image) - strlen(extension(image));
-    for (const char *const *ext = s->caption_ext ? own : defaults; *ext; ext++) {
-        char *path = host->alloc(stem + strlen(*ext) + 1);
-        memcpy(path, image, stem);
-        strcpy(path + stem, *ext);
-        if (access(path, F_OK) == 0) return path;
-        host->free(path);
+    const char *ext = extension(name);
+    if (s->caption_ext) return strcasecmp(ext, s->caption_ext) == 0 ? 0 : -1;
+    return strcasecmp(ext, ".txt") == 0 ? 0 : strcasecmp(ext, ".caption") == 0 ? 1 : -1;
+}
+
+static int by_stem(const char *a, size_t an, const char *b, size_t bn)
+{
+    int order = memcmp(a, b, an < bn ? an : bn);
+    return order ? order : (an > bn) - (an < bn);
+}
+
+static int by_caption(const void *x, const void *y)
+{
+    const struct note *a = x, *b = y;
+    int order = a->rank - b->rank;
+    if (!order) order = by_stem(a->name, a->stem, b->name, b->stem);
+    return order ? order : -strcmp(a->name, b->name); /* "a.txt" before "a.TXT" */
+}
+
+/* The captions among a folder's names, sorted. */
+static struct list collect_notes(const struct source *s, struct dirent **names, int n)
+{
+    struct list notes = { 0 };
+    for (int i = 0; i < n; i++) {
+        int rank = caption_rank(s, names[i]->d_name);
+        if (rank < 0) continue;
+        struct note *note = append(&notes, sizeof *note);
+        *note = (struct note){ copy(names[i]->d_name),
+                               strlen(names[i]->d_name) - strlen(extension(names[i]->d_name)), rank,
+                               false };
     }
-    return NULL;
+    if (notes.n) qsort(notes.rows, (size_t)notes.n, sizeof(struct note), by_caption);
+    return notes;
+}
+
+/* The first note of this rank and stem. Those of the same stem belong to the same picture. */
+static struct note *find_note(struct list *notes, int rank, const char *stem, size_t n)
+{
+    struct note *rows = notes->rows;
+    int64_t low = 0, high = notes->n;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        const struct note *m = &rows[middle];
+        int order = m->rank - rank;
+        if (!order) order = by_stem(m->name, m->stem, stem, n);
+        if (order < 0) low = middle + 1;
+        else high = middle;
+    }
+    for (int64_t i = low;
+         i < notes->n && rows[i].rank == rank && by_stem(rows[i].name, rows[i].stem, stem, n) == 0;
+         i++)
+        rows[i].used = true;
+    return low < notes->n && rows[low].rank == rank && rows[low].used &&
+                   by_stem(rows[low].name, rows[low].stem, stem, n) == 0
+               ? &rows[low]
+               : NULL;
+}
+
+/* Of "a.png": a.txt, else a.png.txt, else a.caption, else a.png.caption. */
+static struct note *caption_of(struct list *notes, const char *image)
+{
+    size_t whole = strlen(image), stem = whole - strlen(extension(image));
+    struct note *first = NULL;
+    for (int rank = 0; rank < 2; rank++) {
+        struct note *found[2] = { find_note(notes, rank, image, stem),
+                                  find_note(notes, rank, image, whole) };
+        for (int i = 0; i < 2; i++) first = first ? first : found[i];
+    }
+    return first;
+}
+
+/* Says which captions have no picture. */
+static void finish_notes(struct source *s, const char *folder, struct list *notes)
+{
+    struct note *rows = notes->rows;
+    for (int64_t i = 0; i < notes->n; i++) {
+        if (!rows[i].used) skip(s, join(folder, rows[i].name), "it is a caption without a picture");
+        host->free(rows[i].name);
+    }
+    host->free(rows);
 }
 
 struct folder {
-    int repeats;
+    const char *path;
+    int repeats, depth;
     const char *tokens;
+    struct list notes;
 };
 
-static int scan(struct source *s, const char *path, struct folder how, int depth);
+static int scan(struct source *s, struct folder how);
 
 /* Takes over path. */
-static int scan_entry(struct source *s, char *path, const char *name, struct folder how, int depth)
+static int scan_folder(struct source *s, char *path, const struct folder *above)
+{
+    int rc = 0;
+    if (!s->recursive)
+        skip(s, path,
+             "sub-folders are only taken when all pictures are in sub-folders named like "
+             "\"10_name\"; it can be a concept of its own: { images = \"%s\" }",
+             path);
+    else if (above->depth == DEPTH_MAX) skip(s, path, "folders are nested too deeply here");
+    else {
+        rc = scan(s,
+                  (struct folder){ path, above->repeats, above->depth + 1, above->tokens, { 0 } });
+        host->free(path);
+    }
+    return rc;
+}
+
+/* Takes over path. */
+static int add_picture(struct source *s, char *path, const struct note *caption,
+                       const struct folder *in)
+{
+    if (s->items.n == ITEMS_MAX) return host->fail("%s: more than %d images", path, ITEMS_MAX);
+    struct item *i = append(&s->items, sizeof *i);
+    i->path = path;
+    i->caption_path = caption ? join(in->path, caption->name) : NULL;
+    i->class_tokens = in->tokens && *in->tokens ? copy(in->tokens) : NULL;
+    i->repeats = in->repeats;
+    return 0;
+}
+
+/* Takes over path. */
+static int scan_entry(struct source *s, char *path, const char *name, struct folder *in)
 {
     struct stat st;
-    int rc = 0;
     if (stat(path, &st) != 0) {
         skip(s, path, "it cannot be opened (a broken link, or no permission)");
         return 0;
     }
-    if (S_ISDIR(st.st_mode)) {
-        if (!s->recursive)
-            skip(s, path,
-                 "sub-folders are only taken when they are named like \"10_name\", or with "
-                 "recursive = true");
-        else if (depth == DEPTH_MAX) skip(s, path, "folders are nested too deeply here");
-        else {
-            rc = scan(s, path, how, depth + 1);
-            host->free(path);
-        }
-        return rc;
-    }
-    if (is_foreign_image(name) || (is_image(name) && !S_ISREG(st.st_mode))) {
-        skip(s, path,
-             is_image(name) ? "it is not a regular file"
-                            : "this image format is not supported; convert it to PNG or JPEG");
-    } else if (is_image(name) && st.st_size == 0) {
-        skip(s, path, "it is empty");
-    } else if (is_image(name)) {
-        if (s->items.n == ITEMS_MAX) return host->fail("%s: more than %d images", path, ITEMS_MAX);
-        struct item *i = append(&s->items, sizeof *i);
-        i->path = path;
-        i->caption_path = find_caption(s, path);
-        i->class_tokens = how.tokens && *how.tokens ? copy(how.tokens) : NULL;
-        i->repeats = how.repeats;
-    } else {
-        host->free(path); /* captions and other files are no news */
-    }
+    if (S_ISDIR(st.st_mode)) return scan_folder(s, path, in);
+    const char *why, *what;
+    enum look look = caption_rank(s, name) < 0 ? look_at(path, name, &st, &why, &what) : NO_PICTURE;
+    const struct note *caption = look != NO_PICTURE ? caption_of(&in->notes, name) : NULL;
+    if (look == PICTURE) return add_picture(s, path, caption, in);
+    if (look == LEFT_OUT && what) skip(s, path, "it is %s; %s", what, why);
+    else if (look == LEFT_OUT) skip(s, path, "%s", why);
+    else host->free(path); /* captions and other files are no news */
     return 0;
 }
 
-static int scan(struct source *s, const char *path, struct folder how, int depth)
+static int scan(struct source *s, struct folder how)
 {
     struct dirent **names;
-    int n = scandir(path, &names, visible, by_bytes), rc = 0;
-    if (n < 0 && depth == 0)
-        return host->fail("cannot read the folder %s: %s", path, strerror(errno));
-    if (n < 0) skip(s, copy(path), "the folder cannot be read");
+    int n = scandir(how.path, &names, visible, by_bytes), rc = 0;
+    if (n < 0 && how.depth == 0)
+        return host->fail("cannot read the folder %s: %s", how.path, strerror(errno));
+    if (n < 0) {
+        skip(s, copy(how.path), "the folder cannot be read");
+        return 0;
+    }
+    how.notes = collect_notes(s, names, n);
     for (int i = 0; i < n; i++) {
-        if (rc == 0) rc = scan_entry(s, join(path, names[i]->d_name), names[i]->d_name, how, depth);
+        if (rc == 0) rc = scan_entry(s, join(how.path, names[i]->d_name), names[i]->d_name, &how);
         free(names[i]);
     }
-    if (n >= 0) free(names);
+    free(names);
+    finish_notes(s, how.path, &how.notes);
     return rc;
+}
+
+/* What stands beside numbered folders is left out, and said so. Takes over path. */
+static void skip_beside(struct source *s, char *path, const char *name)
+{
+    struct stat st;
+    const char *why, *what;
+    bool there = stat(path, &st) == 0;
+    if (there && S_ISDIR(st.st_mode))
+        skip(s, path,
+             "its name does not begin with a number of repeats, like \"10_name\", as those beside "
+             "it do");
+    else if (there && caption_rank(s, name) < 0 && look_at(path, name, &st, &why, &what))
+        skip(s, path, "it lies beside folders named like \"10_name\"; move it into one of them");
+    else host->free(path);
 }
 
 /* Calls scan for each "10_name" below path. *found = how many there are. */
@@ -223,32 +404,29 @@ static int scan_numbered(struct source *s, const char *path, int *found)
     struct dirent **names;
     int n = scandir(path, &names, visible, by_bytes), rc = 0;
     if (n < 0) return host->fail("cannot read the folder %s: %s", path, strerror(errno));
+    bool *taken = host->alloc((size_t)n + 1);
     *found = 0;
     for (int i = 0; i < n; i++) {
-        struct folder how;
+        struct folder how = { .depth = 1 };
         struct stat st;
         char *sub = join(path, names[i]->d_name);
-        bool numbered = parse_name(names[i]->d_name, &how.repeats, &how.tokens);
-        if (rc == 0 && numbered && stat(sub, &st) == 0 && S_ISDIR(st.st_mode)) {
-            how.repeats = s->repeats ? s->repeats : how.repeats;
-            rc = scan(s, sub, how, 1);
+        int number;
+        taken[i] = parse_name(names[i]->d_name, &number, &how.tokens) && stat(sub, &st) == 0 &&
+                   S_ISDIR(st.st_mode);
+        if (rc == 0 && taken[i]) {
+            how.path = sub;
+            how.repeats = repeats_of(s, sub, number);
+            rc = scan(s, how);
             ++*found;
         }
         host->free(sub);
     }
-    for (int i = 0; i < n && *found; i++) { /* what stands beside them is left out, and said so */
-        struct folder how;
-        struct stat st;
-        char *sub = join(path, names[i]->d_name);
-        bool folder = stat(sub, &st) == 0 && S_ISDIR(st.st_mode);
-        if (folder && !parse_name(names[i]->d_name, &how.repeats, &how.tokens))
-            skip(s, sub, "its name does not begin with a number of repeats, like \"10_name\"");
-        else if (!folder && is_image(names[i]->d_name))
-            skip(s, sub, "it lies beside folders named like \"10_name\"; move it into one of them");
-        else host->free(sub);
+    for (int i = 0; i < n; i++) {
+        if (*found && !taken[i]) skip_beside(s, join(path, names[i]->d_name), names[i]->d_name);
+        free(names[i]);
     }
-    for (int i = 0; i < n; i++) free(names[i]);
     free(names);
+    host->free(taken);
     return rc;
 }
 
@@ -283,7 +461,12 @@ static void source_close(void *self)
         host->free(items[i].caption_path);
         host->free(items[i].class_tokens);
     }
-    for (int64_t i = 0; i < s->skipped.n; i++) host->free(skipped[i].path);
+    for (int64_t i = 0; i < s->skipped.n; i++) {
+        host->free(skipped[i].path);
+        host->free(skipped[i].reason);
+    }
+    for (int64_t i = 0; i < s->remarks.n; i++) host->free(((char **)s->remarks.rows)[i]);
+    host->free(s->remarks.rows);
     host->free(items);
     host->free(skipped);
     host->free((void *)(uintptr_t)s->caption_ext);
@@ -303,23 +486,30 @@ static void read_options(struct source *s, const struct burin_value *values)
     }
 }
 
+static int fail_empty(const struct source *s, const char *location)
+{
+    if (!s->skipped.n) return host->fail("%s: no images found", location);
+    const struct skip *first = s->skipped.rows;
+    return host->fail(
+        "%s: no images found; %lld files or folders were left out, the first is %s: %s", location,
+        (long long)s->skipped.n, first->path, first->reason);
+}
+
 static int source_open(const char *location, const struct burin_value *values, void **self)
 {
     struct source *s = host->alloc(sizeof *s);
     read_options(s, values);
-    struct folder how = { 1, NULL };
+    struct folder how = { .path = location };
     char *name = base_name(location);
-    int found = 0, rc = 0;
-    if (!parse_name(name, &how.repeats, &how.tokens)) rc = scan_numbered(s, location, &found);
-    if (s->repeats) how.repeats = s->repeats;
-    if (rc == 0 && !found) rc = scan(s, location, how, 0);
+    int number = 1, found = 0, rc = 0;
+    bool numbered = parse_name(name, &number, &how.tokens);
+    if (!numbered) rc = scan_numbered(s, location, &found);
+    if (rc == 0 && !found) {
+        how.repeats = numbered ? repeats_of(s, location, number) : s->repeats ? s->repeats : 1;
+        rc = scan(s, how);
+    }
     host->free(name);
-    if (rc == 0 && s->items.n == 0)
-        rc = host->fail(
-            "%s: no images found (.png, .jpg, .jpeg, .bmp); %lld files or folders were left "
-            "out%s%s",
-            location, (long long)s->skipped.n, s->skipped.n ? ", the first because " : "",
-            s->skipped.n ? ((struct skip *)s->skipped.rows)->reason : "");
+    if (rc == 0 && s->items.n == 0) rc = fail_empty(s, location);
     if (rc != 0) {
         source_close(s);
         return rc;
@@ -353,6 +543,14 @@ static int skipped(void *self, int64_t i, const char **path, const char **reason
     return 1;
 }
 
+static int remark_at(void *self, int64_t i, const char **out)
+{
+    const struct source *s = self;
+    if (i < 0 || i >= s->remarks.n) return 0;
+    *out = ((char *const *)s->remarks.rows)[i];
+    return 1;
+}
+
 static const struct burin_source source = {
     .size = sizeof source,
     .name = "folder",
@@ -364,6 +562,7 @@ static const struct burin_source source = {
     .count = count,
     .item = item,
     .skipped = skipped,
+    .remark = remark_at,
     .close = source_close,
 };
 
@@ -372,7 +571,7 @@ static const struct burin_plugin plugin = {
     .size = sizeof plugin,
     .abi = BURIN_ABI,
     .name = "folder",
-    .version = "1.0",
+    .version = "1.1",
     .licence = "MIT",
     .help = "datasets in folders",
     .sources = sources,

@@ -32,7 +32,8 @@ bool bmp_examine(const uint8_t *b, size_t n, bool header_only, struct picture *o
         return image_fail("a compressed BMP is not supported; convert it to PNG");
     out->width = (int)width;
     out->height = (int)height;
-    out->alpha = bits == 32;
+    /* Of 32 bits the last 8 are an alpha only where the header has a mask for it. */
+    out->alpha = bits == 32 && packing == 3 && header >= 56 && n >= 70 && le32(b + 66) != 0;
     out->bytes = b;
     out->n = n;
     if (header_only) return true;

@@ -15,9 +15,11 @@ bool is_jpeg(const uint8_t *b, size_t n)
 /* Only the first directory is looked at and no offset is followed twice, so nothing can loop. */
 int exif_orientation(const uint8_t *b, size_t n)
 {
-    if (n < 14 || memcmp(b, "Exif\0\0", 6) != 0) return 1;
-    b += 6;
-    n -= 6;
+    if (n >= 6 && memcmp(b, "Exif\0\0", 6) == 0) {
+        b += 6;
+        n -= 6;
+    }
+    if (n < 8) return 1;
     bool big = b[0] == 'M' && b[1] == 'M';
     if (!big && !(b[0] == 'I' && b[1] == 'I')) return 1;
     uint32_t (*get16)(const uint8_t *) = big ? be16 : le16,

@@ -32,7 +32,8 @@ bool is_bmp(const uint8_t *b, size_t n);
 bool png_examine(const uint8_t *b, size_t n, bool header_only, struct picture *out);
 bool jpeg_examine(const uint8_t *b, size_t n, bool header_only, struct picture *out);
 bool bmp_examine(const uint8_t *b, size_t n, bool header_only, struct picture *out);
-/* The orientation in a JPEG's APP1 payload, 1 when there is none or it is damaged. */
+/* The orientation in EXIF data, with or without the mark of a JPEG's APP1 segment before it; 1 when
+ * there is none or it is damaged. */
 int exif_orientation(const uint8_t *b, size_t n);
 
 /* stb.c: RGB or RGBA pixels that stb_free releases; at most `budget` bytes are allocated meanwhile.

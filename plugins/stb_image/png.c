@@ -140,9 +140,27 @@ static bool backed_by_file(const struct walk *w)
                       w->p->width, w->p->height, (unsigned long long)w->n);
 }
 
+/* Of the first eXIf chunk, which may stand behind the pixels. The other chunks are only stepped
+ * over: sizes of a folder's pictures are asked for before any of them is decoded. */
+static int find_orientation(const uint8_t *b, size_t n)
+{
+    for (size_t at = 8; n - at >= 12;) {
+        uint32_t length = be32(b + at);
+        if (length > n - at - 12) break;
+        const uint8_t *type = b + at + 4;
+        if (memcmp(type, "eXIf", 4) == 0)
+            return crc32_of(type, (size_t)length + 4) == be32(type + 4 + length)
+                       ? exif_orientation(type + 4, length)
+                       : 1;
+        at += (size_t)length + 12;
+    }
+    return 1;
+}
+
 bool png_examine(const uint8_t *b, size_t n, bool header_only, struct picture *out)
 {
     struct walk w = { .b = b, .n = n, .at = 8, .p = out };
+    out->orientation = find_orientation(b, n);
     struct chunk c;
     while (!w.iend) {
         if (!next_chunk(&w, &c) || !check_chunk(&w, &c)) return false;

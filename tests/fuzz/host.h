@@ -37,6 +37,12 @@ static inline int host_fail(const char *fmt, ...)
     return -1;
 }
 
+static inline int host_picture(const uint8_t *head, size_t n, const char **what)
+{
+    *what = NULL;
+    return n > 3 && head[0] == 0x89;
+}
+
 static const struct burin_host fuzz_host = {
     .size = sizeof fuzz_host,
     .abi = BURIN_ABI,
@@ -44,6 +50,7 @@ static const struct burin_host fuzz_host = {
     .free = host_free,
     .log = host_log,
     .fail = host_fail,
+    .picture = host_picture,
 };
 
 /* A file in memory that holds the input; its path, or "" when there is none. Close *fd afterwards.

@@ -42,15 +42,17 @@ static void test_accepted(void **state)
     READS("a cat\n", "a cat");
     READS("a cat\r\n", "a cat");
     READS("a cat\r", "a cat");
-    READS("a cat  \t\r\nsecond line", "a cat");
-    READS("\nsecond line", "");
+    READS("a cat  \t\r\nsecond line", "a cat\nsecond line");
+    READS("\nsecond line", "second line");
+    READS(" \t\r\n\r\n  one \n \n\rtwo\t\n", "  one\ntwo");
+    READS(" \n\t\r\n", "");
     READS("\xef\xbb\xbf"
           "caf\xc3\xa9\n",
           "caf\xc3\xa9");
     READS("\xef\xbb\xbf", "");
     READS("\xff\xfe"
           "c\0a\0t\0\r\0\n\0x\0",
-          "cat");
+          "cat\nx");
     READS("\xfe\xff"
           "\0c\0a\0t",
           "cat");
@@ -101,7 +103,7 @@ static void test_item(void **state)
     const char *path = save("from the file", 13);
     struct burin_item item = {
         .path = "x.png",
-        .caption = "its own",
+        .caption = "its own \r\n",
         .class_tokens = "dog",
         .caption_path = path,
     };

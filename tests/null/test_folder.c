@@ -88,7 +88,7 @@ static void test_plain(void **state)
                                  "c.bmp|c.txt|-|1", "tall.PnG|-|-|1", NULL });
     skipped(self, folder,
             (const char *const[][2]){ { "n.webp", "not supported" },
-                                      { "sub", "sub-folders" },
+                                      { "sub", "it can be a concept of its own: { images = \"" },
                                       { "broken.png", "cannot be opened" },
                                       { "empty.png", "is empty" },
                                       { NULL, NULL } });
@@ -116,34 +116,99 @@ static void test_numbered(void **state)
     (void)state;
     char *folder = make_folder();
     static const char *const files[] = {
-        "10_sks dog/1.png",      "10_sks dog/1.txt", "2_a_b/2.jpg", "3_/3.png",
-        "plain/4.png",           "0_zero/5.png",     "x_6/6.png",   "loose.png",
-        "10_sks dog/deep/7.png", "99999999_z/8.png", "notes.txt"
+        "10_sks dog/1.png",      "10_sks dog/1.txt",    "2_a_b/2.jpg", "3_/3.png",
+        "plain/4.png",           "0_zero/5.png",        "x_6/6.png",   "loose.png",
+        "10_sks dog/deep/7.png", "99999999999_z/8.png", "notes.txt",   "1000_y/9.png",
+        "1001_y/9.png"
     };
     for (int i = 0; i < COUNT_OF(files); i++) touch(folder, files[i]);
     void *self = opened(folder, 0, NULL, false);
     items(self, folder,
-          (const char *const[]){ "10_sks dog/1.png|10_sks dog/1.txt|sks dog|10",
-                                 "2_a_b/2.jpg|-|a_b|2", "3_/3.png|-|-|3", NULL });
+          (const char *const[]){ "1000_y/9.png|-|y|1000", "1001_y/9.png|-|y|1",
+                                 "10_sks dog/1.png|10_sks dog/1.txt|sks dog|10",
+                                 "2_a_b/2.jpg|-|a_b|2", "3_/3.png|-|-|3",
+                                 "99999999999_z/8.png|-|z|1", NULL });
     skipped(self, folder,
             (const char *const[][2]){ { "plain", "number of repeats" },
                                       { "0_zero", "number of repeats" },
                                       { "x_6", "number of repeats" },
-                                      { "99999999_z", "number of repeats" },
                                       { "loose.png", "move it" },
                                       { "10_sks dog/deep", "sub-folders" },
                                       { NULL, NULL } });
+    const char *text;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(source->remark(self, i, &text), 1);
+        assert_non_null(strstr(text, i ? "99999999999_z: a number above 1000" : "1001_y: "));
+    }
+    assert_int_equal(source->remark(self, 2, &text), 0);
     source->close(self);
     self = opened(folder, 5, NULL, true);
+    assert_int_equal(source->remark(self, 0, &text), 0);
     items(self, folder,
-          (const char *const[]){ "10_sks dog/1.png|10_sks dog/1.txt|sks dog|5",
+          (const char *const[]){ "1000_y/9.png|-|y|5", "1001_y/9.png|-|y|5",
+                                 "10_sks dog/1.png|10_sks dog/1.txt|sks dog|5",
                                  "10_sks dog/deep/7.png|-|sks dog|5", "2_a_b/2.jpg|-|a_b|5",
-                                 "3_/3.png|-|-|5", NULL });
+                                 "3_/3.png|-|-|5", "99999999999_z/8.png|-|z|5", NULL });
     source->close(self);
     const char *one = in_folder(folder, "10_sks dog/"); /* such a folder itself, with a slash */
     self = opened(one, 0, NULL, false);
     items(self, in_folder(folder, "10_sks dog"),
           (const char *const[]){ "1.png|1.txt|sks dog|10", NULL });
+    source->close(self);
+    remove_folder(folder);
+}
+
+/* What a file is, its content says, whatever its name; where it does not, the name. */
+static void test_content(void **state)
+{
+    (void)state;
+    char *folder = make_folder();
+    static const char png[] = "\x89PNG\r\n\x1a\n", jpeg[] = "\xff\xd8\xff\xe0",
+                      webp[] = "RIFF\x1a\0\0\0WEBPVP8 ", tiff[] = "II*";
+    static const struct {
+        const char *name, *bytes;
+        size_t n;
+    } files[] = {
+        { "a.jfif", jpeg, 4 },   { "b.JPE", jpeg, 4 },   { "c.webp", png, 8 }, { "d", png, 8 },
+        { "e.png", webp, 16 },   { "f.webp", webp, 16 }, { "g.dat", tiff, 4 }, { "h.md", "MM", 2 },
+        { "._a.jfif", jpeg, 4 }, { ".i.png", png, 8 },   { "j.npz", "PK", 2 },
+    };
+    for (int i = 0; i < COUNT_OF(files); i++)
+        assert_true(file_write(in_folder(folder, files[i].name), files[i].bytes, files[i].n));
+    void *self = opened(folder, 0, NULL, false);
+    items(self, folder,
+          (const char *const[]){ "a.jfif|-|-|1", "b.JPE|-|-|1", "c.webp|-|-|1", "d|-|-|1", NULL });
+    skipped(self, folder,
+            (const char *const[][2]){ { "e.png", "it is a WebP image" },
+                                      { "f.webp", "it is a WebP image" },
+                                      { "g.dat", "it is a TIFF image" },
+                                      { NULL, NULL } });
+    source->close(self);
+    remove_folder(folder);
+}
+
+static void test_captions(void **state)
+{
+    (void)state;
+    char *folder = make_folder();
+    static const char *const files[] = {
+        "a.png",     "a.TXT",     "b.png", "b.png.txt",     "c.png",     "c.caption",
+        "d.png",     "d.txt",     "d.TXT", "d.caption",     "e.jpg",     "e.png",
+        "e.jpg.txt", "e.png.txt", "f.png", "F.txt",         "alone.txt", "g.png.caption",
+        "h.webp",    "h.txt",     "i.png", "i.png.caption", ".txt",
+    };
+    for (int i = 0; i < COUNT_OF(files); i++) touch(folder, files[i]);
+    void *self = opened(folder, 0, NULL, false);
+    items(self, folder,
+          (const char *const[]){ "a.png|a.TXT|-|1", "b.png|b.png.txt|-|1", "c.png|c.caption|-|1",
+                                 "d.png|d.txt|-|1", "e.jpg|e.jpg.txt|-|1", "e.png|e.png.txt|-|1",
+                                 "f.png|-|-|1", "i.png|i.png.caption|-|1", NULL });
+    skipped(self, folder,
+            (const char *const[][2]){ { "F.txt", "a caption without a picture" },
+                                      { "alone.txt", "a caption without a picture" },
+                                      { "g.png.caption", "a caption without a picture" },
+                                      { "h.webp", "not supported" },
+                                      { NULL, NULL } });
     source->close(self);
     remove_folder(folder);
 }
@@ -157,7 +222,8 @@ static void test_refusals(void **state)
     assert_error("no images found");
     touch(folder, "a.webp");
     assert_int_equal(source->open(folder, NULL, &self), -1);
-    assert_error("1 files or folders were left out, the first because this image format");
+    assert_error("1 files or folders were left out, the first is ");
+    assert_error("a.webp: this image format");
     assert_int_equal(source->open(in_folder(folder, "absent"), NULL, &self), -1);
     assert_error("absent");
     assert_int_equal(source->probe(in_folder(folder, "a.webp")), 0);
@@ -168,11 +234,11 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_numbered),
+        cmocka_unit_test(test_plain),    cmocka_unit_test(test_numbered),
+        cmocka_unit_test(test_content),  cmocka_unit_test(test_captions),
         cmocka_unit_test(test_refusals),
     };
-    if (!plug_load(TEST_PLUGINS "/folder.so")) {
+    if (!plug_load(TEST_PLUGINS "/folder.so") || !plug_load(TEST_PLUGINS "/stb_image.so")) {
         print_error("%s\n", burin_error());
         return 1;
     }

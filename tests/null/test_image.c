@@ -419,6 +419,38 @@ static void test_jpeg_damage(void **state)
     str_finish(&s);
 }
 
+/* A PNG's eXIf chunk, before or behind the pixels, turns it as the same EXIF turns a JPEG. */
+static void test_png_orientation(void **state)
+{
+    (void)state;
+    const uint8_t rows[] = { 0, 255, 0, 0, 0, 255, 0, 0, 0, 255 }; /* red, green, blue */
+    for (int o = 1; o <= 8; o++) {
+        const uint8_t tiff[26] = { 'I', 'I', '*', 0, 8, 0, 0, 0,          1, 0, 0x12,
+                                   1,   3,   0,   1, 0, 0, 0, (uint8_t)o, 0, 0, 0 };
+        for (int behind = 0; behind < 2; behind++) {
+            struct str s = { 0 };
+            png_begin(&s, 3, 1, 8, 2, 0);
+            if (!behind) chunk(&s, "eXIf", tiff, sizeof tiff);
+            png_pixels(&s, rows, sizeof rows);
+            if (behind) chunk(&s, "eXIf", tiff, sizeof tiff);
+            png_end(&s);
+            int w, h;
+            struct image i = loaded("eXIf", s.data, s.len);
+            assert_true(image_size(save(s.data, s.len), &w, &h));
+            char *recipe = image_recipe(save(s.data, s.len));
+            assert_non_null(strstr(recipe, "stb_image 1."));
+            mem_free(recipe);
+            assert_int_equal(w, o >= 5 ? 1 : 3);
+            assert_int_equal(i.width, w);
+            assert_int_equal(i.height, h);
+            bool red_first = o == 1 || o == 4 || o == 5 || o == 6;
+            pixel(&i, 0, 0, red_first ? 255 : 0, 0, red_first ? 0 : 255, 0);
+            image_finish(&i);
+            str_finish(&s);
+        }
+    }
+}
+
 /* ---- BMP ------------------------------------------------------------------------------------- */
 
 static void make_bmp(struct str *s, int32_t width, int32_t height, int bits, uint32_t packing,
@@ -455,6 +487,10 @@ static void test_bmp(void **state)
     make_bmp(&s, 2, -2, 24, 0, 54, 16);
     i = loaded("top-down bmp", s.data, s.len);
     pixel(&i, 0, 0, 20, 10, 0, 0);
+    image_finish(&i);
+    make_bmp(&s, 2, 2, 32, 0, 54, 16); /* the fourth byte of a pixel is no alpha */
+    i = loaded("32-bit bmp", s.data, s.len);
+    pixel(&i, 0, 1, 20, 10, 0, 0);
     image_finish(&i);
     make_bmp(&s, 2, 2, 24, 0, 54, 15);
     refused("cut bmp", s.data, s.len, "cut off");
@@ -569,11 +605,17 @@ static void test_save(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_png_kinds),   cmocka_unit_test(test_png_headers),
-        cmocka_unit_test(test_png_chunks),  cmocka_unit_test(test_truncation),
-        cmocka_unit_test(test_foreign),     cmocka_unit_test(test_orientation),
-        cmocka_unit_test(test_jpeg_damage), cmocka_unit_test(test_bmp),
-        cmocka_unit_test(test_cover),       cmocka_unit_test(test_save),
+        cmocka_unit_test(test_png_kinds),
+        cmocka_unit_test(test_png_headers),
+        cmocka_unit_test(test_png_chunks),
+        cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_foreign),
+        cmocka_unit_test(test_orientation),
+        cmocka_unit_test(test_png_orientation),
+        cmocka_unit_test(test_jpeg_damage),
+        cmocka_unit_test(test_bmp),
+        cmocka_unit_test(test_cover),
+        cmocka_unit_test(test_save),
     };
     if (!plug_load(TEST_PLUGINS "/stb_image.so")) {
         print_error("%s\n", burin_error());

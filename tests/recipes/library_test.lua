@@ -221,6 +221,57 @@ for _, item in ipairs(a.items) do  -- at least `repeats` times; a short batch is
   check(times >= item.repeats, "%s is seen %d times, not %d", item.path, times, item.repeats)
 end
 
+-- Exact repeats: what weighs something is each picture as often as its repeats say, in every epoch, whatever buckets,
+-- batches and accumulation are; the mean of a short batch is over the real ones.
+for _, mix in ipairs { { 1, 1, 1 }, { 1, 4, 1 }, { 2, 3, 1 }, { 2, 4, 3 }, { 3, 5, 2 }, { 3, 16, 4 } } do
+  local buckets, size, accumulate = table.unpack(mix)
+  local d = dataset.new { batch = size, seed = 9, resolution = 512, buckets = true }
+  for i = 1, 11 do
+    local bucket = d:bucket_of(512 * (1 + i % buckets), 512)
+    local item = { path = "p" .. i, repeats = i % 4 + 1, weight = 0.5, bucket = bucket }
+    if i % 5 == 0 then
+      item.variants = {}
+      for k = 1, 3 do item.variants[k] = setmetatable({ caption = "line " .. k }, { __index = item }) end
+    end
+    table.insert(d.items, item)
+  end
+  local views, lines, said = {}, {}, ("%d buckets, batch %d x %d"):format(buckets, size, accumulate)
+  for epoch = 0, 9 do
+    local updates, words = d:updates(epoch, accumulate), {}
+    check(#updates == (d:steps_per_epoch() + accumulate - 1) // accumulate, "%s: %d updates", said, #updates)
+    for _, update in ipairs(updates) do
+      check(#update <= accumulate and #update > 0, "%s: an update of %d batches", said, #update)
+      for _, batch in ipairs(update) do
+        local sum = 0
+        for i, item in ipairs(batch.items) do
+          sum = sum + batch.weights[i]
+          if batch.weights[i] ~= 0 then
+            views[item.path] = (views[item.path] or 0) + 1
+            words[#words + 1] = item.path .. (item.caption or "")
+            if item.caption then lines[item.caption] = true end
+          end
+        end
+        check(#batch.items == size and math.abs(sum / size - 0.5) < 1e-12, "%s: the weights' mean is %g", said,
+          sum / size)
+      end
+    end
+    local again = {}
+    for _, update in ipairs(d:updates(epoch, accumulate)) do
+      for _, batch in ipairs(update) do
+        for i, item in ipairs(batch.items) do
+          if batch.weights[i] ~= 0 then again[#again + 1] = item.path .. (item.caption or "") end
+        end
+      end
+    end
+    check(table.concat(words) == table.concat(again), "%s: epoch %d is not a function of its number", said, epoch)
+  end
+  for _, item in ipairs(d.items) do
+    check(views[item.path] == 10 * item.repeats, "%s: %s is seen %d times in 10 epochs, not %d", said, item.path,
+      views[item.path], 10 * item.repeats)
+  end
+  check(lines["line 1"] and lines["line 2"] and lines["line 3"], "%s: a line of a caption is never chosen", said)
+end
+
 -- As many class images as instance images (14 of them): 4 4 3 3. A surplus is left out.
 local repeats = {}
 for _, item in ipairs(a.items) do if item.prior then repeats[#repeats + 1] = item.repeats end end

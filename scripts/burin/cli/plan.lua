@@ -25,11 +25,46 @@ local function session_rows(plan)
   return rows
 end
 
+local origins = { { "file", "in files" }, { "prompt", "the recipe's prompt" }, { "folder", "the folder's name" },
+  { "none", "none" } }
+
+local LISTED = 10  -- files that are left out
+
+-- What there is of a concept, in lines.
+local function concept_lines(c)
+  local captions, lines = {}, {}
+  local function add(text, ...) lines[#lines + 1] = text:format(...) end
+  for _, o in ipairs(origins) do
+    local n = c.captions[o[1]]
+    if n > 0 then captions[#captions + 1] = ("%d %s"):format(n, o[2]) end
+  end
+  add("concept %d%s: %d pictures, shown %d times an epoch; captions: %s", c.concept, c.prior and ", class images" or "",
+    c.pictures, c.views, #captions > 0 and table.concat(captions, ", ") or "no pictures")
+  if c.several > 0 then add("  captions of several lines: %d", c.several) end
+  for _, b in ipairs(c.buckets) do
+    local cut = b.cut_path and (", cut by at most %.0f %% (%s)"):format(b.cut * 100, b.cut_path) or ""
+    local enlarged = b.enlarged_path and (", enlarged at most %.2f times (%s)"):format(b.enlarged, b.enlarged_path) or ""
+    add("  %dx%d: %d pictures%s%s", b.bucket[1], b.bucket[2], b.pictures, cut, enlarged)
+  end
+  for i, s in ipairs(c.left_out) do
+    if i <= LISTED then add("  left out: %s: %s", s.path, s.reason) end
+  end
+  if #c.left_out > LISTED then add("  left out, and not listed: %d (--json lists all)", #c.left_out - LISTED) end
+  return lines
+end
+
+local function image_line(i)
+  return ("%s  %dx%d, resized to %dx%d, cut to %dx%d from (%d, %d), x %d: %s"):format(i.path, i.width, i.height,
+    i.resized[1], i.resized[2], i.bucket[1], i.bucket[2], i.crop[1], i.crop[2], i.repeats,
+    table.concat(i.captions, " | "))
+end
+
 return {
   summary = "memory, steps and time of a recipe, known before step 1",
   usage = "RECIPE.lua [options]",
   needs = 1,
-  options = { { "--budget", "amount", "device memory to plan for, as 8GiB; over the recipe's" } },
+  options = { { "--budget", "amount", "device memory to plan for, as 8GiB; over the recipe's" },
+    { "--images", "flag", "list every picture: its size, what is cut off, its captions" } },
   recipe = { steps = 2000000000 },
   run = function(args)
     local r = recipe.load(args[1], args.trust)
@@ -49,7 +84,8 @@ return {
     local seconds = rate and (flops / rate + dispatches * dispatch) * r.accumulate
     if args.json then
       core.write_stdout(core.json_encode { memory = memory, phases = phases, traded = traded, settings = plan.settings,
-        sessions = sessions, texts = plan.lengths, steps = steps, steps_per_epoch = per_epoch,
+        sessions = sessions, texts = plan.lengths,
+        concepts = plan.data:summary(), images = plan.data:images(), steps = steps, steps_per_epoch = per_epoch,
         flops_per_step = flops * r.accumulate, seconds_per_step = seconds } .. "\n")
       return 0
     end
@@ -78,6 +114,14 @@ return {
       out[#out + 1] = (i == 1 and "texts  " or "       ") .. line
       for _, text in ipairs(warnings) do out[#out + 1] = "       " .. text end
     end
+    local first = "data   "
+    for _, c in ipairs(plan.data:summary()) do
+      for _, line in ipairs(concept_lines(c)) do
+        out[#out + 1] = first .. line
+        first = "       "
+      end
+    end
+    for _, image in ipairs(args.images and plan.data:images() or {}) do out[#out + 1] = "       " .. image_line(image) end
     out[#out + 1] = ("steps  %d  (%d per epoch, batch %d x %d)"):format(steps, per_epoch, r.batch, r.accumulate)
     local noise = plan.model:unusual_noise()
     if noise then out[#out + 1] = "noise  " .. noise end

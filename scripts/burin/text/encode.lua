@@ -89,9 +89,9 @@ end
 -- it has been resized to cover its bucket, the bucket's (height, width). The rule is Stability's, as kohya's programs
 -- have it.
 function encode.sizes(item)
-  local b, scale = item.bucket, math.max(item.bucket.w / item.width, item.bucket.h / item.height)
-  local function crop(size, target) return math.max(0, math.floor((math.floor(size * scale + 0.5) - target) / 2)) end
-  return core.tensor({ 6 }, "f32", { item.height, item.width, crop(item.height, b.h), crop(item.width, b.w), b.h, b.w })
+  local b = item.bucket
+  local _, _, left, top = core.image_fit(item.width, item.height, b.w, b.h)
+  return core.tensor({ 6 }, "f32", { item.height, item.width, top, left, b.h, b.w })
 end
 
 local function tokenize(self, text)

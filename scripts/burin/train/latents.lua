@@ -2,6 +2,7 @@
 -- latents.lua - what the frozen networks make of pictures and captions: computed once, kept on disk.
 local cache = require "burin.base.cache"
 local core = require "burin.core"
+local data = require "burin.train.data"
 local errors = require "burin.base.errors"
 local progress = require "burin.base.progress"
 local latents = {}
@@ -25,14 +26,14 @@ end
 
 -- Goes on without pictures whose damage only decoding shows. A resumed run leaves out the same ones.
 local function leave_out(plan, kept)
-  local left, data = {}, plan.data
+  local left, pictures = {}, plan.data
   for _, item in ipairs(kept) do if not item.prior then left[item.concept] = true end end
-  data:report()
+  pictures:report()
   for i, c in ipairs(plan.recipe.concepts) do
     if not left[i] then errors.raise("data", "concept %d: no usable image in '%s'", i, c.images) end
   end
-  data.items = kept
-  data:balance_priors()
+  pictures.items = kept
+  pictures:balance_priors()
 end
 
 -- Gives every item its latents and its text. Returns a hash of all that the items are.
@@ -46,13 +47,17 @@ function latents.fill(plan)
   local bar = progress.new("caching latents", #items)
   for i, item in ipairs(items) do
     local b = item.bucket
-    local read, content = pcall(core.hash_file, item.path)
+    local read, content, recipe = pcall(function() return core.hash_file(item.path), core.image_recipe(item.path) end)
     local why = not read and content
-    if read then item.moments, why = latents_of(plan, item, core.hash(content .. vae_key .. b.w .. "x" .. b.h)) end
+    if read then
+      local key = table.concat({ content, recipe, vae_key, b.w .. "x" .. b.h }, "|")
+      item.moments, why = latents_of(plan, item, core.hash(key))
+    end
     if item.moments then
       kept[#kept + 1] = item
-      facts[#facts + 1] = ("%s|%s|%dx%d|%s"):format(content, item.caption, b.w, b.h, item.prior or false)
-      text:fill(item, text_key)
+      local captions = table.concat(data.captions(item), "\n")
+      facts[#facts + 1] = ("%s|%s|%dx%d|%s"):format(content, captions, b.w, b.h, item.prior or false)
+      for _, variant in ipairs(item.variants or { item }) do text:fill(variant, text_key) end
     else
       table.insert(plan.data.skipped, { path = item.path, reason = why })
     end

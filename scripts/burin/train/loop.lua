@@ -41,14 +41,15 @@ function Training:path(text, ...) return self.folder .. "/" .. text:format(...) 
 
 -- ---- batches -----------------------------------------------------------------------------------------------------------
 
-local function write_batch(self, batch)
+-- share: what the batch's loss is multiplied by.
+local function write_batch(self, batch, share)
   local t = self.plan.batches[batch.bucket]
   local n = #batch.items
   local moments = core.tensor(t.inputs.moments.shape, t.inputs.moments.dtype)
   local each, weights = moments.count // n, {}
   for i, item in ipairs(batch.items) do
     moments:copy_into((i - 1) * each + 1, item.moments)
-    weights[i] = item.weight
+    weights[i] = batch.weights[i] * share
   end
   t.inputs.moments:write(moments)
   self.plan.text:write(t.inputs.text, batch.items)
@@ -56,16 +57,15 @@ local function write_batch(self, batch)
   return t.session
 end
 
--- An iterator over all batches from a given one on.
-local function batches_from(data, first)
-  local per_epoch = data:steps_per_epoch()
+-- An iterator over all updates, each a list of batches, from a given one on.
+local function updates_from(data, accumulate, per_epoch, first)
   local epoch, at = first // per_epoch, first % per_epoch
-  local list = data:epoch(epoch)
+  local list = data:updates(epoch, accumulate)
   return function()
     at = at + 1
     if at > #list then
       epoch, at = epoch + 1, 1
-      list = data:epoch(epoch)
+      list = data:updates(epoch, accumulate)
     end
     return list[at]
   end
@@ -175,13 +175,16 @@ end
 
 -- ---- running -----------------------------------------------------------------------------------------------------------
 
-local function one_step(self, batches)
+-- An update of fewer batches than `accumulate` (the last of an epoch) takes the last places of a whole one, and each of
+-- its batches counts more: the gradient is their mean.
+local function one_step(self, updates)
   local recipe, trainer = self.plan.recipe, self.plan.trainer
   local factor = recipe.schedule.factor(self.step, self.steps)
   self.rate = recipe.optimizer.lr * factor
-  local total = 0
-  for micro = 0, recipe.accumulate - 1 do
-    local session = write_batch(self, batches())
+  local total, batches = 0, updates()
+  for i, batch in ipairs(batches) do
+    local session = write_batch(self, batch, recipe.accumulate / #batches)
+    local micro = recipe.accumulate - #batches + i - 1
     trainer:run(session, self.step * recipe.accumulate + micro, { [0] = self.rate, recipe.optimizer.text_encoder_lr * factor })
     local loss, norm = trainer:read()
     total, self.norm = total + loss, norm
@@ -213,11 +216,11 @@ local function run_steps(self, began)
   local every = { state = options.every(recipe.state.every, self.steps_per_epoch),
     save = options.every(recipe.save.every, self.steps_per_epoch),
     sample = recipe.sample and options.every(recipe.sample.every, self.steps_per_epoch) }
-  local batches = batches_from(self.plan.data, self.step * recipe.accumulate)
+  local updates = updates_from(self.plan.data, recipe.accumulate, self.steps_per_epoch, self.step)
   local bar, start = progress.new("training", self.steps, self.step), core.clock()
   core.catch_stop()
   while self.step < self.steps do
-    local loss = one_step(self, batches)
+    local loss = one_step(self, updates)
     self.average = self.average and self.average + 0.05 * (loss - self.average) or loss
     if self.step == 1 then self.first_step_seconds = core.clock() - began end
     check_memory(self)

@@ -3,6 +3,7 @@
 -- (train_network.py). Every value is derived from the recipe, the plan and the steps done; none is kept beside them. What
 -- programs need to load the file is adapters/metadata.lua's.
 local core = require "burin.core"
+local datasets = require "burin.train.data"
 local files = require "burin.adapters.metadata"
 local metadata = {}
 
@@ -37,7 +38,7 @@ local function count_tags(items)
     if item.caption and not item.prior then
       local of = tags[folder_of(item.path)] or {}
       tags[folder_of(item.path)] = of
-      for tag in item.caption:gmatch "[^,]+" do
+      for tag in table.concat(datasets.captions(item), ","):gmatch "[^,]+" do
         tag = tag:match "^%s*(.-)%s*$"
         if tag ~= "" then of[tag] = (of[tag] or 0) + 1 end
       end

@@ -110,7 +110,7 @@ end
 local function caption_texts(plan)
   local list = {}
   for _, item in ipairs(plan.data.items) do
-    if item.caption then list[#list + 1] = { text = item.caption, from = item.path } end
+    for _, text in ipairs(data.captions(item)) do list[#list + 1] = { text = text, from = item.path } end
   end
   for _, p in ipairs(plan.missing) do  -- of class images that are yet to be made
     list[#list + 1] = { text = p.prior.prompt, from = ("the class images of concept %d"):format(p.concept) }
@@ -160,7 +160,7 @@ local function look_at_pictures(recipe, model)
   local d = data.new { batch = recipe.batch, seed = recipe.seed, resolution = recipe.resolution, buckets = recipe.buckets,
     granularity = model:downsample() * 2 }
   for i, c in ipairs(recipe.concepts) do
-    local o = { prompt = c.prompt, repeats = c.repeats }
+    local o = { prompt = c.prompt, lines = c.lines, repeats = c.repeats }
     if errors.guard("input", d.add, d, c.images, o, { weight = c.weight, concept = i }) == 0 then
       local first = d.skipped[1]
       errors.raise("data", "concept %d: no usable image in '%s'%s", i, c.images,
@@ -184,7 +184,6 @@ local function prepare(recipe, settings, pictures)
     batches = {}, encoders = {} }
   plan.missing = priors.add(plan.data, recipe, settings)
   plan.data:report()
-  pictures.reported = plan.data.reported
   trace_text(plan)
   local at = kinds.place(recipe, "method")
   for _, b in ipairs(plan.data:buckets()) do plan.batches[b.bucket] = options.at(at, trace_bucket, plan, b.bucket) end

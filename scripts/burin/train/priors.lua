@@ -15,27 +15,35 @@ local function own_folder(recipe, settings, i)
   return ("%s/prior-%d-%s"):format(recipes.folder(recipe), i, core.hash(key):sub(1, 8))
 end
 
-local function is_image(name)
-  name = name:lower()
-  return name:match "%.png$" or name:match "%.jpe?g$" or name:match "%.bmp$"
+-- Adds the class images of a folder to the data, as the scanner of pictures finds them. -> their names, how many of them
+-- no run drew
+local function add_folder(data, folder, prior, extra)
+  local first, names, own = #data.items + 1, {}, 0
+  local ok, e = pcall(data.add, data, folder, { prompt = prior.prompt, lines = "first", repeats = 1 }, extra)
+  if not ok and folder == prior.images then  -- that there are none is no error: they are drawn
+    table.insert(data.remarks, { text = "class images are drawn: " .. errors.message(e), concept = extra.concept,
+      prior = true })
+  end
+  for i = first, #data.items do
+    local name = data.items[i].path:match "[^/]*$"
+    names[name] = true
+    if not name:match "^class%-%d+%.png$" then own = own + 1 end
+  end
+  return names, own
 end
 
 -- What there is of a prior's class images: in the run's own folder, where missing ones are drawn, and in the user's,
 -- which is only read.
-local function look(recipe, settings, i)
+local function add_found(data, recipe, settings, i)
   local prior = recipe.concepts[i].prior
-  local p = { folder = own_folder(recipe, settings, i), found = {}, prior = prior, concept = i, missing = {} }
-  local there, own = {}, 0
+  local p = { folder = own_folder(recipe, settings, i), prior = prior, concept = i, missing = {} }
+  local extra, there, own = { weight = prior.weight, concept = i, prior = true }, {}, 0
   for _, folder in ipairs { p.folder, prior.images } do
-    local images = 0
-    for _, name in ipairs(core.exists(folder) and core.list(folder) or {}) do
-      there[name] = true
-      if is_image(name) then
-        images = images + 1
-        if not name:match "^class%-%d+%.png$" then own = own + 1 end
-      end
+    if core.exists(folder) or folder == prior.images then
+      local names, n = add_folder(data, folder, prior, extra)
+      for name in pairs(names) do there[name] = true end
+      own = own + n
     end
-    if images > 0 then table.insert(p.found, folder) end
   end
   for k = 1, prior.count - own do
     local name = ("class-%05d.png"):format(k)
@@ -45,16 +53,13 @@ local function look(recipe, settings, i)
 end
 
 -- Adds the class images that exist to the data, and stand-ins for those to be made, so that the plan knows the number of
--- steps. Returns what has to be drawn:
--- { { folder =, found = { folders }, prior =, concept =, missing = { { index =, path = } } } ... }.
+-- steps. Returns what has to be drawn: { { folder =, prior =, concept =, missing = { { index =, path = } } } ... }.
 function priors.add(data, recipe, settings)
   local square = data:bucket_of(recipe.resolution, recipe.resolution)
   local incomplete = {}
   for i, c in ipairs(recipe.concepts) do
-    local p = c.prior and look(recipe, settings, i)
-    if p then
-      local extra = { weight = c.prior.weight, concept = i, prior = true }
-      for _, folder in ipairs(p.found) do data:add(folder, { prompt = c.prior.prompt, repeats = 1 }, extra) end
+    if c.prior then
+      local p = add_found(data, recipe, settings, i)
       for _ = 1, #p.missing do
         table.insert(data.items, { concept = i, prior = true, repeats = 1, bucket = square, weight = c.prior.weight })
       end
