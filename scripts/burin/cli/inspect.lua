@@ -108,7 +108,7 @@ return {
   usage = "FILE-OR-FOLDER [options]",
   needs = 1,
   options = {
-    { "--values", "flag", "also mean, deviation, least and greatest value of each tensor (not of 8-bit floats)" },
+    { "--values", "flag", "also mean, deviation, least and greatest value of each tensor" },
     { "--base", "model", "of a LoRA: the checkpoint whose layers it names" },
     { "--summary", "flag", "no list of tensors" },
   },
@@ -121,7 +121,7 @@ return {
         local t = part.file:info(name)
         t.name = part.name and part.name .. ": " .. name or name
         total = total + t.bytes
-        if args.values and not t.dtype:find "^f8" then t.stats = part.file:read(name):stats() end
+        if args.values then t.stats = part.file:read(name):stats() end
         list[#list + 1] = t
       end
       for k, v in pairs(part.file:meta()) do meta[k] = v end

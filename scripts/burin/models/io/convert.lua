@@ -78,7 +78,7 @@ function convert.run(input, output, o)
   local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"),
     { "single", "diffusers" })
   if o.vae then items = replace_vae(items, o.vae, model) end
-  if o.dtype ~= "keep" then items = layout.cast(items, o.dtype) end
+  if o.dtype == "keep" then layout.check_keep(input, model.files, items) else items = layout.cast(items, o.dtype) end
   if not o.extras then extras = {} end
   local source = {}
   for k, v in pairs(model.files.single and model.files.single:meta() or {}) do

@@ -5,6 +5,7 @@ local core = require "burin.core"
 local detect = require "burin.models.io.detect"
 local folder = require "burin.models.io.folder"
 local errors = require "burin.base.errors"
+local scaled = require "burin.models.io.scaled"
 local settings = require "burin.models.io.settings"
 local files = {}
 
@@ -24,7 +25,7 @@ local function read_own(config, file, path)
 end
 
 local function open_single(path)
-  local file = errors.guard("data", core.load, path)
+  local file = scaled.view(errors.guard("data", core.load, path), path)
   local config = detected(path, detect.single, function(name)
     local info = file:info(name)
     return info and info.shape
@@ -78,7 +79,7 @@ function files.open_vae(path, prefix)
     local vae = whole or alone
     if vae then return { vae = vae } end
   elseif core.exists(path) then
-    local file = errors.guard("data", core.load, path)
+    local file = scaled.view(errors.guard("data", core.load, path), path)
     if file:info "encoder.mid_block.resnets.0.conv1.weight" then return { vae = file } end
     if file:info(prefix .. "encoder.mid.block_1.conv1.weight") then return { single = file } end
     if file:info "encoder.mid.block_1.conv1.weight" then
