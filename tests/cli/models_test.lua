@@ -117,7 +117,9 @@ for _, name in ipairs { "scaled", "scaled2" } do
   local have, values, n = by_name(at(name .. "-f32.safetensors")), weights.eight "F8_E4M3", 0
   for _, t in ipairs(tiny) do
     if is_matrix(t) then
-      local want = weights.to_eight(t.data, "F8_E4M3"):gsub(".", function(c) return ("<f"):pack(values[c:byte()] * 0.5) end)
+      local want = weights.to_eight(t.data, "F8_E4M3"):gsub(".", function(c)
+        return ("<f"):pack(values[c:byte()] * 0.5)
+      end)
       T.check(have[t.name].data == want, "%s: %s is not 8 bits times its scale", name, t.name)
       T.check(not have[t.name:gsub("weight$", "scale_weight")], "%s: a scale was written beside its product", name)
       n = n + 1
@@ -145,5 +147,40 @@ bad("zero.safetensors", scalar(layer .. "scale_weight", 0), layer .. "scale_weig
 bad("stray.safetensors", scalar("no.such.layer.scale_weight", 1), "there is no no.such.layer.weight")
 local how = '{"format": "nvfp4"}'
 bad("packed.safetensors", { name = layer .. "comfy_quant", dtype = "U8", shape = tostring(#how), data = how }, "nvfp4")
+
+-- ---- models that are not whole, or of another kind -----------------------------------------------------------------
+
+-- What is wrong is said alike by plan, train and sample, and inspect names it.
+local function not_for_use(name, f, inspected, ...)
+  write(name, f)
+  expect(0, ("inspect --summary %s"):format(at(name)), inspected)
+  local path = recipe("whole", ('"%s"'):format(at(name)))
+  for _, line in ipairs { "plan " .. path, train(path),
+    ("sample %s --prompt a --steps 1 --out %s"):format(at(name), at "none") } do
+    expect(65, line, at(name), ...)
+  end
+end
+local function without(pattern)
+  return function(t) return not t.name:find(pattern) and t or nil end
+end
+not_for_use("no-vae.safetensors", without "^first_stage_model", "not there", "without a VAE")
+not_for_use("no-text.safetensors", without "^cond_stage_model", "not there", "without a text encoder")
+not_for_use("unet-only.safetensors", function(t) return is_unet(t) and t or nil end, "not whole",
+  "without a VAE and a text encoder")
+local last = "model.diffusion_model.out.2.weight"
+not_for_use("lacks.safetensors", function(t) return t.name ~= last and t or nil end, last, "1 tensor is missing", last)
+not_for_use("whole-number.safetensors", function(t)
+  return t.name == last and weights.with(t, { dtype = "I16" }) or t
+end, last .. " in the file) is i16", last, "a float is expected")
+local inpaint
+not_for_use("inpainting.safetensors", function(t)
+  if t.name ~= "model.diffusion_model.input_blocks.0.0.weight" then return t end
+  local out, inputs = t.shape:match "^(%d+), *(%d+)"
+  local kernel, row = 2 * 9, inputs * 9 * 2
+  inpaint = t.data:gsub(("."):rep(row), function(rows) return rows .. ("\0"):rep((inputs + 1) * kernel) end)
+  return weights.with(t, { shape = ("%d,%d,3,3"):format(out, 2 * inputs + 1), data = inpaint })
+end, "an inpainting model (33 input channels)", "an inpainting model", "33 input channels")
+out = expect(0, ("inspect --json --summary %s"):format(at "no-vae.safetensors"))
+T.check(out:find '"lacks": ?%["vae"%]', "inspect --json: %s", out:sub(-600))
 
 T.finish()

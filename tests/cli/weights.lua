@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- weights.lua - safetensors files for tests, read and written in plain Lua, so that what a test feeds to the binary is not
--- made by the code under test.
+-- weights.lua - safetensors files for tests, read and written in plain Lua, so that what a test feeds to the binary is
+-- not made by the code under test.
 local weights = {}
 
 -- path -> { { name =, dtype =, shape = "16,3", data = } ... } in the order of the file, metadata as JSON text or nil
@@ -11,8 +11,8 @@ function weights.read(path)
   local header, list = text:sub(9, 8 + n), {}
   local meta = header:match '"__metadata__":%s*(%b{})'
   if meta then header = header:gsub('"__metadata__":%s*%b{}', "") end
-  for name, dtype, shape, first, last in
-    header:gmatch '"([^"]+)":%s*{"dtype":%s*"([%w_]+)",%s*"shape":%s*%[([%d, ]*)%],%s*"data_offsets":%s*%[(%d+),%s*(%d+)%]}' do
+  for name, dtype, shape, first, last in header:gmatch('"([^"]+)":%s*{"dtype":%s*"([%w_]+)",%s*'
+    .. '"shape":%s*%[([%d, ]*)%],%s*"data_offsets":%s*%[(%d+),%s*(%d+)%]}') do
     list[#list + 1] = { name = name, dtype = dtype, shape = shape, data = text:sub(9 + n + first, 8 + n + last) }
   end
   return list, meta
@@ -21,8 +21,8 @@ end
 function weights.write(path, list, meta)
   local header, data, at = { meta and '"__metadata__":' .. meta }, {}, 0
   for _, t in ipairs(list) do
-    header[#header + 1] = ('"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%d,%d]}'):format(t.name, t.dtype, t.shape, at,
-      at + #t.data)
+    header[#header + 1] = ('"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%d,%d]}'):format(t.name, t.dtype, t.shape,
+      at, at + #t.data)
     data[#data + 1], at = t.data, at + #t.data
   end
   local text = "{" .. table.concat(header, ",") .. "}"

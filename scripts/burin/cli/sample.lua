@@ -7,6 +7,7 @@ local errors = require "burin.base.errors"
 local infotext = require "burin.sample.infotext"
 local lengths = require "burin.text.lengths"
 local progress = require "burin.base.progress"
+local reports = require "burin.models.io.report"
 local sample = require "burin.sample.sampler"
 local samplers = require "burin.sample.samplers"
 
@@ -151,7 +152,8 @@ return {
     local jobs, loras = read_jobs(args), read_loras(args.lora or {})
     args.open_device()
     local model = require("burin.models.model").open(args[1], { patch = adapters.patch(loras), dtype = args.precision,
-      compute = args.precision, prediction = args.prediction })
+      compute = args.precision, prediction = args.prediction, whole = true })
+    core.log("info", "base: " .. reports.line(model:look()))
     if args.zero_snr and model.noise.prediction ~= "v" then
       errors.raise("recipe", "--zero-snr needs a model that predicts v; this one predicts epsilon")
     end

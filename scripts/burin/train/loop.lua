@@ -13,6 +13,7 @@ local options = require "burin.base.options"
 local priors = require "burin.train.priors"
 local progress = require "burin.base.progress"
 local recipes = require "burin.train.recipe"
+local reports = require "burin.models.io.report"
 local residency = require "burin.train.residency"
 local sample = require "burin.sample.sampler"
 local state = require "burin.base.state"
@@ -238,6 +239,7 @@ end
 local function prepare(self)
   local plan = self.plan
   local base = plan.recipe.base.path
+  core.log("info", "base: " .. reports.line(plan.model:look()))
   for _, survey in ipairs(plan.lengths) do lengths.log(survey) end
   errors.guard("data", residency.enter, plan, 1)
   plan.tables.upload()

@@ -8,13 +8,10 @@ local files = require "burin.models.io.files"
 local layout = require "burin.models.io.layout"
 local models = require "burin.models.model"
 local options = require "burin.base.options"
+local reports = require "burin.models.io.report"
 local convert = {}
 
 local refuse = errors.file
-
-local function names_of(list)
-  return table.concat(list, ", ", 1, math.min(#list, 5)) .. (#list > 5 and ", ..." or "")
-end
 
 -- The small files of a diffusers folder: configurations, vocabularies, the pipeline's index.
 function convert.texts_of(folder)
@@ -41,16 +38,17 @@ end
 function convert.open(path)
   device.null()
   local model = models.open(path)
+  local report = model:look()
   model:declare()
-  local items, extras, strange = layout.items(model.files, model.map)
-  local missing, unknown = layout.compare(items, model)
-  if #missing > 0 then refuse(path, "%d tensors are missing: %s", #missing, names_of(missing)) end
-  if #unknown > 0 then refuse(path, "%d tensors belong to no network: %s", #unknown, names_of(unknown)) end
-  if #strange > 0 then
-    core.log("warn", ("%s: %d tensors are none of Stable Diffusion's; they are carried along: %s"):format(path,
-      #strange, names_of(strange)))
+  reports.check_tensors(report)
+  if #report.unknown > 0 then
+    refuse(path, "%d tensors belong to no network: %s", #report.unknown, reports.some(report.unknown))
   end
-  return model, items, extras
+  if #report.strange > 0 then
+    core.log("warn", ("%s: %d tensors are none of Stable Diffusion's; they are carried along: %s"):format(path,
+      #report.strange, reports.some(report.strange)))
+  end
+  return model, report.items, report.extras
 end
 
 -- The items with the VAE of another file, which must have the same shapes.

@@ -4,10 +4,10 @@
 local core = require "burin.core"
 local configs = require "burin.models.io.configs"
 local errors = require "burin.base.errors"
+local scaled = require "burin.models.io.scaled"
 local layout = {}
 
-local floats = { f32 = true, f16 = true, bf16 = true, f64 = true, f8_e4m3 = true, f8_e5m2 = true }
-
+local floats = scaled.floats
 -- Tensors of single files that no network reads: noise schedules, averages, positions, CLIP's temperature, and the text
 -- layer and projection of OpenCLIP that are not used. Source: the key lists in tests/data/keys_*.tsv.
 local passive = { "^model_ema", "^betas$", "^alphas_cumprod", "^sqrt_", "^log_one_minus", "^posterior_",

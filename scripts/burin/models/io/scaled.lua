@@ -1,13 +1,14 @@
 -- SPDX-License-Identifier: MIT
--- scaled.lua - files whose weights were made smaller with one scale per tensor, as ComfyUI and others write 8-bit floats:
--- beside "NAME.weight" lies "NAME.scale_weight" or "NAME.weight_scale". Seen through this view the weight is their
--- product, in f32, and what only tells other programs how to compute is not there.
+-- scaled.lua - files whose weights were made smaller with one scale per tensor, as ComfyUI and others write 8-bit
+-- floats: beside "NAME.weight" lies "NAME.scale_weight" or "NAME.weight_scale". Seen through this view the weight is
+-- their product, in f32, and what only tells other programs how to compute is not there.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local scaled = {}
 
 local fail = errors.file
-local floats = { f32 = true, f16 = true, bf16 = true, f64 = true, f8_e4m3 = true, f8_e5m2 = true }
+-- Element types that weights have.
+scaled.floats = { f32 = true, f16 = true, bf16 = true, f64 = true, f8_e4m3 = true, f8_e5m2 = true }
 local words = { "scale_weight", "weight_scale" }
 
 -- What goes with a scaled weight and changes no number of it: scales of activations, marks.
@@ -30,11 +31,11 @@ end
 local function read_scale(file, name, weight, path)
   local info, of = file:info(name), file:info(weight)
   if not of then fail(path, "%s is a scale, but there is no %s", name, weight) end
-  if not floats[of.dtype] then
+  if not scaled.floats[of.dtype] then
     fail(path, "%s is %s with a scale; scales are read of 8-bit floats (f8_e4m3, f8_e5m2)", weight, of.dtype)
   end
   local t = file:read(name)
-  if t.count ~= 1 or not floats[info.dtype] then
+  if t.count ~= 1 or not scaled.floats[info.dtype] then
     fail(path, "%s has the shape (%s) and the type %s; one number for the whole of %s is read", name,
       table.concat(info.shape, ", "), info.dtype, weight)
   end
