@@ -183,4 +183,59 @@ end, "an inpainting model (33 input channels)", "an inpainting model", "33 input
 out = expect(0, ("inspect --json --summary %s"):format(at "no-vae.safetensors"))
 T.check(out:find '"lacks": ?%["vae"%]', "inspect --json: %s", out:sub(-600))
 
+-- ---- completed from other files --------------------------------------------------------------------------------------
+
+local function same_picture(label, line)
+  expect(0, ("sample %s --prompt 'a cat' --steps 2 --out %s"):format(line, at "again"))
+  local png = T.read(at "again/00001.png")
+  T.check(png:match "IDAT.*" == T.read(at "first/00001.png"):match "IDAT.*", "%s draws another picture", label)
+  return png
+end
+expect(0, ("sample models/tiny-sd.safetensors --prompt 'a cat' --steps 2 --out %s"):format(at "first"))
+local tiny_file = "models/tiny-sd.safetensors"
+local png = same_picture("a VAE of a whole model", ("%s --vae %s"):format(at "no-vae.safetensors", tiny_file))
+T.check(png:find("VAE: tiny-sd.safetensors", 1, true), "the picture does not name its VAE")
+same_picture("a text encoder", ("%s --text-encoder %s"):format(at "no-text.safetensors", tiny_file))
+-- By themselves, without the prefix of the whole file; then both from a folder of diffusers.
+local function alone(name, prefix)
+  weights.write(at(name), weights.map(tiny, function(t)
+    return t.name:find(prefix, 1, true) == 1 and weights.with(t, { name = t.name:sub(#prefix + 1) }) or nil
+  end), meta)
+end
+alone("vae.safetensors", "first_stage_model.")
+alone("clip.safetensors", "cond_stage_model.transformer.")
+same_picture("parts by themselves", ("%s --vae %s --text-encoder %s"):format(at "unet-only.safetensors",
+  at "vae.safetensors", at "clip.safetensors"))
+expect(0, ("convert %s %s"):format(tiny_file, at "folder"))
+same_picture("parts of a folder", ("%s --vae %s --text-encoder %s"):format(at "unet-only.safetensors", at "folder",
+  at "folder/text_encoder"))
+
+expect(0, ("convert %s %s --vae %s"):format(at "no-vae.safetensors", at "added.safetensors", at "vae.safetensors"))
+local added = by_name(at "added.safetensors")
+for _, t in ipairs(tiny) do T.check(added[t.name] and added[t.name].data == t.data, "convert --vae: %s", t.name) end
+same_picture("what convert --vae wrote", at "added.safetensors")
+
+local completed = ('{ "%s", vae = "%s", text_encoder = "%s" }'):format(at "unet-only.safetensors", at "vae.safetensors",
+  at "clip.safetensors")
+local path = recipe("completed", completed)
+expect(0, "plan " .. path)
+expect(0, train(path))
+local said = select(2, weights.read(at "runs/completed/completed.safetensors"))
+for _, text in ipairs { '"ss_vae_name":"vae.safetensors"', "ss_new_vae_hash", '"burin.text_encoder":"clip.safetensors"' } do
+  T.check(said:find(text, 1, true), "the LoRA does not say %s", text)
+end
+local whole = by_name(at "runs/completed/completed.safetensors")
+expect(0, train(recipe("plain", '"models/tiny-sd.safetensors"')))
+for name, t in pairs(by_name(at "runs/plain/plain.safetensors")) do
+  T.check(whole[name] and whole[name].data == t.data, "a completed base trains differently: %s", name)
+end
+path = T.recipe("field", { base = ('burin.model "%s"'):format(at "no-vae.safetensors"), steps = "1",
+  vae = ('"%s"'):format(at "vae.safetensors"), name = '"field"' })
+expect(0, "plan " .. path)
+path = recipe("wrong", ('{ "%s", vea = "x" }'):format(tiny_file))
+expect(78, "plan " .. path, "vea", "vae")
+expect(78, "plan " .. recipe("wrong", "{ vae = 'x' }"), "file")
+expect(66, ("sample %s --vae nowhere --prompt a --out %s"):format(tiny_file, at "none"), "nowhere", "VAE")
+expect(65, ("sample %s --vae %s --prompt a --out %s"):format(tiny_file, at "clip.safetensors", at "none"), "no VAE")
+
 T.finish()

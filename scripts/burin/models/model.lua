@@ -75,9 +75,10 @@ local function build(config, opened, o, path)
   return self
 end
 
--- path: of a file or a folder. whole, in o: it is to be trained or sampled, so all that this needs must be there.
+-- path: of a file or a folder. parts, in o: components from other files (files.open). whole: it is to be trained or
+-- sampled, so all that this needs must be there.
 function models.open(path, o)
-  local config, opened = files.open(path)
+  local config, opened = files.open(path, o and o.parts)
   local model = build(config, opened, o, path)
   model.path = path
   if o and o.whole then reports.check(model:look()) end

@@ -33,11 +33,12 @@ function convert.texts_of(folder)
   return texts
 end
 
--- Opens a model, traced, with its tensors listed; a tensor missing is an error, one too many a warning.
+-- Opens a model, traced, with its tensors listed; a tensor missing is an error, one too many a warning. parts:
+-- components from other files (files.open).
 -- -> model, items, extras
-function convert.open(path)
+function convert.open(path, parts)
   device.null()
-  local model = models.open(path)
+  local model = models.open(path, { parts = parts })
   local report = model:look()
   model:declare()
   reports.check_tensors(report)
@@ -53,7 +54,7 @@ end
 
 -- The items with the VAE of another file, which must have the same shapes.
 local function replace_vae(items, path, model)
-  local other, have, list = layout.items(files.open_vae(path, model.family.vae.prefix), model.map), {}, {}
+  local other, have, list = layout.items(files.open_part(path, "vae", model.family), model.map), {}, {}
   for _, item in ipairs(other) do if item.component == "vae" then have[item.name] = item end end
   for _, item in ipairs(items) do
     if item.component ~= "vae" then
@@ -73,9 +74,11 @@ end
 -- o: to, dtype, vae, extras -> { what =, layout =, tensors = }
 function convert.run(input, output, o)
   local model, items, extras = convert.open(input)
+  local adds = o.vae and not model.vae  -- then there are no shapes that it must have
+  if adds then model, items, extras = convert.open(input, { vae = o.vae }) end
   local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"),
     { "single", "diffusers" })
-  if o.vae then items = replace_vae(items, o.vae, model) end
+  if o.vae and not adds then items = replace_vae(items, o.vae, model) end
   if o.dtype == "keep" then layout.check_keep(input, model.files, items) else items = layout.cast(items, o.dtype) end
   if not o.extras then extras = {} end
   local source = {}

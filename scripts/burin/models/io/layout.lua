@@ -53,6 +53,18 @@ local function from_single(map, file, items, extras)
   end
 end
 
+-- The items with those of components that come from elsewhere.
+local function replaced(items, parts, map)
+  local list = {}
+  for _, item in ipairs(items) do if not parts[item.component] then list[#list + 1] = item end end
+  for component, part in pairs(parts) do
+    for _, item in ipairs((layout.items(part, map))) do
+      if item.component == component then list[#list + 1] = item end
+    end
+  end
+  return list
+end
+
 -- opened: as files.open gives it -> items, extras (of single files, { key =, dtype =, shape =, read = } ... that have
 -- no canonical name), { unknown names } that no known program writes
 function layout.items(opened, map)
@@ -61,7 +73,7 @@ function layout.items(opened, map)
     from_single(map, opened.single, items, extras)
   else
     for component, file in pairs(opened) do
-      if component ~= "extras" then from_folder(map, component, file, items) end
+      if component ~= "extras" and component ~= "parts" then from_folder(map, component, file, items) end
     end
     for _, key in ipairs(opened.extras and opened.extras:names() or {}) do
       local info = opened.extras:info(key)
@@ -69,6 +81,7 @@ function layout.items(opened, map)
         read = function() return opened.extras:read(key) end }
     end
   end
+  if opened.parts then items = replaced(items, opened.parts, map) end
   for _, e in ipairs(extras) do if not is_passive(e.key) then unknown[#unknown + 1] = e.key end end
   return items, extras, unknown
 end

@@ -120,7 +120,9 @@ function reports.check(r)
       r.latent_channels)
   end
   if #r.lacks > 0 then
-    errors.file(r.path, "this %s of %s is without %s: no tensor of it is there", r.layout, r.label, joined(r.lacks))
+    errors.file(r.path, "this %s of %s is without %s; complete it with burin.model { \"FILE\", %s } or sample's --%s",
+      r.layout, r.label, joined(r.lacks), table.concat(r.lacks, " = \"...\", ") .. " = \"...\"",
+      (r.lacks[1]:gsub("_", "-")))
   end
   reports.check_tensors(r)
 end
