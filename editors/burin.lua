@@ -56,6 +56,7 @@
 ---@class burin.Train
 ---@field name string
 ---@field base burin.Model
+---@field vae? string                  # instead of the base's
 ---@field concepts burin.Concept[]
 ---@field method burin.Method
 ---@field resolution? integer           # 512
@@ -168,11 +169,17 @@
 ---@operator unm: burin.Node
 ---@class burin.Graph
 
+---@class burin.ModelFiles
+---@field [1] string                    # a checkpoint (safetensors or PyTorch) or a folder in the layout of diffusers
+---@field vae? string                   # file or folder to take the VAE from
+---@field text_encoder? string          # and the text encoder
+---@field text_encoder_2? string        # and SDXL's second one
+
 ---@class burin
 local burin = {}
----@param path string a checkpoint (safetensors or PyTorch) or a folder in the layout of diffusers
+---@param files string|burin.ModelFiles
 ---@return burin.Model
-function burin.model(path) end
+function burin.model(files) end
 ---@param o burin.Train
 ---@return burin.Recipe
 function burin.train(o) end

@@ -117,6 +117,8 @@ uint16_t f32_to_f16(float f); /* round to nearest even, overflow to infinity */
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float f); /* round to nearest even; NaN stays NaN */
 float bf16_to_f32(uint16_t h);
+float f8_e4m3_to_f32(uint8_t code); /* exact, as every value of both kinds is an f16 */
+float f8_e5m2_to_f32(uint8_t code);
 double clock_seconds(void); /* monotonic */
 
 /* ---- all cores (parallel.c) ------------------------------------------------------------------ */

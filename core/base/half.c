@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * half.c - 16-bit floats on the host, and the clock. */
+ * half.c - 8-bit and 16-bit floats on the host, and the clock. */
 #include "base/base.h"
 
 #include <string.h>
@@ -49,6 +49,18 @@ uint16_t f32_to_bf16(float f)
 }
 
 float bf16_to_f32(uint16_t h) { return bits_float((uint32_t)h << 16); }
+
+/* The "fn" kind: up to 448, without an infinity, and 0x7f is the only NaN of each sign. */
+float f8_e4m3_to_f32(uint8_t c)
+{
+    uint32_t sign = (uint32_t)(c & 0x80) << 24, a = c & 0x7f;
+    if (a == 0x7f) return bits_float(sign | 0x7fc00000);
+    if (a >= 8) return bits_float(sign | ((a << 20) + 0x3c000000));
+    return bits_float(sign | float_bits((float)a * 0x1p-9f));
+}
+
+/* The upper half of an f16. */
+float f8_e5m2_to_f32(uint8_t c) { return f16_to_f32((uint16_t)(c << 8)); }
 
 double clock_seconds(void)
 {

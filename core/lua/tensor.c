@@ -101,8 +101,18 @@ double tensor_get(const struct tensor *t, int64_t i)
     case BURIN_U16: return ((const uint16_t *)p)[i];
     case BURIN_U32: return ((const uint32_t *)p)[i];
     case BURIN_U64: return (double)((const uint64_t *)p)[i];
-    default: return NAN; /* 8-bit floats are carried, not computed with */
+    case BURIN_F8_E4M3: return (double)f8_e4m3_to_f32(((const uint8_t *)p)[i]);
+    case BURIN_F8_E5M2: return (double)f8_e5m2_to_f32(((const uint8_t *)p)[i]);
+    default: return NAN;
     }
+}
+
+/* 8-bit floats are read, never made: a tensor of them takes only what has their type already. */
+static void check_makes(lua_State *L, burin_dtype dtype)
+{
+    if (dtype == BURIN_F8_E4M3 || dtype == BURIN_F8_E5M2)
+        luaL_error(L, "%s is read from files, but nothing is converted to it",
+                   burin_dtype_name(dtype));
 }
 
 void tensor_set(struct tensor *t, int64_t i, double v)
@@ -153,6 +163,7 @@ static int tensor_new(lua_State *L)
     int64_t at = 0;
     switch (lua_type(L, 3)) {
     case LUA_TTABLE:
+        check_makes(L, t->dtype);
         fill_table(L, 3, t, &at, 1);
         if (at != t->count)
             return luaL_error(L, "%I values for a shape of %I", (LUAI_UACINT)at,
@@ -168,6 +179,7 @@ static int tensor_new(lua_State *L)
         break;
     }
     case LUA_TNUMBER:
+        check_makes(L, t->dtype);
         for (; at < t->count; at++) tensor_set(t, at, lua_tonumber(L, 3));
         break;
     default: break;
@@ -193,6 +205,7 @@ static int method_set(lua_State *L)
 {
     struct tensor *t = tensor_check(L, 1);
     luaL_argcheck(L, t->own != NULL, 1, "a tensor of a file is read-only; copy it with :cast()");
+    check_makes(L, t->dtype);
     tensor_set(t, check_at(L, t, 2), luaL_checknumber(L, 3));
     lua_settop(L, 1);
     return 1;
@@ -204,9 +217,12 @@ static int method_cast(lua_State *L)
     struct tensor *t = tensor_check(L, 1);
     burin_dtype dtype = script_dtype(L, 2, t->dtype);
     struct tensor *r = tensor_push(L, dtype, t->rank, t->dim);
-    if (dtype == t->dtype) memcpy(r->own, tensor_data(t), t->bytes);
-    else
-        for (int64_t i = 0; i < t->count; i++) tensor_set(r, i, tensor_get(t, i));
+    if (dtype == t->dtype) {
+        memcpy(r->own, tensor_data(t), t->bytes);
+        return 1;
+    }
+    check_makes(L, dtype);
+    for (int64_t i = 0; i < t->count; i++) tensor_set(r, i, tensor_get(t, i));
     return 1;
 }
 
@@ -305,8 +321,10 @@ static int method_copy_into(lua_State *L)
     size_t size = burin_dtype_bytes(t->dtype);
     if (s->dtype == t->dtype)
         memmove((char *)t->own + (size_t)first * size, tensor_data(s), s->bytes);
-    else
+    else {
+        check_makes(L, t->dtype);
         for (int64_t i = 0; i < s->count; i++) tensor_set(t, first + i, tensor_get(s, i));
+    }
     lua_settop(L, 1);
     return 1;
 }
@@ -336,6 +354,7 @@ static int method_affine(lua_State *L)
     struct tensor *t = tensor_check(L, 1);
     double a = luaL_checknumber(L, 2), b = luaL_checknumber(L, 3);
     struct tensor *r = tensor_push(L, script_dtype(L, 4, t->dtype), t->rank, t->dim);
+    check_makes(L, r->dtype);
     for (int64_t i = 0; i < t->count; i++) {
         double v = a * tensor_get(t, i) + b;
         if (r->dtype == BURIN_U8) v = v >= 0 ? (v > 255 ? 255 : floor(v + 0.5)) : 0;
@@ -440,6 +459,7 @@ static int fill(lua_State *L, bool normal)
     uint64_t seed = (uint64_t)luaL_checkinteger(L, 2), stream = (uint64_t)luaL_checkinteger(L, 3);
     double a = luaL_optnumber(L, 4, normal ? 1 : 0), b = luaL_optnumber(L, 5, 1);
     uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, w[4];
+    check_makes(L, t->dtype);
     for (int64_t i = 0; i < t->count; i++) {
         if (i % 4 == 0) {
             uint32_t counter[4] = { (uint32_t)(i / 4), (uint32_t)stream, (uint32_t)(stream >> 32),

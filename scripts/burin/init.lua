@@ -9,7 +9,6 @@ local noise = require "burin.models.noise"
 local optim = require "burin.graph.optimizers"
 local options = require "burin.base.options"
 local paths = require "burin.base.paths"
-local place = require "burin.base.place"
 local schedules = require "burin.graph.schedules"
 local synonyms = require "burin.base.synonyms"
 
@@ -18,14 +17,7 @@ local burin = {
   mse = losses.mse, min_snr = losses.min_snr, loss = losses.loss,
 }
 
--- burin.model "file.safetensors": a checkpoint, opened when the recipe is planned or run.
-function burin.model(path)
-  if type(path) ~= "string" then
-    options.fail("burin.model takes the path of a checkpoint, not %s", kinds.describe(path))
-  end
-  local function open(_, o) return require("burin.models.model").open(path, o) end
-  return kinds.new("model", { path = path, open = open }, place.here "model")
-end
+burin.model = require("burin.models.handle").model
 kinds.constructor("model", "model", burin.model)
 
 -- burin.train{ ... }: see docs/recipes.md for every field.

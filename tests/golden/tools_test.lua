@@ -166,7 +166,7 @@ for i, name in ipairs(whole:names()) do broken[i] = { name, whole:read(name) } e
 table.remove(broken, 500)
 local config = { ["burin.config"] = core.load(at "sd1_back.safetensors"):meta()["burin.config"] }
 core.export(at "torso.safetensors", "safetensors", broken, config)
-refused("a missing tensor", 65, "1 tensors are missing", convert.run, at "torso.safetensors", at "x", keep())
+refused("a missing tensor", 65, "1 tensor is missing", convert.run, at "torso.safetensors", at "x", keep())
 local f16 = {}
 for i, name in ipairs(whole:names()) do
   f16[i] = { name, name:match "conv_in.weight" and whole:read(name):affine(1e6, 0) or whole:read(name) }

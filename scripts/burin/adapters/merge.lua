@@ -71,6 +71,9 @@ end
 function merge.bake(input, loras, output, o)
   local model, items, extras = convert.open(input)
   local merged, list, n = file.merge(loras, model), {}, 0
+  if o.dtype == "keep" then
+    layout.check_keep(input, model.files, items, function(item) return merged.touches(item.component, item.name) end)
+  end
   local cast = o.dtype == "keep" and items or layout.cast(items, o.dtype)
   for i, item in ipairs(items) do
     list[i] = cast[i]

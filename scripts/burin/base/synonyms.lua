@@ -29,8 +29,7 @@ local fields = {
   -- the base
   { "pretrained_model_name_or_path, model_name_or_path, name_or_path, base_model_name, base_model, pretrained_model, "
     .. "model, model_name, ckpt, checkpoint_path", 'write base = burin.model "file.safetensors"' },
-  { "vae, vae_path, pretrained_vae_model_name_or_path, vae_model_name",
-    "the base's own VAE is used; burin convert --vae puts another one into it" },
+  { "vae_path, pretrained_vae_model_name_or_path, vae_model_name", "write vae = 'vae.safetensors'", "vae" },
   { "v2, sdxl, is_sdxl, is_v2, arch, model_type, fm_type", "not needed: the file itself says what it is" },
   { "v_parameterization, prediction_type, force_v_prediction, is_v_pred, v_pred",
     "write prediction = 'v' or 'epsilon'" },

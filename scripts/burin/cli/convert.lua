@@ -13,7 +13,7 @@ return {
     { "--to", "layout",
       "single or diffusers for checkpoints; kohya, diffusers or peft for LoRAs (default: by OUT's name)" },
     { "--dtype", "type", "f32, f16, bf16, or keep: every bit as it is", "keep" },
-    { "--vae", "file", "take the VAE from this file or folder instead" },
+    { "--vae", "file", "take the VAE from this file or folder: instead of IN's, or because it has none" },
     { "--no-extras", "flag", "leave out what no network reads: schedules, averages, position ids" },
     { "--base", "model", "of a LoRA: the checkpoint whose layers it names (default: found from its shapes)" },
     { "--metadata", "profile", "of a LoRA: full, minimal or none (default: as it is)" },

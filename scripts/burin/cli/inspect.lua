@@ -1,13 +1,14 @@
 -- SPDX-License-Identifier: MIT
 -- inspect.lua - what a file is, and what other programs will take it for.
-local convert = require "burin.models.io.convert"
 local core = require "burin.core"
+local device = require "burin.graph.device"
 local errors = require "burin.base.errors"
 local families = require "burin.models.families"
 local file = require "burin.adapters.file"
 local files = require "burin.models.io.files"
 local infotext = require "burin.sample.infotext"
 local keys = require "burin.adapters.keys"
+local models = require "burin.models.model"
 local adapters = require "burin.adapters.convert"
 
 -- { { file =, name = component or nil } ... } behind a path
@@ -78,24 +79,46 @@ local function lora_facts(path, base)
   return facts
 end
 
+local words = { unet = "U-Net", vae = "VAE", text_encoder = "text encoder", text_encoder_2 = "second text encoder" }
+
+-- Out of models/io/report.lua.
+local function checkpoint_facts(r)
+  local facts = { what = ("%s checkpoint, %s"):format(r.label, r.layout), prediction = r.prediction, noise = r.noise,
+    channels = r.channels, purpose = r.purpose, components = {}, lacks = r.lacks, missing = r.missing, wrong = {},
+    unknown = r.unknown }
+  if r.purpose then facts.what = ("%s: %s (%d input channels)"):format(facts.what, r.purpose, r.channels) end
+  if #r.lacks + #r.missing > 0 then facts.what = facts.what .. ", not whole" end
+  if r.scaled > 0 then facts.what = ("%s, %d weights with a scale each"):format(facts.what, r.scaled) end
+  if #r.extras > 0 then facts.what = ("%s, %d tensors that no network reads"):format(facts.what, #r.extras) end
+  for i, c in ipairs(r.components) do
+    facts.components[i] = { name = c.name, tensors = c.tensors, dtype = c.dtype }
+    for _, text in ipairs(c.wrong) do table.insert(facts.wrong, text) end
+  end
+  return facts
+end
+
 -- { what =, prediction =, consumers = { { program, what it sees } ... }, unknown = { names }, ... } of a checkpoint or LoRA
 local function facts_of(path, base)
   if adapters.is_lora(path) then return lora_facts(path, base) end
-  local opens, model, _, extras = pcall(convert.open, path)
+  device.null()
+  local opens, model = pcall(models.open, path)
   if not opens then
-    local why = type(model) == "table" and model.message or tostring(model)
-    return { what = "no whole Stable Diffusion model: " .. why }
+    if not errors.is(model) then error(model, 0) end  -- a bug of ours
+    return { what = "no Stable Diffusion model: " .. errors.message(model) }
   end
-  local kind = model.files.single and "single file" or "diffusers folder"
-  local facts = { what = ("%s checkpoint, %s"):format(model.family.label, kind), prediction = model.noise.prediction, unknown = {} }
-  if #extras > 0 then facts.what = ("%s, %d tensors that no network reads"):format(facts.what, #extras) end
-  return facts
+  return checkpoint_facts(model:look())
 end
 
 local function print_facts(facts)
   local function line(name, value) if value then core.write_stdout(("%-22s %s\n"):format(name, value)) end end
   line("is", facts.what)
+  for _, c in ipairs(facts.components or {}) do line(words[c.name], ("%d tensors, %s"):format(c.tensors, c.dtype)) end
+  for _, name in ipairs(facts.lacks or {}) do line(words[name], "not there") end
+  for _, name in ipairs(facts.missing or {}) do line("missing", name) end
+  for _, text in ipairs(facts.wrong or {}) do line("wrong", text) end
   line("prediction", facts.prediction)
+  line("noise", facts.noise)
+  line("input channels", facts.channels)
   for _, name in ipairs { "rank", "alpha", "layers", "kinds", "spelling" } do line(name, facts[name]) end
   for _, row in ipairs(facts.consumers or {}) do line(row[1] .. " sees", row[2]) end
   if facts.unknown and #facts.unknown > 0 then
@@ -108,7 +131,7 @@ return {
   usage = "FILE-OR-FOLDER [options]",
   needs = 1,
   options = {
-    { "--values", "flag", "also mean, deviation, least and greatest value of each tensor (not of 8-bit floats)" },
+    { "--values", "flag", "also mean, deviation, least and greatest value of each tensor" },
     { "--base", "model", "of a LoRA: the checkpoint whose layers it names" },
     { "--summary", "flag", "no list of tensors" },
   },
@@ -121,7 +144,7 @@ return {
         local t = part.file:info(name)
         t.name = part.name and part.name .. ": " .. name or name
         total = total + t.bytes
-        if args.values and not t.dtype:find "^f8" then t.stats = part.file:read(name):stats() end
+        if args.values then t.stats = part.file:read(name):stats() end
         list[#list + 1] = t
       end
       for k, v in pairs(part.file:meta()) do meta[k] = v end

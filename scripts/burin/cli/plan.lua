@@ -5,6 +5,7 @@ local core = require "burin.core"
 local lengths = require "burin.text.lengths"
 local progress = require "burin.base.progress"
 local recipe = require "burin.train.recipe"
+local reports = require "burin.models.io.report"
 local residency = require "burin.train.residency"
 local plans = require "burin.train.plan"
 
@@ -89,7 +90,7 @@ return {
         flops_per_step = flops * r.accumulate, seconds_per_step = seconds } .. "\n")
       return 0
     end
-    local out = {}
+    local out = { "base   " .. reports.line(plan.model:look()) }
     local function row(name, bytes) out[#out + 1] = ("  %-34s %12s"):format(name, size(bytes)) end
     out[#out + 1] = ("memory (%s)"):format(phases[largest].name)
     row("weights (frozen)", memory.weights)
@@ -123,8 +124,6 @@ return {
     end
     for _, image in ipairs(args.images and plan.data:images() or {}) do out[#out + 1] = "       " .. image_line(image) end
     out[#out + 1] = ("steps  %d  (%d per epoch, batch %d x %d)"):format(steps, per_epoch, r.batch, r.accumulate)
-    local noise = plan.model:unusual_noise()
-    if noise then out[#out + 1] = "noise  " .. noise end
     if seconds then
       out[#out + 1] = ("time   about %s per step, %s in all (measured: %.1f GFLOP/s, %.0f us per dispatch)"):format(
         ("%.2f s"):format(seconds), progress.duration(seconds * steps), rate / 1e9, dispatch * 1e6)

@@ -7,6 +7,7 @@ local errors = require "burin.base.errors"
 local infotext = require "burin.sample.infotext"
 local lengths = require "burin.text.lengths"
 local progress = require "burin.base.progress"
+local reports = require "burin.models.io.report"
 local sample = require "burin.sample.sampler"
 local samplers = require "burin.sample.samplers"
 
@@ -141,6 +142,9 @@ return {
     { "--tokens", "number", "75, 150 or 225: what prompts are padded or cut to (default: what holds the prompt)" },
     { "--clip-skip", "number", "use the text encoder's n-th last layer" },
     { "--prediction", "name", "epsilon or v, what the model predicts, where its file does not say" },
+    { "--vae", "file", "take the VAE from this file or folder: instead of MODEL's, or because it has none" },
+    { "--text-encoder", "file", "the same for the text encoder" },
+    { "--text-encoder-2", "file", "the same for SDXL's second text encoder" },
     { "--precision", "name", "f32, f16 or bf16: weights and activations", "f32" },
     { "--vae-tile", "number", "pixels: the autoencoder works in tiles of this side; 0 = at once (default: what fits 1 GiB)" },
     { "--out", "folder", "where the PNG files go", "samples" },
@@ -151,7 +155,9 @@ return {
     local jobs, loras = read_jobs(args), read_loras(args.lora or {})
     args.open_device()
     local model = require("burin.models.model").open(args[1], { patch = adapters.patch(loras), dtype = args.precision,
-      compute = args.precision, prediction = args.prediction })
+      compute = args.precision, prediction = args.prediction, whole = true,
+      parts = { vae = args.vae, text_encoder = args.text_encoder, text_encoder_2 = args.text_encoder_2 } })
+    core.log("info", "base: " .. reports.line(model:look()))
     if args.zero_snr and model.noise.prediction ~= "v" then
       errors.raise("recipe", "--zero-snr needs a model that predicts v; this one predicts epsilon")
     end
@@ -162,7 +168,7 @@ return {
     core.commit(true)
     errors.guard("data", model.load, model)
     core.make_dirs(args.out)
-    local sources, bar, images = infotext.sources(args[1], loras), nil, {}
+    local sources, bar, images = infotext.sources(args[1], loras, args.vae), nil, {}
     for _, one in ipairs(list) do
       local o = { steps = args.steps, guidance = args.guidance, sampler = args.sampler, sigmas = args.sigmas, spacing = args.spacing,
         strength = args.strength, sources = sources, image = init and core.image_cover(init, one.width, one.height) }

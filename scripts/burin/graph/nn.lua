@@ -134,7 +134,7 @@ function nn.to_file(e, t)
 end
 
 -- Whether a tensor of this shape is the variable's in file layout, as in nn.to_device.
-local function fits(e, have)
+function nn.fits(e, have)
   if e.kind == "linear" or e.kind == "conv1" then
     return count(have) == count(e.shape) and have[1] == e.shape[2] and have[2] == e.shape[1]
   end
@@ -166,7 +166,7 @@ function Component:load(reader)
     if not t then
       missing[#missing + 1] = e.name
     else
-      if not fits(e, t.shape) then
+      if not nn.fits(e, t.shape) then
         error(("%s: %s has shape (%s), expected (%s)"):format(self.name, e.name,
           table.concat(t.shape, ", "), table.concat(file_shape(e.kind, e.shape), ", ")), 0)
       end

@@ -92,4 +92,7 @@ end
 -- The name of the i-th text encoder among a model's components.
 function families.text_name(i) return i == 1 and "text_encoder" or "text_encoder_" .. i end
 
+-- The other way round.
+function families.text_index(name) return name == "text_encoder" and 1 or tonumber(name:match "^text_encoder_(%d)$") end
+
 return families

@@ -15,6 +15,7 @@ local nn = require "burin.graph.nn"
 local kinds = require "burin.base.kinds"
 local names = require "burin.models.io.names"
 local files = require "burin.models.io.files"
+local reports = require "burin.models.io.report"
 local settings = require "burin.models.io.settings"
 local clip = require "burin.models.clip"
 local unet = require "burin.models.unet"
@@ -29,6 +30,7 @@ local Model, new_model = class("model", {
   "files", "path", "map", "patch",
   "unet", "vae", "text",  -- components; text: a list
   "tokenizers", "vocab", "scaling_factor",
+  "report",   -- what its files hold and lack (io/report.lua), made when it is asked for
 })
 
 -- The type that the autoencoder computes in. Its activations leave the range of f16: SDXL's always, the others' for
@@ -39,28 +41,30 @@ function models.vae_compute(compute) return compute == "f16" and "f32" or comput
 -- them all), compute (type of activations; dtype unless told), checkpoint (recompute blocks in the backward pass),
 -- prediction ("epsilon" or "v", when the file is known to differ from its family), patch (function(model) -> {
 -- reader(component, reader) -> reader }, asked at each load: what adapters change of the weights)
-local function build(config, opened, o, path)
-  o = o or {}
-  local family = families.get(config.family)
-  settings.settle_prediction(config, o.prediction, path or "the configuration")
-  config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
-  local self = new_model { family = family, config = config, files = opened,
-    noise = noise.new(family.noise):with { prediction = config.prediction,
-      zero_terminal_snr = config.zero_snr or false },
-    scaling_factor = config.scaling_factor, text = {}, tokenizers = {}, patch = o.patch,
-    map = names.map(family, config) }
+local function components(self, o)
   local function component(name, compute, int8)
     return nn.component { name = name, dtype = o.dtype, role = o.role,
       compute = compute or o.compute or o.dtype, int8 = int8 }
   end
   self.unet = component("unet", nil, o.int8)
-  if config.vae then
-    config.vae.downsample = 1 << (#config.vae.channels - 1)
-    self.vae = component("vae", models.vae_compute(o.compute or o.dtype))
-  end
+  self.vae = self.config.vae and component("vae", models.vae_compute(o.compute or o.dtype))
+  self.text = {}
+  for i in ipairs(self.config.text) do self.text[i] = component(families.text_name(i)) end
+  return self
+end
+
+local function build(config, opened, o, path)
+  o = o or {}
+  local family = families.get(config.family)
+  settings.settle_prediction(config, o.prediction, path or "the configuration")
+  config.unet.checkpoint, config.checkpoint = o.checkpoint, nil
+  local self = components(new_model { family = family, config = config, files = opened,
+    noise = noise.new(family.noise):with { prediction = config.prediction,
+      zero_terminal_snr = config.zero_snr or false },
+    scaling_factor = config.scaling_factor, tokenizers = {}, patch = o.patch, map = names.map(family, config) }, o)
+  if config.vae then config.vae.downsample = 1 << (#config.vae.channels - 1) end
   for i, text in ipairs(config.text) do
     text.checkpoint = o.checkpoint
-    self.text[i] = component(families.text_name(i))
     local rule = family.text[i]
     local pad = config.pad and config.pad[i] or rule.pad
     self.tokenizers[i] = { flavour = rule.flavour, bos = config.bos, eos = config.eos,
@@ -71,11 +75,25 @@ local function build(config, opened, o, path)
   return self
 end
 
+-- path: of a file or a folder. parts, in o: components from other files (files.open). whole: it is to be trained or
+-- sampled, so all that this needs must be there.
 function models.open(path, o)
-  local config, opened = files.open(path)
+  local config, opened = files.open(path, o and o.parts)
   local model = build(config, opened, o, path)
   model.path = path
+  if o and o.whole then reports.check(model:look()) end
   return model
+end
+
+-- What its files hold, lack and are (io/report.lua).
+function Model:look()
+  if not self.report then
+    local scope <close> = core.scope()  -- the networks as they would be, for the names of their tensors
+    local twin = components(new_model { family = self.family, config = self.config, scaling_factor = 1 }, {})
+    twin:declare()
+    self.report = reports.of(self, twin)
+  end
+  return self.report
 end
 
 -- A model without a file, to train from scratch: model:declare(), core.commit(), model:init(seed).
@@ -191,12 +209,6 @@ end
 -- tokens (75) of each text, without marks
 function Model:context_shape(batch, tokens)
   return { batch, self.config.text[1].tokens + (tokens or 75) - 75, self.config.unet.context }
-end
-
--- The noise process in words, where it is not the family's usual one.
-function Model:unusual_noise()
-  local n = self.noise
-  return (n.prediction ~= self.family.prediction or n.zero_terminal_snr) and n:describe() or nil
 end
 
 -- Numbers per latent: 4 in every Stable Diffusion that was published.

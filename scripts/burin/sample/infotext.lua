@@ -21,10 +21,12 @@ end
 local function stem(path) return (path:match "[^/]*$":gsub("%.%w+$", "")) end
 
 -- What A1111 calls a model and a LoRA: the file's hash, and that of its tensors (what sd-scripts writes as sshs_model_hash).
--- path: of the model; a folder has no hash. loras: { { path =, scale = } ... }. Returns { model =, hash =, loras = { ... } }.
-function infotext.sources(path, loras)
-  local hash = core.exists(path) == "file" and cached("file", core.sha256_file, path):sub(1, 10) or nil
-  local s = { model = stem(path:gsub("/+$", "")), hash = hash, loras = {} }
+-- path: of the model; a folder has no hash. loras: { { path =, scale = } ... }. vae: of the VAE where it is another
+-- file's. Returns { model =, hash =, vae =, vae_hash =, loras = { ... } }.
+function infotext.sources(path, loras, vae)
+  local function hash(of) return core.exists(of) == "file" and cached("file", core.sha256_file, of):sub(1, 10) or nil end
+  local s = { model = stem(path:gsub("/+$", "")), hash = hash(path), loras = {} }
+  if vae then s.vae, s.vae_hash = vae:match "([^/]*)/*$", hash(vae) end
   for i, l in ipairs(loras) do
     local file = core.load(l.path)
     local known = file:meta().sshs_model_hash
@@ -61,6 +63,8 @@ function infotext.write(job, size, sources)
   field("Size", "%s", ("%dx%d"):format(size.width, size.height))
   field("Model hash", "%s", sources and sources.hash)
   field("Model", "%s", sources and sources.model)
+  field("VAE hash", "%s", sources and sources.vae_hash)
+  field("VAE", "%s", sources and sources.vae)
   field("Denoising strength", "%g", job.strength)
   field("Clip skip", "%d", size.clip_skip)
   field("CFG rescale", "%g", size.rescale)

@@ -13,6 +13,7 @@ local options = require "burin.base.options"
 local priors = require "burin.train.priors"
 local progress = require "burin.base.progress"
 local recipes = require "burin.train.recipe"
+local reports = require "burin.models.io.report"
 local residency = require "burin.train.residency"
 local sample = require "burin.sample.sampler"
 local state = require "burin.base.state"
@@ -240,13 +241,13 @@ end
 -- Everything before the first step: class images, latents, texts; what is on the device afterwards is what trains.
 local function prepare(self)
   local plan = self.plan
-  local base = plan.recipe.base.path
+  core.log("info", "base: " .. reports.line(plan.model:look()))
   for _, survey in ipairs(plan.lengths) do lengths.log(survey) end
   errors.guard("data", residency.enter, plan, 1)
   plan.tables.upload()
   plan.method:init(plan.recipe.seed)
   plan.trainer:reset()
-  self.base_key = core.exists(base) == "file" and core.hash_file(base) or plan.model:content_hash "unet"
+  self.base_key = plan.recipe.base:key(function(part) return plan.model:content_hash(part) end)
   priors.make(plan, self.base_key)
   self.data_key = latents.fill(plan)
   self.steps, self.steps_per_epoch = plan:steps(), plan:steps_per_epoch()

@@ -82,10 +82,21 @@ local function of_data(data)
 end
 
 local function of_base(training)
-  local path = training.plan.recipe.base.path
-  if core.exists(path) ~= "file" then return {} end
-  training.base_hash = training.base_hash or core.sha256_file(path)
-  return { ss_new_sd_model_hash = training.base_hash, ss_sd_model_hash = files.legacy_hash(path) }
+  local base, all = training.plan.recipe.base, {}
+  local path, vae = base.path, base.parts.vae
+  if core.exists(path) == "file" then
+    training.base_hash = training.base_hash or core.sha256_file(path)
+    all.ss_new_sd_model_hash, all.ss_sd_model_hash = training.base_hash, files.legacy_hash(path)
+  end
+  if vae then all.ss_vae_name = vae:match "([^/]*)/*$" end
+  if vae and core.exists(vae) == "file" then
+    all.ss_new_vae_hash, all.ss_vae_hash = core.sha256_file(vae), files.legacy_hash(vae)
+  end
+  for _, name in ipairs { "text_encoder", "text_encoder_2" } do  -- nobody else has words for these
+    local from = base.parts[name]
+    if from then all["burin." .. name] = from:match "([^/]*)/*$" end
+  end
+  return all
 end
 
 local function of_settings(plan)

@@ -174,7 +174,7 @@ end
 local function prepare(recipe, settings, pictures)
   local int8 = settings.base_precision == "int8"
   local model = recipe.base:open { dtype = int8 and settings.precision or settings.base_precision, int8 = int8,
-    compute = settings.precision, checkpoint = settings.checkpoint, prediction = recipe.prediction }
+    compute = settings.precision, checkpoint = settings.checkpoint, prediction = recipe.prediction, whole = true }
   local method = model:adapt(recipe.method)
   pictures = pictures or look_at_pictures(recipe, model)
   local plan = new_plan { recipe = recipe, settings = settings, model = model, method = method, data = pictures:copy(),

@@ -4,6 +4,7 @@ local budget = require "burin.train.budget"
 local core = require "burin.core"
 local data = require "burin.train.data"
 local errors = require "burin.base.errors"
+local handles = require "burin.models.handle"
 local kinds = require "burin.base.kinds"
 local lengths = require "burin.text.lengths"
 local losses = require "burin.train.losses"
@@ -19,6 +20,7 @@ local recipe = {}
 local schema = {
   name = { "string", required = true, help = "name of the run and of its files" },
   base = { "model", required = true, help = "burin.model 'file.safetensors'" },
+  vae = { "string", help = "file or folder of a VAE to use instead of the base's, or because it has none" },
   concepts = { "list", required = true, of = "table", example = '{ { images = "folder" } }',
     help = "what to learn: { { images = 'folder', prompt = '...' } }" },
   method = { "method", required = true, help = "burin.lora{...} or burin.full{...}" },
@@ -91,6 +93,7 @@ function recipe.check(given)
   end
   if o.epochs and o.steps then options.fail_at(here:at "steps", "give either epochs or steps, not both") end
   if not o.epochs and not o.steps then o.epochs = 10 end
+  if o.vae then o.base = handles.with_vae(o.base, o.vae) end
   if o.budget then options.at(here:at "budget", budget.parse, o.budget) end
   o.concepts = data.concepts(o.concepts, here:at "concepts")
   o.sample = o.sample and options.check("sample", o.sample, sample_schema, here:at "sample")

@@ -8,13 +8,10 @@ local files = require "burin.models.io.files"
 local layout = require "burin.models.io.layout"
 local models = require "burin.models.model"
 local options = require "burin.base.options"
+local reports = require "burin.models.io.report"
 local convert = {}
 
 local refuse = errors.file
-
-local function names_of(list)
-  return table.concat(list, ", ", 1, math.min(#list, 5)) .. (#list > 5 and ", ..." or "")
-end
 
 -- The small files of a diffusers folder: configurations, vocabularies, the pipeline's index.
 function convert.texts_of(folder)
@@ -36,26 +33,28 @@ function convert.texts_of(folder)
   return texts
 end
 
--- Opens a model, traced, with its tensors listed; a tensor missing is an error, one too many a warning.
+-- Opens a model, traced, with its tensors listed; a tensor missing is an error, one too many a warning. parts:
+-- components from other files (files.open).
 -- -> model, items, extras
-function convert.open(path)
+function convert.open(path, parts)
   device.null()
-  local model = models.open(path)
+  local model = models.open(path, { parts = parts })
+  local report = model:look()
   model:declare()
-  local items, extras, strange = layout.items(model.files, model.map)
-  local missing, unknown = layout.compare(items, model)
-  if #missing > 0 then refuse(path, "%d tensors are missing: %s", #missing, names_of(missing)) end
-  if #unknown > 0 then refuse(path, "%d tensors belong to no network: %s", #unknown, names_of(unknown)) end
-  if #strange > 0 then
-    core.log("warn", ("%s: %d tensors are none of Stable Diffusion's; they are carried along: %s"):format(path,
-      #strange, names_of(strange)))
+  reports.check_tensors(report)
+  if #report.unknown > 0 then
+    refuse(path, "%d tensors belong to no network: %s", #report.unknown, reports.some(report.unknown))
   end
-  return model, items, extras
+  if #report.strange > 0 then
+    core.log("warn", ("%s: %d tensors are none of Stable Diffusion's; they are carried along: %s"):format(path,
+      #report.strange, reports.some(report.strange)))
+  end
+  return model, report.items, report.extras
 end
 
 -- The items with the VAE of another file, which must have the same shapes.
 local function replace_vae(items, path, model)
-  local other, have, list = layout.items(files.open_vae(path, model.family.vae.prefix), model.map), {}, {}
+  local other, have, list = layout.items(files.open_part(path, "vae", model.family), model.map), {}, {}
   for _, item in ipairs(other) do if item.component == "vae" then have[item.name] = item end end
   for _, item in ipairs(items) do
     if item.component ~= "vae" then
@@ -75,10 +74,12 @@ end
 -- o: to, dtype, vae, extras -> { what =, layout =, tensors = }
 function convert.run(input, output, o)
   local model, items, extras = convert.open(input)
+  local adds = o.vae and not model.vae  -- then there are no shapes that it must have
+  if adds then model, items, extras = convert.open(input, { vae = o.vae }) end
   local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"),
     { "single", "diffusers" })
-  if o.vae then items = replace_vae(items, o.vae, model) end
-  if o.dtype ~= "keep" then items = layout.cast(items, o.dtype) end
+  if o.vae and not adds then items = replace_vae(items, o.vae, model) end
+  if o.dtype == "keep" then layout.check_keep(input, model.files, items) else items = layout.cast(items, o.dtype) end
   if not o.extras then extras = {} end
   local source = {}
   for k, v in pairs(model.files.single and model.files.single:meta() or {}) do

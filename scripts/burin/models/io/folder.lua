@@ -3,6 +3,7 @@
 -- nothing in them is believed: shards must lie in the folder, and code that comes with a model is never run.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local scaled = require "burin.models.io.scaled"
 local folder = {}
 
 local JSON_BYTES, INDEX_BYTES = 16 << 20, 64 << 20
@@ -73,7 +74,7 @@ function folder.weights(path, component)
   elseif torch then
     file, sharded = torch, torch_sharded
   end
-  return file and (sharded and open_shards(file) or errors.guard("data", core.load, file))
+  return file and scaled.view(sharded and open_shards(file) or errors.guard("data", core.load, file), file)
 end
 
 -- ---- what else is in it -------------------------------------------------------------------------------------------

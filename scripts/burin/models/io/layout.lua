@@ -4,15 +4,15 @@
 local core = require "burin.core"
 local configs = require "burin.models.io.configs"
 local errors = require "burin.base.errors"
+local scaled = require "burin.models.io.scaled"
 local layout = {}
 
-local floats = { f32 = true, f16 = true, bf16 = true, f64 = true }
-
+local floats = scaled.floats
 -- Tensors of single files that no network reads: noise schedules, averages, positions, CLIP's temperature, and the text
 -- layer and projection of OpenCLIP that are not used. Source: the key lists in tests/data/keys_*.tsv.
 local passive = { "^model_ema", "^betas$", "^alphas_cumprod", "^sqrt_", "^log_one_minus", "^posterior_",
   "position_ids$", "logit_scale$", "text_projection$", "%.resblocks%.%d+%.", "^v_pred$", "^ztsnr$", "^logvar$",
-  "^denoiser%.", "^first_stage_model%.model_ema" }
+  "^denoiser%.", "^first_stage_model%.model_ema", "%f[^.\0]scaled_fp8$" }
 
 local function is_passive(key)
   for _, pattern in ipairs(passive) do if key:match(pattern) then return true end end
@@ -53,6 +53,18 @@ local function from_single(map, file, items, extras)
   end
 end
 
+-- The items with those of components that come from elsewhere.
+local function replaced(items, parts, map)
+  local list = {}
+  for _, item in ipairs(items) do if not parts[item.component] then list[#list + 1] = item end end
+  for component, part in pairs(parts) do
+    for _, item in ipairs((layout.items(part, map))) do
+      if item.component == component then list[#list + 1] = item end
+    end
+  end
+  return list
+end
+
 -- opened: as files.open gives it -> items, extras (of single files, { key =, dtype =, shape =, read = } ... that have
 -- no canonical name), { unknown names } that no known program writes
 function layout.items(opened, map)
@@ -61,7 +73,7 @@ function layout.items(opened, map)
     from_single(map, opened.single, items, extras)
   else
     for component, file in pairs(opened) do
-      if component ~= "extras" then from_folder(map, component, file, items) end
+      if component ~= "extras" and component ~= "parts" then from_folder(map, component, file, items) end
     end
     for _, key in ipairs(opened.extras and opened.extras:names() or {}) do
       local info = opened.extras:info(key)
@@ -69,6 +81,7 @@ function layout.items(opened, map)
         read = function() return opened.extras:read(key) end }
     end
   end
+  if opened.parts then items = replaced(items, opened.parts, map) end
   for _, e in ipairs(extras) do if not is_passive(e.key) then unknown[#unknown + 1] = e.key end end
   return items, extras, unknown
 end
@@ -104,6 +117,23 @@ function layout.cast(items, dtype)
   return list
 end
 
+-- Stops where "every bit as it is" cannot be kept: weights that are the product of 8 bits and a scale, and, where new
+-- numbers are made (changes: item -> whether it gets some), 8 bits.
+function layout.check_keep(path, opened, items, changes)
+  local function refuse(name, what)
+    errors.file(path, "%s is %s; say --dtype f16 (or bf16, f32) for what is written", name, what)
+  end
+  for _, file in pairs(opened) do
+    local name = file.scaled and next(file.scaled)
+    if name then refuse(name, "an 8-bit float with a scale, which is read but not written") end
+  end
+  for _, item in ipairs(items) do
+    if changes and item.dtype:find "^f8" and changes(item) then
+      refuse(item.key or item.name, "an 8-bit float, to which nothing is converted")
+    end
+  end
+end
+
 local function entry(name, item) return { name, item.read, dtype = item.dtype, shape = item.shape } end
 
 -- in_proj of OpenCLIP: three tensors one after the other
@@ -130,7 +160,7 @@ local function unused_text(list, config, prefix)
   local dtype
   for _, e in ipairs { table.unpack(list) } do
     if e[1]:sub(1, #last) == last then
-      dtype = e.dtype
+      dtype = e.dtype:find "^f8" and "f16" or e.dtype  -- nothing is made in 8 bits
       local name = unused .. e[1]:sub(#last + 1)
       if not have[name] then list[#list + 1] = { name, e[2], dtype = e.dtype, shape = e.shape } end
     end

@@ -112,6 +112,27 @@ function settings.own(c, j, where)
   for i, t in ipairs(c.text) do set_text(t, j.text and j.text[i]) end
 end
 
+-- Of a component that lies in a file of its own: what Burin wrote there.
+function settings.part(c, component, j, where)
+  if type(j) ~= "table" then fail(where, "an object was expected in burin.config") end
+  local i = families.text_index(component)
+  check(where .. ": burin.config", j, { family = equal(c.family), scaling_factor = number(0, 1000),
+    vae = not i and { groups = divisors(c.vae.channels) } or nil, text = i and { [i] = text_rules(c.text[i]) } or nil })
+  if i then
+    set_text(c.text[i], j.text and j.text[i])
+  else
+    c.vae.groups, c.scaling_factor = j.vae and j.vae.groups or c.vae.groups, j.scaling_factor or c.scaling_factor
+  end
+end
+
+-- The same of diffusers' config.json of the component.
+function settings.part_folder(c, component, j, where)
+  local i = families.text_index(component)
+  if i then return set_text(c.text[i], check(where, j, text_rules(c.text[i]))) end
+  check(where, j, { norm_num_groups = divisors(c.vae.channels), scaling_factor = number(0, 1000) })
+  c.vae.groups, c.scaling_factor = j.norm_num_groups or c.vae.groups, j.scaling_factor or c.scaling_factor
+end
+
 -- A config.json beside a single file: one object for the whole model.
 function settings.beside(c, j, where)
   local id, u, v = integer(0, 1 << 24), c.unet, c.vae
