@@ -89,6 +89,15 @@ bool file_exists(const char *path);
 char *file_cache_root(void);            /* $XDG_CACHE_HOME/burin; caller frees */
 char *file_cache_dir(const char *leaf); /* a folder in it, made; caller frees */
 
+/* ---- files that are not whole yet (temp.c) --------------------------------------------------- */
+
+/* From now on a file or folder of this path is to be removed when a signal ends the process; a path
+ * that ends in '-' stands for all files that begin so. Until temp_end of the same path. */
+void temp_begin(const char *path);
+void temp_end(const char *path);
+/* Removes them; who begins another one waits for ever. For the end of the process. */
+void temp_remove_all(void);
+
 /* ---- where this process may write (confine.c) ------------------------------------------------ */
 
 /* From now on nothing may be written but beneath the folder that file_confine_to names: paths that

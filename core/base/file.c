@@ -75,6 +75,7 @@ struct file_out {
 
 static void file_out_free(struct file_out *f)
 {
+    temp_end(f->temp);
     mem_free(f->path);
     mem_free(f->temp);
     mem_free(f);
@@ -86,6 +87,7 @@ struct file_out *file_out_open(const char *path)
     if (!file_may_write(path)) return NULL;
     struct str temp = { 0 };
     str_addf(&temp, "%s.tmp-%ld-%u", path, (long)getpid(), atomic_fetch_add(&serial, 1));
+    temp_begin(temp.data);
     /* open, not mkstemp: the file takes the permissions that the user's umask gives. */
     int fd = open(temp.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "wb");
@@ -95,6 +97,7 @@ struct file_out *file_out_open(const char *path)
             close(fd);
             unlink(temp.data);
         }
+        temp_end(temp.data);
         str_finish(&temp);
         return NULL;
     }

@@ -109,6 +109,7 @@ static int core_remove_file(lua_State *L)
         fail("%s: cannot remove: %s", path, strerror(errno));
         return script_raise(L);
     }
+    temp_end(path);
     return 0;
 }
 
@@ -144,9 +145,20 @@ static int core_rename(lua_State *L)
         fail("cannot rename %s to %s: %s", from, to, strerror(errno));
         return script_raise(L);
     }
+    temp_end(from);
     lua_settop(L, 0);
     lua_pushlstring(L, slash ? to : ".", slash ? (size_t)(slash - to) + 1 : 1);
     return core_sync_file(L);
+}
+
+/* core.begin_temporary(path): a file or folder of this path is not whole until it is renamed or
+ * removed; the end of the process by a signal removes it. */
+static int core_begin_temporary(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    if (!file_may_write(path)) return script_raise(L);
+    temp_begin(path);
+    return 0;
 }
 
 /* core.remove_tree(folder): a folder of files and folders; links are removed, not followed. */
@@ -164,6 +176,7 @@ static int core_remove_tree(lua_State *L)
         fail("%s: cannot remove: %s", path, strerror(errno));
         return script_raise(L);
     }
+    temp_end(path);
     return 0;
 }
 
@@ -238,6 +251,7 @@ void script_open_disk(lua_State *L)
         { "make_dirs", core_make_dirs },
         { "list", core_list },
         { "rename", core_rename },
+        { "begin_temporary", core_begin_temporary },
         { "remove_file", core_remove_file },
         { "remove_tree", core_remove_tree },
         { "hash", core_hash },

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * model.c - model files for Lua: read by a plugin's loader, written by a plugin's exporter. */
 #include <string.h>
+#include <unistd.h>
 
 #include "lua/script.h"
 #include "plug/plug.h"
@@ -247,6 +248,9 @@ static int core_export(lua_State *L)
     /* Checked first: nothing raises while the exporter is open */
     for (int i = 1; i <= n; i++) export_info(L, i, &info);
     void *self = NULL;
+    struct str unfinished = { 0 };
+    str_addf(&unfinished, "%s.tmp-%ld-", path, (long)getpid());
+    temp_begin(unfinished.data);
     bool ok = !x->begin(path, &self);
     if (ok && x->meta && lua_istable(L, 4))
         for (lua_pushnil(L); lua_next(L, 4); lua_pop(L, 1))
@@ -260,6 +264,8 @@ static int core_export(lua_State *L)
     for (int i = 1; ok && i <= n; i++) ok = export_put(L, x, self, i, &garbage);
     if (ok) ok = !x->finish(self);
     else if (self) x->abort(self);
+    temp_end(unfinished.data);
+    str_finish(&unfinished);
     return ok ? 0 : script_raise(L);
 }
 

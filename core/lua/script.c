@@ -135,6 +135,7 @@ static int open_core(lua_State *L)
     script_open_disk(L);
     script_open_data(L);
     script_open_system(L);
+    script_open_stop(L);
     script_open_limits(L);
     script_open_sandbox(L);
     lua_pushstring(L, BURIN_VERSION);
@@ -189,6 +190,7 @@ static int run(lua_State *L)
 
 int script_main(int argc, char **argv)
 {
+    script_catch_signals();
     plug_load_default();
     lua_State *L = script_new_state();
     if (!L) return 71;

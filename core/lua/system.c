@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * system.c - the machine for Lua: time, terminal, signals. */
-#include <signal.h>
+ * system.c - the machine for Lua: time, terminal, locks. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -11,33 +10,6 @@
 #include <unistd.h>
 
 #include "lua/script.h"
-
-static volatile sig_atomic_t stop_signals;
-
-static void on_signal(int number)
-{
-    if (++stop_signals > 1) _exit(128 + number); /* the second one does not wait for a step's end */
-}
-
-/* core.catch_stop(): from now on SIGINT and SIGTERM are reported by core.stop_requested(). */
-static int core_catch_stop(lua_State *L)
-{
-    (void)L;
-    struct sigaction a;
-    memset(&a, 0, sizeof a);
-    a.sa_handler = on_signal;
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-    return 0;
-}
-
-bool script_stop_requested(void) { return stop_signals > 0; }
-
-static int core_stop_requested(lua_State *L)
-{
-    lua_pushboolean(L, script_stop_requested());
-    return 1;
-}
 
 static int core_clock(lua_State *L)
 {
@@ -161,8 +133,6 @@ static int core_cwd(lua_State *L)
 void script_open_system(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "catch_stop", core_catch_stop },
-        { "stop_requested", core_stop_requested },
         { "clock", core_clock },
         { "date", core_date },
         { "terminal", core_terminal },

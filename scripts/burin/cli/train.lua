@@ -17,7 +17,8 @@ local command = {
     { "--output", "folder", "where runs are kept (overrides the recipe)" },
     { "--force", "flag", "start over although the run exists" },
   },
-  more = "Ctrl-C stops after the current step and saves; burin resume continues bit for bit.",
+  more = "Ctrl-C, SIGTERM or a closing terminal stop after the current step and save; burin resume continues bit for bit.\n"
+    .. "A second Ctrl-C ends at once.",
 }
 
 -- Shared with resume: runs and reports.
