@@ -64,7 +64,7 @@ void script_open_stop(lua_State *L);
 /* Whether SIGINT, SIGTERM or SIGHUP has come since core.catch_stop(). */
 bool script_stop_requested(void);
 
-/* ---- errors and positions (script.c) ---------------------------------------------------------- */
+/* ---- errors and positions (script.c) --------------------------------------------------------- */
 
 /* Raises burin_error() as an error (error.c) with the position of the calling recipe line; its kind
  * is "failure", or what fail_kind() says. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * stop.c - signals that end the program: at once, without unfinished files, or when a training asks. */
+ * stop.c - signals that end the program: at once, without unfinished files, or after a step. */
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -78,7 +78,7 @@ void script_catch_signals(void)
     catch_unless_ignored(SIGHUP);
 }
 
-/* core.catch_stop(): from now on SIGINT, SIGTERM and SIGHUP are reported by core.stop_requested(). */
+/* core.catch_stop(): from now on SIGINT, SIGTERM and SIGHUP are what core.stop_requested() says. */
 static int core_catch_stop(lua_State *L)
 {
     (void)L;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * faults.c - a disk that fails, for LD_PRELOAD. FAULT="fsync 5 1 2": the first two calls of fsync on
- * files (fsync-folder: on folders) fail with error 5; error 0 stands for a call that takes ten
+ * faults.c - a disk that fails, for LD_PRELOAD. FAULT="fsync 5 1 2": the first two calls of fsync
+ * on files (fsync-folder: on folders) fail with error 5; error 0 stands for a call that takes ten
  * seconds. SHORT=1: pwrite writes at most 1,000 bytes. */
 #include <dlfcn.h>
 #include <errno.h>
