@@ -62,20 +62,21 @@ static int core_append_file(lua_State *L)
     return 0;
 }
 
+/* What is still readable is written as a new file: a second fsync would succeed without it. */
+static bool write_again(const char *path)
+{
+    struct str s = { 0 };
+    bool ok = file_read(path, SIZE_MAX, &s) && file_write(path, s.data, s.len);
+    str_finish(&s);
+    return ok;
+}
+
 /* core.sync_file(path): what was appended is on the disk when this returns. */
 static int core_sync_file(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    /* Some file systems cannot */
-    bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL || errno == EROFS);
-    int error = errno;
-    if (fd >= 0) close(fd);
-    if (!ok) {
-        fail("cannot sync %s: %s", path, strerror(error));
-        return script_raise(L);
-    }
-    return 0;
+    if (file_sync(path) || (errno == EIO && write_again(path))) return 0;
+    return script_raise(L);
 }
 
 static int core_exists(lua_State *L)
@@ -135,20 +136,38 @@ static int core_list(lua_State *L)
     return 1;
 }
 
-/* core.rename(from, to): on the disk when this returns; `to` must not exist, or be a file. */
+static int sync_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st, (void)at;
+    return type == FTW_DP && !file_sync(path) ? errno : 0;
+}
+
+/* The folders of a result: 0, or errno. Its files were synced when they were written. */
+static int sync_folders(const char *path)
+{
+    return nftw(path, sync_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* core.rename(from, to): on the disk when this returns, a folder with all folders in it; `to` must
+ * not exist, or be a file. */
 static int core_rename(lua_State *L)
 {
     const char *from = luaL_checkstring(L, 1), *to = luaL_checkstring(L, 2),
                *slash = strrchr(to, '/');
     if (!file_may_write(from) || !file_may_write(to)) return script_raise(L);
+    /* Folders cannot be written again, so a disk that fails once is asked once more. */
+    int error = sync_folders(from);
+    if (error == EIO) error = sync_folders(from);
+    if (error > 0) return script_raise(L); /* -1: there is nothing, as rename will say */
     if (rename(from, to)) {
         fail("cannot rename %s to %s: %s", from, to, strerror(errno));
         return script_raise(L);
     }
     temp_end(from);
-    lua_settop(L, 0);
     lua_pushlstring(L, slash ? to : ".", slash ? (size_t)(slash - to) + 1 : 1);
-    return core_sync_file(L);
+    const char *folder = lua_tostring(L, -1);
+    bool ok = file_sync(folder) || (errno == EIO && file_sync(folder));
+    return ok ? 0 : script_raise(L);
 }
 
 /* core.begin_temporary(path): a file or folder of this path is not whole until it is renamed or

@@ -234,23 +234,11 @@ static bool export_put(lua_State *L, const struct burin_exporter *x, void *self,
     return ok;
 }
 
-/* core.export(path, format, { { name, tensor }, ... }, { key = value }): whole, synced and read
- * back, or not there at all. Instead of a tensor a function may stand that returns it when its turn
- * comes, with dtype = and shape = beside it. */
-static int core_export(lua_State *L)
+/* One attempt; arguments as core.export has them: 0, or what finish says. */
+static int export_once(lua_State *L, const struct burin_exporter *x, const char *path, int n)
 {
-    const char *path = luaL_checkstring(L, 1), *format = luaL_checkstring(L, 2);
-    luaL_checktype(L, 3, LUA_TTABLE);
-    const struct burin_exporter *x = plug_exporter(format);
-    if (!x || !file_may_write(path)) return script_raise(L);
-    int n = (int)lua_rawlen(L, 3);
     struct burin_tensor_info info;
-    /* Checked first: nothing raises while the exporter is open */
-    for (int i = 1; i <= n; i++) export_info(L, i, &info);
     void *self = NULL;
-    struct str unfinished = { 0 };
-    str_addf(&unfinished, "%s.tmp-%ld-", path, (long)getpid());
-    temp_begin(unfinished.data);
     bool ok = !x->begin(path, &self);
     if (ok && x->meta && lua_istable(L, 4))
         for (lua_pushnil(L); lua_next(L, 4); lua_pop(L, 1))
@@ -262,11 +250,32 @@ static int core_export(lua_State *L)
     }
     uint64_t garbage = 0;
     for (int i = 1; ok && i <= n; i++) ok = export_put(L, x, self, i, &garbage);
-    if (ok) ok = !x->finish(self);
-    else if (self) x->abort(self);
+    if (ok) return x->finish(self);
+    if (self) x->abort(self);
+    return -1;
+}
+
+/* core.export(path, format, { { name, tensor }, ... }, { key = value }): whole, synced and read
+ * back, or not there at all. Instead of a tensor a function may stand that returns it when its turn
+ * comes, with dtype = and shape = beside it; it is called again where a disk fails once. */
+static int core_export(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1), *format = luaL_checkstring(L, 2);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    const struct burin_exporter *x = plug_exporter(format);
+    if (!x || !file_may_write(path)) return script_raise(L);
+    int n = (int)lua_rawlen(L, 3);
+    struct burin_tensor_info info;
+    /* Checked first: nothing raises while the exporter is open */
+    for (int i = 1; i <= n; i++) export_info(L, i, &info);
+    struct str unfinished = { 0 };
+    str_addf(&unfinished, "%s.tmp-%ld-", path, (long)getpid());
+    temp_begin(unfinished.data);
+    int result = export_once(L, x, path, n);
+    if (result == BURIN_NOT_SYNCED) result = export_once(L, x, path, n);
     temp_end(unfinished.data);
     str_finish(&unfinished);
-    return ok ? 0 : script_raise(L);
+    return result ? script_raise(L) : 0;
 }
 
 void script_open_model(lua_State *L)

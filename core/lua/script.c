@@ -135,6 +135,7 @@ static int open_core(lua_State *L)
     script_open_disk(L);
     script_open_data(L);
     script_open_system(L);
+    script_open_output(L);
     script_open_stop(L);
     script_open_limits(L);
     script_open_sandbox(L);
@@ -149,7 +150,7 @@ static int traceback(lua_State *L)
 {
     if (!getenv("BURIN_TRACEBACK")) return 1;
     luaL_traceback(L, L, lua_isstring(L, 1) ? lua_tostring(L, 1) : "", 1);
-    log_line(LOG_ERROR, "%s", lua_tostring(L, -1));
+    log_line(LOG_INFO, "%s", lua_tostring(L, -1));
     lua_settop(L, 1);
     return 1;
 }
@@ -190,6 +191,7 @@ static int run(lua_State *L)
 
 int script_main(int argc, char **argv)
 {
+    script_open_streams();
     script_catch_signals();
     plug_load_default();
     lua_State *L = script_new_state();
@@ -210,5 +212,6 @@ int script_main(int argc, char **argv)
         log_line(LOG_ERROR, "the validation layers had %d messages", messages);
         if (!code) code = 70;
     }
+    if (!script_finish_stdout() && !code) code = 74;
     return code;
 }

@@ -55,6 +55,14 @@ void script_count(lua_State *L);
 /* Adds one round of counting: for what evades it, such as making a thread. */
 void script_charge(lua_State *L);
 
+/* ---- stdout (output.c) ----------------------------------------------------------------------- */
+
+void script_open_output(lua_State *L);
+/* Before anything is opened: no file of ours is taken for a stream that was closed. */
+void script_open_streams(void);
+/* At the end; false, and it was said, when not all that was to be printed could be written. */
+bool script_finish_stdout(void);
+
 /* ---- signals (stop.c) ------------------------------------------------------------------------ */
 
 /* From now on a signal that ends the process takes unfinished files along, and a pipe that nobody

@@ -35,6 +35,12 @@ static bool fails(const char *call)
     return error != 0;
 }
 
+/* TRACE=1: says on stderr what is synced and renamed. */
+static void trace(const char *call, const char *path)
+{
+    if (getenv("TRACE")) fprintf(stderr, "trace: %s %s\n", call, path);
+}
+
 static void *next(const char *name) { return dlsym(RTLD_NEXT, name); }
 
 int fsync(int fd)
@@ -42,6 +48,11 @@ int fsync(int fd)
     int (*real)(int);
     void *symbol = next("fsync");
     memcpy(&real, &symbol, sizeof real);
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    path[n > 0 ? n : 0] = 0;
+    trace("fsync", path);
     struct stat st;
     bool folder = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
     return fails(folder ? "fsync-folder" : "fsync") ? -1 : real(fd);
@@ -69,5 +80,6 @@ int rename(const char *from, const char *to)
     int (*real)(const char *, const char *);
     void *symbol = next("rename");
     memcpy(&real, &symbol, sizeof real);
+    trace("rename", from);
     return fails("rename") ? -1 : real(from, to);
 }

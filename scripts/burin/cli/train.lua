@@ -29,7 +29,7 @@ function command.execute(args, r, text, resume)
     core.write_stdout(core.json_encode(result) .. "\n")
   else
     core.log("info", ("%d steps in %s, loss %.4f"):format(result.steps, progress.duration(result.seconds), result.loss or 0 / 0))
-    core.write_stdout(result.path .. "\n")
+    core.write_stdout(core.shown(result.path) .. "\n")
   end
 end
 
