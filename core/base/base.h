@@ -19,7 +19,7 @@
 bool fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* What failed, for whoever turns it into an exit code: FAIL_PLAIN after fail(), else what fail_as()
  * was told. */
-enum fail_kind { FAIL_PLAIN, FAIL_NOT_FINITE };
+enum fail_kind { FAIL_PLAIN, FAIL_NOT_FINITE, FAIL_DATA };
 bool fail_as(enum fail_kind kind, const char *fmt, ...) PRINTF_LIKE(2, 3);
 enum fail_kind fail_kind(void);
 /* Puts "<text>: " before the recorded error. Returns false. */
@@ -80,7 +80,8 @@ struct file_map {
 };
 bool file_map_open(struct file_map *m, const char *path); /* names the path in its error */
 void file_map_close(struct file_map *m);
-bool file_read(const char *path, size_t max_bytes, struct str *out);
+bool file_read(const char *path, size_t max_bytes, struct str *out);        /* a regular file */
+bool file_read_stream(const char *path, size_t max_bytes, struct str *out); /* or a pipe */
 /* Crash-safe writing: temp file beside `path`, then fsync, rename, fsync of the folder; once more
  * from the beginning when the disk fails to sync. */
 bool file_write(const char *path, const void *bytes, size_t n);

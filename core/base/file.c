@@ -17,16 +17,23 @@ static bool fail_errno(const char *doing, const char *path)
     return fail("cannot %s %s: %s", doing, path, strerror(errno));
 }
 
+/* Not blocking, since a pipe would wait for a writer; nothing else changes for regular files. */
+static int open_regular(const char *path, struct stat *st)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) fail_errno("open", path);
+    if (fd < 0 || (fstat(fd, st) == 0 && S_ISREG(st->st_mode))) return fd;
+    fail("cannot read %s: not a regular file", path);
+    close(fd);
+    return -1;
+}
+
 bool file_map_open(struct file_map *m, const char *path)
 {
     *m = (struct file_map){ 0 };
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail_errno("open", path);
     struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        close(fd);
-        return fail("cannot read %s: not a regular file", path);
-    }
+    int fd = open_regular(path, &st);
+    if (fd < 0) return false;
     void *p = NULL;
     if (st.st_size > 0) p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     int error = errno;
@@ -44,10 +51,9 @@ void file_map_close(struct file_map *m)
     *m = (struct file_map){ 0 };
 }
 
-bool file_read(const char *path, size_t max_bytes, struct str *out)
+/* Closes fd. */
+static bool read_all(int fd, const char *path, size_t max_bytes, struct str *out)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail_errno("open", path);
     out->len = 0;
     str_add(out, "");
     char part[16384];
@@ -63,6 +69,20 @@ bool file_read(const char *path, size_t max_bytes, struct str *out)
     if (n < 0) return fail_errno("read", path);
     if (n > 0) return fail("%s is larger than the %zu bytes expected at most", path, max_bytes);
     return true;
+}
+
+bool file_read(const char *path, size_t max_bytes, struct str *out)
+{
+    struct stat st;
+    int fd = open_regular(path, &st);
+    return fd >= 0 && read_all(fd, path, max_bytes, out);
+}
+
+bool file_read_stream(const char *path, size_t max_bytes, struct str *out)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno("open", path);
+    return read_all(fd, path, max_bytes, out);
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */

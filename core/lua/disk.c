@@ -13,11 +13,14 @@
 
 /* ---- files and folders ----------------------------------------------------------------------- */
 
-/* core.read_file(path, max?) -> bytes; more than max (16 MiB) are an error */
+/* core.read_file(path, max?, stream?) -> bytes; more than max (16 MiB) are an error. stream: it may
+ * be a pipe or a terminal, which is waited for. */
 static int core_read_file(lua_State *L)
 {
     struct str s = { 0 };
-    if (!file_read(luaL_checkstring(L, 1), (size_t)luaL_optinteger(L, 2, 16 << 20), &s))
+    const char *path = luaL_checkstring(L, 1);
+    size_t max = (size_t)luaL_optinteger(L, 2, 16 << 20);
+    if (!(lua_toboolean(L, 3) ? file_read_stream : file_read)(path, max, &s))
         return script_raise(L);
     lua_pushlstring(L, s.data ? s.data : "", s.len);
     str_finish(&s);

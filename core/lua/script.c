@@ -36,7 +36,8 @@ int script_raise(lua_State *L)
     push_recipe_position(L);
     lua_pushstring(L, burin_error());
     lua_concat(L, 2);
-    script_push_error(L, fail_kind() == FAIL_NOT_FINITE ? "internal" : "failure");
+    static const char *const kinds[] = { "failure", "internal", "data" };
+    script_push_error(L, kinds[fail_kind()]);
     return lua_error(L);
 }
 
@@ -189,11 +190,19 @@ static int run(lua_State *L)
     return 1;
 }
 
+/* Plugins are loaded before anything of the command line is read. */
+static bool wants_only_ours(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
+        if (!strcmp(argv[i], "--no-plugins")) return true;
+    return false;
+}
+
 int script_main(int argc, char **argv)
 {
     script_open_streams();
     script_catch_signals();
-    plug_load_default();
+    plug_load_default(wants_only_ours(argc, argv));
     lua_State *L = script_new_state();
     if (!L) return 71;
     lua_pushcfunction(L, run);

@@ -121,9 +121,9 @@ local picture = T.write(place .. "/p.png", "\x89PNG\r\n\x1a\n" .. chunk("IHDR", 
 for _, how in ipairs { "", "--json" } do harmless("picture " .. how, select(2, T.run(("inspect %s %s"):format(picture, how)))) end
 -- Names of files, captions, recipes
 local pictures = place .. "/pictures"
-T.shell(("mkdir -p %s; cp examples/sks-cat/* %s"):format(pictures, pictures))
+T.shell(("mkdir -p %s; cp examples/sks-cat/*/* %s"):format(pictures, pictures))
 T.write(pictures .. "/" .. EVIL .. ".png", "no picture" .. EVIL)
-T.shell(("cp examples/sks-cat/*1.png %s"):format(T.quote(pictures .. "/long" .. EVIL .. ".png")))
+T.shell(("cp \"$(ls -d examples/sks-cat/*/*.png | head -1)\" %s"):format(T.quote(pictures .. "/long" .. EVIL .. ".png")))
 T.write(pictures .. "/long" .. EVIL .. ".txt", ("word" .. EVIL .. " "):rep(200))
 local recipe = T.recipe("evil", { concepts = ('{ { images = "%s" } }'):format(pictures), steps = "1",
   sample = '{ prompts = { "a cat \\27]0;x\\7" } }' })

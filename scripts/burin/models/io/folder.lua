@@ -5,7 +5,7 @@ local core = require "burin.core"
 local errors = require "burin.base.errors"
 local folder = {}
 
-local JSON_BYTES, INDEX_BYTES = 16 << 20, 64 << 20
+local JSON_BYTES, INDEX_BYTES = 16 << 20, 4 << 20
 
 local fail = errors.file
 
