@@ -111,12 +111,14 @@ struct burin_loader {
 /* ---- exporter: writes a model file ----------------------------------------------------------- */
 
 #define BURIN_NOT_FINITE (-2)
+#define BURIN_NOT_SYNCED (-3)
 
 struct burin_exporter {
     size_t size;
     const char *name, *help, *extension;
-    /* required. The file appears under `path` only when finish
-     * succeeds, whole and synced to disk. */
+    /* required. The file appears under `path` only when finish succeeds, whole and synced to disk.
+     * What is written meanwhile is named path.tmp-<process id>-<anything>: a signal that ends the
+     * host removes it. */
     int (*begin)(const char *path, void **self);
     int (*meta)(void *self, const char *key, const char *value); /* optional */
     /* required. Announces a tensor; all are announced before the first put. */
@@ -124,7 +126,9 @@ struct burin_exporter {
     /* Required, any order. BURIN_NOT_FINITE instead of -1: refused, because a value is no finite
      * number. */
     int (*put)(void *self, const char *name, const void *data, uint64_t bytes);
-    int (*finish)(void *self); /* required; frees self */
+    /* Required; frees self. BURIN_NOT_SYNCED instead of -1: the disk failed to sync (EIO), and
+     * writing the file once more, from the beginning, may help. */
+    int (*finish)(void *self);
     void (*abort)(void *self); /* required; leaves nothing */
 };
 

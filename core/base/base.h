@@ -19,7 +19,7 @@
 bool fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* What failed, for whoever turns it into an exit code: FAIL_PLAIN after fail(), else what fail_as()
  * was told. */
-enum fail_kind { FAIL_PLAIN, FAIL_NOT_FINITE };
+enum fail_kind { FAIL_PLAIN, FAIL_NOT_FINITE, FAIL_DATA };
 bool fail_as(enum fail_kind kind, const char *fmt, ...) PRINTF_LIKE(2, 3);
 enum fail_kind fail_kind(void);
 /* Puts "<text>: " before the recorded error. Returns false. */
@@ -60,6 +60,10 @@ struct str {
 void str_add(struct str *s, const char *text);
 void str_add_bytes(struct str *s, const void *bytes, size_t n);
 void str_addf(struct str *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Text of which parts come from files, for a terminal: control characters, those that turn the
+ * direction of writing, and bytes that are no UTF-8 are escaped as \u001b and \xff; lines: but not
+ * the ends of lines. Valid JSON stays so. */
+void str_add_shown(struct str *s, const char *text, size_t n, bool lines);
 /* Quoted and escaped; bad UTF-8 -> U+FFFD */
 void str_add_json(struct str *s, const char *text, size_t n);
 void str_finish(struct str *s);
@@ -76,18 +80,31 @@ struct file_map {
 };
 bool file_map_open(struct file_map *m, const char *path); /* names the path in its error */
 void file_map_close(struct file_map *m);
-bool file_read(const char *path, size_t max_bytes, struct str *out);
-/* Crash-safe writing: temp file beside `path`, then fsync, rename, fsync of the folder. */
+bool file_read(const char *path, size_t max_bytes, struct str *out);        /* a regular file */
+bool file_read_stream(const char *path, size_t max_bytes, struct str *out); /* or a pipe */
+/* Crash-safe writing: temp file beside `path`, then fsync, rename, fsync of the folder; once more
+ * from the beginning when the disk fails to sync. */
+bool file_write(const char *path, const void *bytes, size_t n);
+bool file_sync(const char *path); /* what was written into this file or folder is on the disk */
+/* The same in parts, which are kept in memory until commit. */
 struct file_out;
 struct file_out *file_out_open(const char *path);
-bool file_out_write(struct file_out *f, const void *bytes, size_t n); /* errors are sticky */
-bool file_out_commit(struct file_out *f);                             /* frees f either way */
-void file_out_abort(struct file_out *f); /* removes the temp file; accepts NULL */
-bool file_write(const char *path, const void *bytes, size_t n);
-bool file_make_dirs(const char *path); /* mkdir -p */
+void file_out_write(struct file_out *f, const void *bytes, size_t n);
+bool file_out_commit(struct file_out *f); /* frees f either way */
+void file_out_abort(struct file_out *f);  /* accepts NULL */
+bool file_make_dirs(const char *path);    /* mkdir -p */
 bool file_exists(const char *path);
 char *file_cache_root(void);            /* $XDG_CACHE_HOME/burin; caller frees */
 char *file_cache_dir(const char *leaf); /* a folder in it, made; caller frees */
+
+/* ---- files that are not whole yet (temp.c) --------------------------------------------------- */
+
+/* From now on a file or folder of this path is to be removed when a signal ends the process; a path
+ * that ends in '-' stands for all files that begin so. Until temp_end of the same path. */
+void temp_begin(const char *path);
+void temp_end(const char *path);
+/* Removes them; who begins another one waits for ever. For the end of the process. */
+void temp_remove_all(void);
 
 /* ---- where this process may write (confine.c) ------------------------------------------------ */
 

@@ -86,7 +86,9 @@ void log_line(enum log_level level, const char *fmt, ...)
     char text[ERROR_BYTES];
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    str_addf(&line, "%s%s\n", names[level], text);
+    str_add(&line, names[level]);
+    str_add_shown(&line, text, strlen(text), level >= LOG_INFO);
+    str_add(&line, "\n");
     fwrite(line.data, 1, line.len, stderr);
     str_finish(&line);
 }

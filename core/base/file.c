@@ -17,16 +17,23 @@ static bool fail_errno(const char *doing, const char *path)
     return fail("cannot %s %s: %s", doing, path, strerror(errno));
 }
 
+/* Not blocking, since a pipe would wait for a writer; nothing else changes for regular files. */
+static int open_regular(const char *path, struct stat *st)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) fail_errno("open", path);
+    if (fd < 0 || (fstat(fd, st) == 0 && S_ISREG(st->st_mode))) return fd;
+    fail("cannot read %s: not a regular file", path);
+    close(fd);
+    return -1;
+}
+
 bool file_map_open(struct file_map *m, const char *path)
 {
     *m = (struct file_map){ 0 };
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail_errno("open", path);
     struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        close(fd);
-        return fail("cannot read %s: not a regular file", path);
-    }
+    int fd = open_regular(path, &st);
+    if (fd < 0) return false;
     void *p = NULL;
     if (st.st_size > 0) p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     int error = errno;
@@ -44,10 +51,9 @@ void file_map_close(struct file_map *m)
     *m = (struct file_map){ 0 };
 }
 
-bool file_read(const char *path, size_t max_bytes, struct str *out)
+/* Closes fd. */
+static bool read_all(int fd, const char *path, size_t max_bytes, struct str *out)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail_errno("open", path);
     out->len = 0;
     str_add(out, "");
     char part[16384];
@@ -65,99 +71,152 @@ bool file_read(const char *path, size_t max_bytes, struct str *out)
     return true;
 }
 
+bool file_read(const char *path, size_t max_bytes, struct str *out)
+{
+    struct stat st;
+    int fd = open_regular(path, &st);
+    return fd >= 0 && read_all(fd, path, max_bytes, out);
+}
+
+bool file_read_stream(const char *path, size_t max_bytes, struct str *out)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno("open", path);
+    return read_all(fd, path, max_bytes, out);
+}
+
 /* ---- writing --------------------------------------------------------------------------------- */
 
-struct file_out {
-    char *path, *temp;
-    FILE *file;
-    int error; /* errno of the first failure */
-};
-
-static void file_out_free(struct file_out *f)
+static char *folder_of(const char *path)
 {
-    mem_free(f->path);
-    mem_free(f->temp);
-    mem_free(f);
+    const char *slash = strrchr(path, '/');
+    struct str folder = { 0 };
+    str_add_bytes(&folder, slash ? path : ".", slash ? (size_t)(slash - path) + 1 : 1);
+    return folder.data;
 }
+
+/* Kept in memory until it is whole: a disk that fails once gets all of it again. */
+struct file_out {
+    char *path;
+    struct str bytes;
+};
 
 struct file_out *file_out_open(const char *path)
 {
-    static atomic_uint serial;
     if (!file_may_write(path)) return NULL;
-    struct str temp = { 0 };
-    str_addf(&temp, "%s.tmp-%ld-%u", path, (long)getpid(), atomic_fetch_add(&serial, 1));
-    /* open, not mkstemp: the file takes the permissions that the user's umask gives. */
-    int fd = open(temp.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "wb");
-    if (!file) {
-        fail_errno("write", path);
-        if (fd >= 0) {
-            close(fd);
-            unlink(temp.data);
-        }
-        str_finish(&temp);
-        return NULL;
-    }
-    setvbuf(file, NULL, _IOFBF, 256 << 10);
+    char *folder = folder_of(path);
+    bool ok = access(folder, W_OK | X_OK) == 0 || fail_errno("write", path); /* not said at last */
+    mem_free(folder);
+    if (!ok) return NULL;
     struct file_out *f = mem_alloc(sizeof *f);
     f->path = str_dup(path);
-    f->temp = temp.data;
-    f->file = file;
     return f;
 }
 
-bool file_out_write(struct file_out *f, const void *bytes, size_t n)
+void file_out_write(struct file_out *f, const void *bytes, size_t n)
 {
-    if (!f->error && n && fwrite(bytes, 1, n, f->file) != n) f->error = errno ? errno : EIO;
-    if (!f->error) return true;
-    errno = f->error;
-    return fail_errno("write", f->path);
-}
-
-/* A rename survives a power cut only once the folder is on disk too. */
-static bool sync_folder(const char *path)
-{
-    char *dir = str_dup(path);
-    char *slash = strrchr(dir, '/');
-    if (slash) slash[slash == dir ? 1 : 0] = 0;
-    int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    mem_free(dir);
-    if (fd < 0) return fail_errno("open the folder of", path);
-    bool ok = fsync(fd) == 0 || errno == EINVAL || errno == EROFS; /* some file systems cannot */
-    close(fd);
-    return ok || fail_errno("sync the folder of", path);
+    if (n) str_add_bytes(&f->bytes, bytes, n);
 }
 
 bool file_out_commit(struct file_out *f)
 {
-    if (!f->error && (fflush(f->file) != 0 || fsync(fileno(f->file)) != 0)) f->error = errno;
-    if (fclose(f->file) != 0 && !f->error) f->error = errno;
-    if (!f->error && rename(f->temp, f->path) != 0) f->error = errno;
-    bool ok = !f->error;
-    if (!ok) {
-        unlink(f->temp);
-        errno = f->error;
-        fail_errno("write", f->path);
-    }
-    ok = ok && sync_folder(f->path);
-    file_out_free(f);
+    bool ok = file_write(f->path, f->bytes.data, f->bytes.len);
+    file_out_abort(f);
     return ok;
 }
 
 void file_out_abort(struct file_out *f)
 {
     if (!f) return;
-    fclose(f->file);
-    unlink(f->temp);
-    file_out_free(f);
+    str_finish(&f->bytes);
+    mem_free(f->path);
+    mem_free(f);
+}
+
+static bool sync_fd(int fd)
+{
+    int rc;
+    while ((rc = fsync(fd)) != 0 && errno == EINTR) continue;
+    return rc == 0 || errno == EINVAL; /* some file systems cannot */
+}
+
+bool file_sync(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && sync_fd(fd);
+    int error = errno;
+    if (fd >= 0) close(fd);
+    errno = error;
+    if (!ok) fail_errno("sync", path);
+    errno = error;
+    return ok;
+}
+
+/* A rename survives a power cut only once the folder is on disk too. */
+static bool sync_folder_of(const char *path)
+{
+    char *folder = folder_of(path);
+    bool ok = file_sync(folder);
+    int error = errno;
+    mem_free(folder);
+    errno = error;
+    return ok;
+}
+
+static bool write_all(int fd, const char *bytes, size_t n)
+{
+    while (n) {
+        ssize_t k = write(fd, bytes, n);
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0) return false;
+        bytes += k;
+        n -= (size_t)k;
+    }
+    return true;
+}
+
+/* false: errno says why. *again: the disk failed where writing all of it anew may help. A second
+ * fsync of the same file would not: the kernel forgets what it could not write. */
+static bool write_once(const char *path, const char *temp, const void *bytes, size_t n, bool *again)
+{
+    *again = false;
+    /* open, not mkstemp: the file takes the permissions that the user's umask gives. */
+    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return false;
+    bool ok = write_all(fd, bytes, n);
+    if (ok && !(ok = sync_fd(fd))) *again = errno == EIO;
+    int error = errno;
+    if (close(fd) != 0 && ok && errno != EINTR) {
+        ok = false;
+        error = errno;
+    }
+    errno = error;
+    if (ok) ok = rename(temp, path) == 0;
+    if (!ok) {
+        error = errno;
+        unlink(temp);
+        errno = error;
+        return false;
+    }
+    ok = sync_folder_of(path);
+    *again = !ok && errno == EIO;
+    return ok;
 }
 
 bool file_write(const char *path, const void *bytes, size_t n)
 {
-    struct file_out *f = file_out_open(path);
-    if (!f) return false;
-    file_out_write(f, bytes, n);
-    return file_out_commit(f);
+    static atomic_uint serial;
+    if (!file_may_write(path)) return false;
+    struct str temp = { 0 };
+    str_addf(&temp, "%s.tmp-%ld-%u", path, (long)getpid(), atomic_fetch_add(&serial, 1));
+    temp_begin(temp.data);
+    bool again, ok = write_once(path, temp.data, bytes, n, &again);
+    if (again) ok = write_once(path, temp.data, bytes, n, &again);
+    int error = errno;
+    temp_end(temp.data);
+    str_finish(&temp);
+    errno = error;
+    return ok || fail_errno("write", path);
 }
 
 /* ---- folders --------------------------------------------------------------------------------- */

@@ -68,6 +68,35 @@ static size_t utf8_length(const uint8_t *p, size_t n)
     return code < least[len] || code > 0x10ffff || surrogate ? 0 : len;
 }
 
+/* The code point of a well-formed sequence. */
+static uint32_t code_point(const uint8_t *p, size_t len)
+{
+    uint32_t c = len == 1 ? p[0] : p[0] & (0xffu >> (len + 1));
+    for (size_t i = 1; i < len; i++) c = c << 6 | (p[i] & 0x3f);
+    return c;
+}
+
+static bool is_control(uint32_t c)
+{
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x61c || c == 0x200e || c == 0x200f ||
+           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+}
+
+void str_add_shown(struct str *s, const char *text, size_t n, bool lines)
+{
+    for (size_t i = 0; i < n;) {
+        const uint8_t *p = (const uint8_t *)text + i;
+        size_t len = utf8_length(p, n - i);
+        if (!len) str_addf(s, "\\x%02x", *p);
+        else if (lines && (*p == '\n' || *p == '\t')) str_add_bytes(s, p, 1);
+        else if (*p == '\n') str_add(s, "\\n");
+        else if (is_control(code_point(p, len)))
+            str_addf(s, "\\u%04x", (unsigned)code_point(p, len));
+        else str_add_bytes(s, p, len);
+        i += len ? len : 1;
+    }
+}
+
 void str_add_json(struct str *s, const char *text, size_t n)
 {
     str_add(s, "\"");

@@ -9,6 +9,8 @@
 /* To be raised when flatten, or image_cover, computes something else. */
 #define RULES "alpha over white 1, cover 1"
 
+#define SIDE_MAX (1 << 20)
+
 /* Maps the file and finds its codec. On failure the map is closed. */
 static const struct burin_codec *open_image(const char *path, struct file_map *m)
 {
@@ -35,6 +37,33 @@ static void flatten(const struct burin_pixels *p, uint8_t *rgb)
             rgb[c] = (uint8_t)((from[c] * from[3] + 255 * (255 - from[3]) + 127) / 255);
 }
 
+/* Checked once, here: what a codec says of its picture. */
+static bool ask_size(const struct burin_codec *codec, const struct file_map *m, int *width,
+                     int *height)
+{
+    plug_ask();
+    *width = *height = 0;
+    if (codec->size_of(m->data, m->bytes, width, height)) return plug_refused(codec);
+    return (*width > 0 && *height > 0 && *width <= SIDE_MAX && *height <= SIDE_MAX) ||
+           plug_lies(codec, "a picture is said to have %d x %d pixels", *width, *height);
+}
+
+static bool ask_pixels(const struct burin_codec *codec, const struct file_map *m, uint64_t max,
+                       struct burin_pixels *p)
+{
+    int width, height;
+    if (!ask_size(codec, m, &width, &height)) return false;
+    plug_ask();
+    if (codec->decode(m->data, m->bytes, max, p)) return plug_refused(codec);
+    if (p->width != width || p->height != height)
+        return plug_lies(codec, "a picture of %d x %d pixels was decoded to %d x %d", width, height,
+                         p->width, p->height);
+    uint64_t pixels = (uint64_t)width * (uint64_t)height;
+    if (pixels > max || !p->data || (p->channels != 3 && p->channels != 4))
+        return plug_lies(codec, "it decoded no usable picture");
+    return true;
+}
+
 bool image_load(const char *path, uint64_t max_pixels, struct image *out)
 {
     struct file_map m;
@@ -42,11 +71,8 @@ bool image_load(const char *path, uint64_t max_pixels, struct image *out)
     const struct burin_codec *codec = open_image(path, &m);
     if (!codec) return false;
     struct burin_pixels pixels = { 0 };
-    bool ok = codec->decode(m.data, m.bytes, max_pixels, &pixels) == 0;
+    bool ok = ask_pixels(codec, &m, max_pixels, &pixels);
     file_map_close(&m);
-    if (ok && (pixels.width < 1 || pixels.height < 1 || !pixels.data ||
-               (pixels.channels != 3 && pixels.channels != 4)))
-        ok = fail("the codec \"%s\" returned no usable picture", codec->name);
     if (!ok) {
         mem_free(pixels.data);
         return fail_prefix("cannot read the image %s", path);
@@ -64,7 +90,7 @@ bool image_size(const char *path, int *width, int *height)
     struct file_map m;
     const struct burin_codec *codec = open_image(path, &m);
     if (!codec) return false;
-    bool ok = codec->size_of(m.data, m.bytes, width, height) == 0;
+    bool ok = ask_size(codec, &m, width, height);
     file_map_close(&m);
     return ok || fail_prefix("cannot read the image %s", path);
 }

@@ -215,6 +215,18 @@ static void push_remarks(lua_State *L, const struct burin_source *s, void *self)
     }
 }
 
+#define ITEMS_MAX 100000000
+
+/* What a source says of picture i, checked once. */
+static bool ask_item(const struct burin_source *s, void *self, int64_t i, struct burin_item *item)
+{
+    plug_ask();
+    if (s->item(self, i, item)) return plug_refused(s);
+    if (!item->path) return plug_lies(s, "picture %lld has no path", (long long)i);
+    return item->repeats >= 1 ||
+           plug_lies(s, "%s is to be repeated %d times", item->path, item->repeats);
+}
+
 /* core.source(location, options?) -> { { path =, caption =, class_tokens =, repeats = } ...
  * }, { { path =, reason = } ... }, { remarks } */
 static int core_source(lua_State *L)
@@ -226,16 +238,21 @@ static int core_source(lua_State *L)
     for (int i = 0; s->options && i < 32 && s->options[i].name; i++)
         push_value(L, &s->options[i], 2, &values[i]);
     void *self = NULL;
-    if (s->open(location, values, &self)) return script_raise(L);
+    plug_ask();
+    if (s->open(location, values, &self)) {
+        plug_refused(s);
+        return script_raise(L);
+    }
     struct burin_item item;
     int64_t n = s->count(self);
     int kept = 0, left_out = 0;
-    bool ok = true;
+    bool ok = (n >= 0 && n <= ITEMS_MAX) ||
+              plug_lies(s, "%s is said to have %lld pictures", location, (long long)n);
     lua_newtable(L);
     lua_newtable(L);
     for (int64_t i = 0; i < n && ok; i++) {
         memset(&item, 0, sizeof item);
-        if (!(ok = !s->item(self, i, &item))) break;
+        if (!(ok = ask_item(s, self, i, &item))) break;
         bool captioned = item.caption || item.caption_path;
         char *caption = captioned ? caption_of(&item) : NULL;
         if (captioned && !caption) { /* one bad caption costs one picture, not the run */
@@ -252,8 +269,10 @@ static int core_source(lua_State *L)
         mem_free(caption);
     }
     const char *path, *reason;
-    for (int64_t i = 0; ok && s->skipped && s->skipped(self, i, &path, &reason) == 1; i++)
-        push_skipped(L, path, reason, ++left_out);
+    for (int64_t i = 0; ok && s->skipped && s->skipped(self, i, &path, &reason) == 1; i++) {
+        ok = i < ITEMS_MAX || plug_lies(s, "the files that it leaves out have no end");
+        if (ok) push_skipped(L, path, reason, ++left_out);
+    }
     if (ok) push_remarks(L, s, self);
     s->close(self);
     return ok ? 3 : script_raise(L);

@@ -13,11 +13,14 @@
 
 /* ---- files and folders ----------------------------------------------------------------------- */
 
-/* core.read_file(path, max?) -> bytes; more than max (16 MiB) are an error */
+/* core.read_file(path, max?, stream?) -> bytes; more than max (16 MiB) are an error. stream: it may
+ * be a pipe or a terminal, which is waited for. */
 static int core_read_file(lua_State *L)
 {
     struct str s = { 0 };
-    if (!file_read(luaL_checkstring(L, 1), (size_t)luaL_optinteger(L, 2, 16 << 20), &s))
+    const char *path = luaL_checkstring(L, 1);
+    size_t max = (size_t)luaL_optinteger(L, 2, 16 << 20);
+    if (!(lua_toboolean(L, 3) ? file_read_stream : file_read)(path, max, &s))
         return script_raise(L);
     lua_pushlstring(L, s.data ? s.data : "", s.len);
     str_finish(&s);
@@ -62,20 +65,21 @@ static int core_append_file(lua_State *L)
     return 0;
 }
 
+/* What is still readable is written as a new file: a second fsync would succeed without it. */
+static bool write_again(const char *path)
+{
+    struct str s = { 0 };
+    bool ok = file_read(path, SIZE_MAX, &s) && file_write(path, s.data, s.len);
+    str_finish(&s);
+    return ok;
+}
+
 /* core.sync_file(path): what was appended is on the disk when this returns. */
 static int core_sync_file(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    /* Some file systems cannot */
-    bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL || errno == EROFS);
-    int error = errno;
-    if (fd >= 0) close(fd);
-    if (!ok) {
-        fail("cannot sync %s: %s", path, strerror(error));
-        return script_raise(L);
-    }
-    return 0;
+    if (file_sync(path) || (errno == EIO && write_again(path))) return 0;
+    return script_raise(L);
 }
 
 static int core_exists(lua_State *L)
@@ -109,6 +113,7 @@ static int core_remove_file(lua_State *L)
         fail("%s: cannot remove: %s", path, strerror(errno));
         return script_raise(L);
     }
+    temp_end(path);
     return 0;
 }
 
@@ -134,19 +139,48 @@ static int core_list(lua_State *L)
     return 1;
 }
 
-/* core.rename(from, to): on the disk when this returns; `to` must not exist, or be a file. */
+static int sync_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st, (void)at;
+    return type == FTW_DP && !file_sync(path) ? errno : 0;
+}
+
+/* The folders of a result: 0, or errno. Its files were synced when they were written. */
+static int sync_folders(const char *path)
+{
+    return nftw(path, sync_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* core.rename(from, to): on the disk when this returns, a folder with all folders in it; `to` must
+ * not exist, or be a file. */
 static int core_rename(lua_State *L)
 {
     const char *from = luaL_checkstring(L, 1), *to = luaL_checkstring(L, 2),
                *slash = strrchr(to, '/');
     if (!file_may_write(from) || !file_may_write(to)) return script_raise(L);
+    /* Folders cannot be written again, so a disk that fails once is asked once more. */
+    int error = sync_folders(from);
+    if (error == EIO) error = sync_folders(from);
+    if (error > 0) return script_raise(L); /* -1: there is nothing, as rename will say */
     if (rename(from, to)) {
         fail("cannot rename %s to %s: %s", from, to, strerror(errno));
         return script_raise(L);
     }
-    lua_settop(L, 0);
+    temp_end(from);
     lua_pushlstring(L, slash ? to : ".", slash ? (size_t)(slash - to) + 1 : 1);
-    return core_sync_file(L);
+    const char *folder = lua_tostring(L, -1);
+    bool ok = file_sync(folder) || (errno == EIO && file_sync(folder));
+    return ok ? 0 : script_raise(L);
+}
+
+/* core.begin_temporary(path): a file or folder of this path is not whole until it is renamed or
+ * removed; the end of the process by a signal removes it. */
+static int core_begin_temporary(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    if (!file_may_write(path)) return script_raise(L);
+    temp_begin(path);
+    return 0;
 }
 
 /* core.remove_tree(folder): a folder of files and folders; links are removed, not followed. */
@@ -164,6 +198,7 @@ static int core_remove_tree(lua_State *L)
         fail("%s: cannot remove: %s", path, strerror(errno));
         return script_raise(L);
     }
+    temp_end(path);
     return 0;
 }
 
@@ -238,6 +273,7 @@ void script_open_disk(lua_State *L)
         { "make_dirs", core_make_dirs },
         { "list", core_list },
         { "rename", core_rename },
+        { "begin_temporary", core_begin_temporary },
         { "remove_file", core_remove_file },
         { "remove_tree", core_remove_tree },
         { "hash", core_hash },

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * model.c - model files for Lua: read by a plugin's loader, written by a plugin's exporter. */
 #include <string.h>
+#include <unistd.h>
 
 #include "lua/script.h"
 #include "plug/plug.h"
@@ -38,6 +39,33 @@ static struct model_file *model_push(lua_State *L)
     return m;
 }
 
+#define TENSORS_MAX 1000000 /* and entries of metadata: more than any file of ours can have */
+
+/* What a loader says of tensor i, checked: nothing else is believed of a plugin anywhere. */
+static bool ask_info(const struct model_file *m, int64_t i, struct burin_tensor_info *info)
+{
+    int64_t count;
+    uint64_t bytes;
+    memset(info, 0, sizeof *info);
+    plug_ask();
+    if (m->loader->info(m->self, i, info)) return plug_refused(m->loader);
+    if (!memchr(info->name, 0, sizeof info->name))
+        return plug_lies(m->loader, "the name of tensor %lld has no end", (long long)i);
+    if (!info->name[0])
+        return plug_lies(m->loader, "the name of tensor %lld is empty", (long long)i);
+    if (info->rank < 0 || info->rank > BURIN_PLUGIN_RANK)
+        return plug_lies(m->loader, "tensor \"%s\" has %d dimensions", info->name, info->rank);
+    if (info->dtype < BURIN_T_F32 || info->dtype > BURIN_T_U64)
+        return plug_lies(m->loader, "tensor \"%s\" has the unknown element type %d", info->name,
+                         info->dtype);
+    if (!burin_size(info->rank, info->dim, (burin_dtype)info->dtype, &count, &bytes))
+        return plug_lies(m->loader, "tensor \"%s\" has an impossible shape", info->name);
+    if (bytes != info->bytes)
+        return plug_lies(m->loader, "tensor \"%s\" has %llu bytes, but its shape needs %llu",
+                         info->name, (unsigned long long)info->bytes, (unsigned long long)bytes);
+    return true;
+}
+
 /* core.load(path) -> file. Its user value 1 maps tensor names to positions. */
 static int core_load(lua_State *L)
 {
@@ -45,13 +73,26 @@ static int core_load(lua_State *L)
     const struct burin_loader *loader = plug_loader_for(path);
     if (!loader) return script_raise(L);
     struct model_file *m = model_push(L);
-    if (loader->open(path, &m->self)) return script_raise(L);
+    plug_ask();
+    if (loader->open(path, &m->self)) {
+        plug_refused(loader);
+        return script_raise(L);
+    }
     m->loader = loader;
     int64_t n = loader->count(m->self);
+    if (n < 0 || n > TENSORS_MAX) {
+        plug_lies(loader, "%s is said to have %lld tensors", path, (long long)n);
+        return script_raise(L);
+    }
     lua_newtable(L);
     struct burin_tensor_info info;
     for (int64_t i = 0; i < n; i++) {
-        if (loader->info(m->self, i, &info)) return script_raise(L);
+        if (!ask_info(m, i, &info)) return script_raise(L);
+        if (lua_getfield(L, -1, info.name) != LUA_TNIL) {
+            plug_lies(loader, "tensor \"%s\" is there twice", info.name);
+            return script_raise(L);
+        }
+        lua_pop(L, 1);
         lua_pushinteger(L, i);
         lua_setfield(L, -2, info.name);
     }
@@ -108,7 +149,7 @@ static bool model_find(lua_State *L, struct model_file *m, struct burin_tensor_i
     }
     *at = lua_tointeger(L, -1);
     lua_pop(L, 2);
-    if (m->loader->info(m->self, *at, info)) script_raise(L);
+    if (!ask_info(m, *at, info)) script_raise(L);
     return true;
 }
 
@@ -130,7 +171,7 @@ static int model_info(lua_State *L)
 }
 
 /* f:read(name) -> tensor, or nil when the file has none of that
- * name. A mapped file is not copied. */
+ * name. A mapped file is not copied where its tensors are aligned. */
 static int model_read(lua_State *L)
 {
     struct model_file *m = model_check(L, 1);
@@ -138,15 +179,9 @@ static int model_read(lua_State *L)
     int64_t at;
     if (!model_find(L, m, &info, &at)) return 0;
     burin_dtype dtype = (burin_dtype)info.dtype;
-    int64_t count;
-    uint64_t bytes;
-    if (!burin_size(info.rank, info.dim, dtype, &count, &bytes)) return script_raise(L);
-    if (bytes != info.bytes) {
-        fail("%s: its shape says %llu bytes, its file %llu", info.name, (unsigned long long)bytes,
-             (unsigned long long)info.bytes);
-        return script_raise(L);
-    }
-    if (info.mapped) {
+    size_t element = burin_dtype_bytes(dtype);
+    /* Other writers align nothing; kernels and the host read whole elements. */
+    if (info.mapped && (uintptr_t)info.mapped % element == 0) {
         tensor_push_view(L, dtype, info.rank, info.dim, info.mapped);
         lua_pushvalue(L, 1);
         lua_setiuservalue(L, -2, 1);
@@ -154,18 +189,27 @@ static int model_read(lua_State *L)
         return 1;
     }
     struct tensor *t = tensor_push(L, dtype, info.rank, info.dim);
-    return m->loader->read(m->self, at, t->own, t->bytes) ? script_raise(L) : 1;
+    plug_ask();
+    if (!m->loader->read(m->self, at, t->own, t->bytes)) return 1;
+    plug_refused(m->loader);
+    return script_raise(L);
 }
 
 /* f:meta() -> { key = value } */
 static int model_meta(lua_State *L)
 {
     struct model_file *m = model_check(L, 1);
-    const char *key, *value;
+    const char *key = NULL, *value = NULL;
     lua_newtable(L);
     for (int64_t i = 0; m->loader->meta && m->loader->meta(m->self, i, &key, &value) == 1; i++) {
+        if (!key || !value || i == TENSORS_MAX) {
+            plug_lies(m->loader, i == TENSORS_MAX ? "its metadata have no end"
+                                                  : "an entry of its metadata is missing");
+            return script_raise(L);
+        }
         lua_pushstring(L, value);
         lua_setfield(L, -2, key);
+        key = value = NULL;
     }
     return 1;
 }
@@ -233,19 +277,10 @@ static bool export_put(lua_State *L, const struct burin_exporter *x, void *self,
     return ok;
 }
 
-/* core.export(path, format, { { name, tensor }, ... }, { key = value }): whole, synced and read
- * back, or not there at all. Instead of a tensor a function may stand that returns it when its turn
- * comes, with dtype = and shape = beside it. */
-static int core_export(lua_State *L)
+/* One attempt; arguments as core.export has them: 0, or what finish says. */
+static int export_once(lua_State *L, const struct burin_exporter *x, const char *path, int n)
 {
-    const char *path = luaL_checkstring(L, 1), *format = luaL_checkstring(L, 2);
-    luaL_checktype(L, 3, LUA_TTABLE);
-    const struct burin_exporter *x = plug_exporter(format);
-    if (!x || !file_may_write(path)) return script_raise(L);
-    int n = (int)lua_rawlen(L, 3);
     struct burin_tensor_info info;
-    /* Checked first: nothing raises while the exporter is open */
-    for (int i = 1; i <= n; i++) export_info(L, i, &info);
     void *self = NULL;
     bool ok = !x->begin(path, &self);
     if (ok && x->meta && lua_istable(L, 4))
@@ -258,9 +293,32 @@ static int core_export(lua_State *L)
     }
     uint64_t garbage = 0;
     for (int i = 1; ok && i <= n; i++) ok = export_put(L, x, self, i, &garbage);
-    if (ok) ok = !x->finish(self);
-    else if (self) x->abort(self);
-    return ok ? 0 : script_raise(L);
+    if (ok) return x->finish(self);
+    if (self) x->abort(self);
+    return -1;
+}
+
+/* core.export(path, format, { { name, tensor }, ... }, { key = value }): whole, synced and read
+ * back, or not there at all. Instead of a tensor a function may stand that returns it when its turn
+ * comes, with dtype = and shape = beside it; it is called again where a disk fails once. */
+static int core_export(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1), *format = luaL_checkstring(L, 2);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    const struct burin_exporter *x = plug_exporter(format);
+    if (!x || !file_may_write(path)) return script_raise(L);
+    int n = (int)lua_rawlen(L, 3);
+    struct burin_tensor_info info;
+    /* Checked first: nothing raises while the exporter is open */
+    for (int i = 1; i <= n; i++) export_info(L, i, &info);
+    struct str unfinished = { 0 };
+    str_addf(&unfinished, "%s.tmp-%ld-", path, (long)getpid());
+    temp_begin(unfinished.data);
+    int result = export_once(L, x, path, n);
+    if (result == BURIN_NOT_SYNCED) result = export_once(L, x, path, n);
+    temp_end(unfinished.data);
+    str_finish(&unfinished);
+    return result ? script_raise(L) : 0;
 }
 
 void script_open_model(lua_State *L)

@@ -36,7 +36,8 @@ int script_raise(lua_State *L)
     push_recipe_position(L);
     lua_pushstring(L, burin_error());
     lua_concat(L, 2);
-    script_push_error(L, fail_kind() == FAIL_NOT_FINITE ? "internal" : "failure");
+    static const char *const kinds[] = { "failure", "internal", "data" };
+    script_push_error(L, kinds[fail_kind()]);
     return lua_error(L);
 }
 
@@ -135,6 +136,8 @@ static int open_core(lua_State *L)
     script_open_disk(L);
     script_open_data(L);
     script_open_system(L);
+    script_open_output(L);
+    script_open_stop(L);
     script_open_limits(L);
     script_open_sandbox(L);
     lua_pushstring(L, BURIN_VERSION);
@@ -148,7 +151,7 @@ static int traceback(lua_State *L)
 {
     if (!getenv("BURIN_TRACEBACK")) return 1;
     luaL_traceback(L, L, lua_isstring(L, 1) ? lua_tostring(L, 1) : "", 1);
-    log_line(LOG_ERROR, "%s", lua_tostring(L, -1));
+    log_line(LOG_INFO, "%s", lua_tostring(L, -1));
     lua_settop(L, 1);
     return 1;
 }
@@ -187,9 +190,19 @@ static int run(lua_State *L)
     return 1;
 }
 
+/* Plugins are loaded before anything of the command line is read. */
+static bool wants_only_ours(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
+        if (!strcmp(argv[i], "--no-plugins")) return true;
+    return false;
+}
+
 int script_main(int argc, char **argv)
 {
-    plug_load_default();
+    script_open_streams();
+    script_catch_signals();
+    plug_load_default(wants_only_ours(argc, argv));
     lua_State *L = script_new_state();
     if (!L) return 71;
     lua_pushcfunction(L, run);
@@ -208,5 +221,6 @@ int script_main(int argc, char **argv)
         log_line(LOG_ERROR, "the validation layers had %d messages", messages);
         if (!code) code = 70;
     }
+    if (!script_finish_stdout() && !code) code = 74;
     return code;
 }

@@ -55,8 +55,25 @@ void script_count(lua_State *L);
 /* Adds one round of counting: for what evades it, such as making a thread. */
 void script_charge(lua_State *L);
 
-/* Whether SIGINT or SIGTERM has come since core.catch_stop(). */
+/* ---- stdout (output.c) ----------------------------------------------------------------------- */
+
+void script_open_output(lua_State *L);
+/* Before anything is opened: no file of ours is taken for a stream that was closed. */
+void script_open_streams(void);
+/* At the end; false, and it was said, when not all that was to be printed could be written. */
+bool script_finish_stdout(void);
+
+/* ---- signals (stop.c) ------------------------------------------------------------------------ */
+
+/* From now on a signal that ends the process takes unfinished files along, and a pipe that nobody
+ * reads is an error of writing. */
+void script_catch_signals(void);
+void script_open_stop(lua_State *L);
+/* Whether SIGINT, SIGTERM or SIGHUP has come since core.catch_stop(). */
 bool script_stop_requested(void);
+
+/* ---- errors and positions (script.c) --------------------------------------------------------- */
+
 /* Raises burin_error() as an error (error.c) with the position of the calling recipe line; its kind
  * is "failure", or what fail_kind() says. */
 int script_raise(lua_State *L);

@@ -1,43 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * system.c - the machine for Lua: time, terminal, signals. */
-#include <signal.h>
+ * system.c - the machine for Lua: time, memory, locks. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <fcntl.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "lua/script.h"
-
-static volatile sig_atomic_t stop_signals;
-
-static void on_signal(int number)
-{
-    if (++stop_signals > 1) _exit(128 + number); /* the second one does not wait for a step's end */
-}
-
-/* core.catch_stop(): from now on SIGINT and SIGTERM are reported by core.stop_requested(). */
-static int core_catch_stop(lua_State *L)
-{
-    (void)L;
-    struct sigaction a;
-    memset(&a, 0, sizeof a);
-    a.sa_handler = on_signal;
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-    return 0;
-}
-
-bool script_stop_requested(void) { return stop_signals > 0; }
-
-static int core_stop_requested(lua_State *L)
-{
-    lua_pushboolean(L, script_stop_requested());
-    return 1;
-}
 
 static int core_clock(lua_State *L)
 {
@@ -54,50 +25,6 @@ static int core_date(lua_State *L)
     lua_pushstring(L, text);
     lua_pushinteger(L, (lua_Integer)now);
     return 2;
-}
-
-/* core.terminal() -> is stderr a terminal, its width in columns */
-static int core_terminal(lua_State *L)
-{
-    struct winsize size;
-    lua_pushboolean(L, isatty(STDERR_FILENO));
-    lua_pushinteger(L, !ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col ? size.ws_col : 80);
-    return 2;
-}
-
-static int core_write_stderr(lua_State *L)
-{
-    size_t n;
-    const char *s = luaL_checklstring(L, 1, &n);
-    fwrite(s, 1, n, stderr);
-    fflush(stderr);
-    return 0;
-}
-
-static int core_write_stdout(lua_State *L)
-{
-    size_t n;
-    const char *s = luaL_checklstring(L, 1, &n);
-    fwrite(s, 1, n, stdout);
-    fflush(stdout);
-    return 0;
-}
-
-/* core.log(level, text): "error", "warn", "info" or "debug" */
-static int core_log(lua_State *L)
-{
-    static const char *const names[] = { "error", "warn", "info", "debug", NULL };
-    log_line((enum log_level)(luaL_checkoption(L, 1, "info", names) + LOG_ERROR), "%s",
-             luaL_checkstring(L, 2));
-    return 0;
-}
-
-/* core.log_threshold(level) */
-static int core_log_threshold(lua_State *L)
-{
-    static const char *const names[] = { "quiet", "error", "warn", "info", "debug", NULL };
-    log_threshold = (enum log_level)luaL_checkoption(L, 1, "info", names);
-    return 0;
 }
 
 static int core_env(lua_State *L)
@@ -161,15 +88,8 @@ static int core_cwd(lua_State *L)
 void script_open_system(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "catch_stop", core_catch_stop },
-        { "stop_requested", core_stop_requested },
         { "clock", core_clock },
         { "date", core_date },
-        { "terminal", core_terminal },
-        { "write_stderr", core_write_stderr },
-        { "write_stdout", core_write_stdout },
-        { "log", core_log },
-        { "log_threshold", core_log_threshold },
         { "env", core_env },
         { "peak_memory", core_peak_memory },
         { "lock", core_lock },

@@ -58,6 +58,9 @@ static const struct burin_host host = {
  * cannot be a plugin at all, is told apart first, with a better sentence. */
 static bool looks_like_elf(const char *path)
 {
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* opening a pipe would wait for ever */
+        return fail("%s is not a plugin: it is not a regular file", path);
     FILE *f = fopen(path, "rb");
     if (!f) return fail("cannot open the plugin %s: %s", path, strerror(errno));
     unsigned char head[4] = { 0 };
@@ -153,10 +156,10 @@ int plug_load_dir(const char *folder)
     return good;
 }
 
-void plug_load_default(void)
+void plug_load_default(bool only_ours)
 {
     const char *own = getenv("BURIN_PLUGINS");
-    if (own && *own) plug_load_dir(own);
+    if (own && *own && !only_ours) plug_load_dir(own);
     char exe[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
     if (n <= 0) return;

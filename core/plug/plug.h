@@ -10,8 +10,9 @@
  * out. Returns how many loaded. */
 int plug_load_dir(const char *folder);
 bool plug_load(const char *path); /* one file; false with a sentence that names it */
-/* Default folders: $BURIN_PLUGINS, <folder of the binary>/plugins, <prefix>/lib/burin/plugins. */
-void plug_load_default(void);
+/* Default folders: <folder of the binary>/plugins, <prefix>/lib/burin/plugins, and before them
+ * $BURIN_PLUGINS unless only our own are wanted. */
+void plug_load_default(bool only_ours);
 
 struct plug_entry { /* for `burin plugins` */
     const struct burin_plugin *plugin;
@@ -31,5 +32,14 @@ const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n);
 const struct burin_plugin *plug_of_codec(const struct burin_codec *codec);
 /* burin_host.picture */
 int plug_picture(const uint8_t *head, size_t n, const char **what);
+
+/* ---- answers that cannot be believed (answers.c); table: a loader, exporter, source or codec --- */
+
+/* Fails with a sentence that names the plugin. Returns false. */
+bool plug_lies(const void *table, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Before a callback that may fail; and after it has, so that the plugin is named when it gave no
+ * reason. Returns false. */
+void plug_ask(void);
+bool plug_refused(const void *table);
 
 #endif

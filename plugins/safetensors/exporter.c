@@ -322,7 +322,10 @@ static bool lay_out(struct exporter *e)
                                            "100 MB, which safetensors does not allow",
                                            e->path);
     /* Reserved at once, so that a full disk is met now and not after an hour of writing. */
-    int error = ok ? posix_fallocate(e->fd, 0, (off_t)(e->data + e->data_bytes)) : 0;
+    int error = EINTR;
+    while (ok && error == EINTR)
+        error = posix_fallocate(e->fd, 0, (off_t)(e->data + e->data_bytes));
+    if (!ok) error = 0;
     if (error == EINVAL || error == EOPNOTSUPP || error == ENODEV)
         error = 0; /* a file system that cannot reserve */
     if (error)
@@ -385,6 +388,15 @@ static bool verify(const struct exporter *e)
                    e->path);
 }
 
+/* A second fsync of the same file would succeed although the kernel has forgotten what it could not
+ * write, so only the host's writing it again helps. */
+static bool sync_fd(int fd)
+{
+    int rc;
+    while ((rc = fsync(fd)) != 0 && errno == EINTR) continue;
+    return rc == 0 || errno == EINVAL; /* some file systems cannot */
+}
+
 static bool sync_folder(const struct exporter *e)
 {
     char *dir = copy(e->path), *slash = strrchr(dir, '/');
@@ -392,10 +404,12 @@ static bool sync_folder(const struct exporter *e)
     int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     st_host->free(dir);
     if (fd < 0) return st_fail("cannot open the folder of %s: %s", e->path, strerror(errno));
-    bool ok = fsync(fd) == 0 || errno == EINVAL || errno == EROFS; /* some file systems cannot */
+    bool ok = sync_fd(fd);
     int error = errno;
     close(fd);
-    return ok || st_fail("cannot sync the folder of %s: %s", e->path, strerror(error));
+    if (!ok) st_fail("cannot sync the folder of %s: %s", e->path, strerror(error));
+    errno = error;
+    return ok;
 }
 
 static bool all_written(const struct exporter *e)
@@ -414,17 +428,22 @@ static int finish(void *self)
     /* Fails after a failed call keep that call's sentence. */
     if (ok && ftruncate(e->fd, (off_t)(e->data + e->data_bytes)) != 0)
         ok = st_fail("cannot write %s: %s", e->path, strerror(errno));
-    if (ok && fsync(e->fd) != 0) ok = st_fail("cannot write %s: %s", e->path, strerror(errno));
+    bool again = false;
+    if (ok && !sync_fd(e->fd)) {
+        again = errno == EIO;
+        ok = st_fail("cannot write %s: %s", e->path, strerror(errno));
+    }
     ok = ok && verify(e);
     if (ok && rename(e->temp, e->path) != 0)
         ok = st_fail("cannot write %s: %s", e->path, strerror(errno));
     if (!ok) {
         exporter_abort(e);
-        return -1;
+        return again ? BURIN_NOT_SYNCED : -1;
     }
     ok = sync_folder(e);
+    again = !ok && errno == EIO;
     release(e);
-    return ok ? 0 : -1;
+    return ok ? 0 : again ? BURIN_NOT_SYNCED : -1;
 }
 
 const struct burin_exporter st_exporter = {

@@ -51,6 +51,34 @@ static void test_memory(void **state)
     assert_null(a.head);
 }
 
+static void check_shown(const char *text, bool lines, const char *expected)
+{
+    struct str s = { 0 };
+    str_add(&s, "");
+    str_add_shown(&s, text, strlen(text), lines);
+    assert_string_equal(s.data, expected);
+    str_finish(&s);
+}
+
+static void test_shown(void **state)
+{
+    (void)state;
+    check_shown("plain, \\, \xc3\xa9 \xf0\x9f\x90\x88", false,
+                "plain, \\, \xc3\xa9 \xf0\x9f\x90\x88");
+    check_shown("\033]0;x\a\177\r", true, "\\u001b]0;x\\u0007\\u007f\\u000d");
+    check_shown("a\tb\nc", true, "a\tb\nc");
+    check_shown("a\tb\nc", false, "a\\u0009b\\nc");
+    check_shown("\xc2\x9b"
+                "31m",
+                true, "\\u009b31m"); /* C1 */
+    check_shown("\xe2\x80\xaegnp.exe", true, "\\u202egnp.exe");
+    check_shown("\x9b"
+                "31m \xff\xc3",
+                true, "\\x9b31m \\xff\\xc3"); /* no UTF-8 */
+    check_shown("\xc0\x9b \xed\xa0\x80", true, "\\xc0\\x9b \\xed\\xa0\\x80");
+    check_shown("", true, "");
+}
+
 static void test_strings(void **state)
 {
     (void)state;
@@ -90,7 +118,7 @@ static void test_files(void **state)
     assert_memory_equal(m.data, "hello", 5);
     file_map_close(&m);
     struct file_out *f = file_out_open(path);
-    assert_true(file_out_write(f, "half", 4));
+    file_out_write(f, "half", 4);
     file_out_abort(f);
     file_out_abort(NULL);
     struct str s = { 0 };
@@ -385,6 +413,7 @@ int main(void)
         cmocka_unit_test(test_strings),      cmocka_unit_test(test_files),
         cmocka_unit_test(test_commit_fails), cmocka_unit_test(test_hashes),
         cmocka_unit_test(test_halves),       cmocka_unit_test(test_eighths),
+        cmocka_unit_test(test_shown),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -60,6 +60,7 @@ function metadata.legacy_hash(path) return core.sha256_file(path, 0x100000, 0x10
 function metadata.add_hashes(path, all, write)
   local few, temporary = {}, path .. ".hash.tmp-0-0"
   for k, v in pairs(all) do if k:match "^ss_" then few[k] = v end end
+  core.begin_temporary(temporary)
   write(temporary, few)
   all.sshs_model_hash, all.sshs_legacy_hash = metadata.data_hash(temporary), metadata.legacy_hash(temporary)
   core.remove_file(temporary)

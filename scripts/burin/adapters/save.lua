@@ -4,6 +4,7 @@
 -- }, as file.lua reads them and methods give them; its parts are host tensors in the layout of files.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local folders = require "burin.base.folders"
 local families = require "burin.models.families"
 local metadata = require "burin.adapters.metadata"
 local save = {}
@@ -110,26 +111,26 @@ function save.adapter_config(adapters)
 end
 
 local function save_peft(path, adapters, o)
-  if core.exists(path) then errors.raise("exists", path .. ": exists already; a folder is never written over") end
-  local parts, temporary, n = {}, path .. ".tmp-0-0", 0
+  local parts = {}
   for _, e in ipairs(adapters) do
     parts[e.layer.component] = parts[e.layer.component] or {}
     table.insert(parts[e.layer.component], e)
   end
-  core.remove_tree(temporary)
-  for component, list in pairs(parts) do
-    local folder, tensors = temporary .. "/" .. component, {}
-    core.make_dirs(folder)
-    for _, e in ipairs(list) do
-      local module = component == "text_encoder" and target(e) or e.layer.module
-      peft_entries(tensors, "base_model.model." .. module, e, o.dtype, 1)
+  return folders.write(path, function(place)
+    local n = 0
+    for component, list in pairs(parts) do
+      local folder, tensors = place .. "/" .. component, {}
+      core.make_dirs(folder)
+      for _, e in ipairs(list) do
+        local module = component == "text_encoder" and target(e) or e.layer.module
+        peft_entries(tensors, "base_model.model." .. module, e, o.dtype, 1)
+      end
+      core.export(folder .. "/adapter_model.safetensors", "safetensors", tensors, { format = "pt" })
+      n = n + #tensors
+      core.write_file(folder .. "/adapter_config.json", core.json_encode(save.adapter_config(list), 2) .. "\n")
     end
-    core.export(folder .. "/adapter_model.safetensors", "safetensors", tensors, { format = "pt" })
-    n = n + #tensors
-    core.write_file(folder .. "/adapter_config.json", core.json_encode(save.adapter_config(list), 2) .. "\n")
-  end
-  core.rename(temporary, path)
-  return n
+    return n
+  end)
 end
 
 -- What A1111 shows and inserts for a network: <stem>.json beside it.

@@ -45,7 +45,7 @@ function arguments.report(args, output, report)
   local text = ("%s: %s, %s, %d tensors"):format(output, report.what, report.layout, report.tensors)
   if report.layers then text = text .. (", %d layers"):format(report.layers) end
   if report.same then text = text .. (" (%d do not differ)"):format(report.same) end
-  core.write_stdout(text .. "\n")
+  core.write_stdout(core.shown(text) .. "\n")
   local n, ranks, kept, least = 0, 0, 0, 1
   for _, r in ipairs(report.ranks or {}) do
     n, ranks, kept, least = n + 1, ranks + r.rank, kept + r.kept, math.min(least, r.kept)

@@ -110,7 +110,7 @@ local function facts_of(path, base)
 end
 
 local function print_facts(facts)
-  local function line(name, value) if value then core.write_stdout(("%-22s %s\n"):format(name, value)) end end
+  local function line(name, value) if value then core.write_stdout(("%-22s %s\n"):format(core.shown(name), core.shown(tostring(value)))) end end
   line("is", facts.what)
   for _, c in ipairs(facts.components or {}) do line(words[c.name], ("%d tensors, %s"):format(c.tensors, c.dtype)) end
   for _, name in ipairs(facts.lacks or {}) do line(words[name], "not there") end
@@ -159,10 +159,11 @@ return {
     table.sort(keys)
     for _, k in ipairs(keys) do
       local v = meta[k]
-      core.write_stdout(("# %s = %s\n"):format(k, #v > 120 and v:sub(1, 117) .. "..." or v))
+      v = #v > 120 and v:sub(1, 117):gsub("[\xc0-\xff][\x80-\xbf]*$", "") .. "..." or v
+      core.write_stdout(("# %s = %s\n"):format(core.shown(k), core.shown(v)))
     end
     for _, t in ipairs(args.summary and {} or list) do
-      core.write_stdout(("%-5s %-22s %s%s\n"):format(t.dtype, "(" .. table.concat(t.shape, ", ") .. ")", t.name,
+      core.write_stdout(("%-5s %-22s %s%s\n"):format(t.dtype, "(" .. table.concat(t.shape, ", ") .. ")", core.shown(t.name),
         t.stats and ("  mean %.4g std %.4g min %.4g max %.4g%s"):format(t.stats.mean, t.stats.std, t.stats.min, t.stats.max,
           t.stats.finite and "" or "  NOT FINITE") or ""))
     end

@@ -16,6 +16,7 @@ local common = {
   { "--json", "flag", "machine-readable output on stdout, no progress" },
   { "--quiet", "flag", "errors only" },
   { "--verbose", "flag", "say more" },
+  { "--no-plugins", "flag", "only the plugins that came with Burin, not those of BURIN_PLUGINS" },
   { "--help", "flag", "this text" },
 }
 

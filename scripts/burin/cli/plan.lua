@@ -131,7 +131,7 @@ return {
     for _, m in ipairs(plan.missing) do
       out[#out + 1] = ("first  %d class images of '%s' will be generated"):format(#m.missing, m.prior.prompt)
     end
-    core.write_stdout(table.concat(out, "\n") .. "\n")
+    for _, line in ipairs(out) do core.write_stdout(core.shown(line) .. "\n") end
     return 0
   end,
 }

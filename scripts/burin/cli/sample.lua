@@ -53,7 +53,7 @@ end
 local function read_jobs(args)
   local lines, jobs = args.prompt or {}, {}
   if args.prompts then
-    for line in errors.guard("input", core.read_file, args.prompts):gmatch "[^\r\n]+" do
+    for line in errors.guard("input", core.read_file, args.prompts, nil, true):gmatch "[^\r\n]+" do
       if not line:match "^%s*#" and line:match "%S" then lines[#lines + 1] = line end
     end
   end

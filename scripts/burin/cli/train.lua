@@ -17,7 +17,8 @@ local command = {
     { "--output", "folder", "where runs are kept (overrides the recipe)" },
     { "--force", "flag", "start over although the run exists" },
   },
-  more = "Ctrl-C stops after the current step and saves; burin resume continues bit for bit.",
+  more = "Ctrl-C, SIGTERM or a closing terminal stop after the current step and save; burin resume continues bit for bit.\n"
+    .. "A second Ctrl-C ends at once.",
 }
 
 -- Shared with resume: runs and reports.
@@ -28,7 +29,7 @@ function command.execute(args, r, text, resume)
     core.write_stdout(core.json_encode(result) .. "\n")
   else
     core.log("info", ("%d steps in %s, loss %.4f"):format(result.steps, progress.duration(result.seconds), result.loss or 0 / 0))
-    core.write_stdout(result.path .. "\n")
+    core.write_stdout(core.shown(result.path) .. "\n")
   end
 end
 

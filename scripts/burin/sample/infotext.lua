@@ -109,7 +109,7 @@ function infotext.inspect(path, json)
     for _, one in ipairs(list) do text[one[1]] = one[2] end
     core.write_stdout(core.json_encode { width = width, height = height, text = text } .. "\n")
   else
-    for _, one in ipairs(list) do core.write_stdout(("# %s\n%s\n"):format(one[1], one[2])) end
+    for _, one in ipairs(list) do core.write_stdout(("# %s\n%s\n"):format(core.shown(one[1]), one[2])) end
     core.write_stdout(("%d x %d pixels, %d texts\n"):format(width, height, #list))
   end
   return true

@@ -6,7 +6,7 @@ local errors = require "burin.base.errors"
 local scaled = require "burin.models.io.scaled"
 local folder = {}
 
-local JSON_BYTES, INDEX_BYTES = 16 << 20, 64 << 20
+local JSON_BYTES, INDEX_BYTES = 16 << 20, 4 << 20
 
 local fail = errors.file
 

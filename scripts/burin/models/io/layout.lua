@@ -4,6 +4,7 @@
 local core = require "burin.core"
 local configs = require "burin.models.io.configs"
 local errors = require "burin.base.errors"
+local folders = require "burin.base.folders"
 local scaled = require "burin.models.io.scaled"
 local layout = {}
 
@@ -227,39 +228,30 @@ end
 local file_names = { unet = "diffusion_pytorch_model", vae = "diffusion_pytorch_model", text_encoder = "model",
   text_encoder_2 = "model" }
 
--- A diffusers folder: written under another name and renamed when all of it is there. o: metadata, extras, texts (files
--- that are taken over as they are, { [name] = text }, instead of those made from the configuration).
+-- A diffusers folder. o: metadata, extras, texts (files that are taken over as they are, { [name] = text }, instead of
+-- those made from the configuration).
 function layout.write_folder(path, items, map, config, o)
-  if core.exists(path) then errors.raise("exists", path .. ": exists already; a folder is never written over") end
-  local temporary = path .. ".tmp-0-0"
-  core.remove_tree(temporary)
-  errors.guard("output", core.make_dirs, temporary)
-  local ok, why = pcall(errors.guard, "output", function()
+  folders.write(path, function(place)
     local parts = {}
     for _, item in ipairs(items) do
       parts[item.component] = parts[item.component] or {}
       table.insert(parts[item.component], entry(item.name, item))
     end
     for component, list in pairs(parts) do
-      core.make_dirs(temporary .. "/" .. component)
-      core.export(("%s/%s/%s.safetensors"):format(temporary, component, file_names[component]), "safetensors", list,
+      core.make_dirs(place .. "/" .. component)
+      core.export(("%s/%s/%s.safetensors"):format(place, component, file_names[component]), "safetensors", list,
         component == "unet" and metadata_of(config, o.metadata) or { format = "pt" })
     end
     if o.extras and #o.extras > 0 then
       local list = {}
       for i, e in ipairs(o.extras) do list[i] = entry(e.key, e) end
-      core.export(temporary .. "/" .. layout.extras_file, "safetensors", list, { format = "pt" })
+      core.export(place .. "/" .. layout.extras_file, "safetensors", list, { format = "pt" })
     end
     for name, text in pairs(o.texts or configs.folder(config, parts)) do
-      core.make_dirs(temporary .. "/" .. (name:match "^(.*)/" or "."))
-      core.write_file(temporary .. "/" .. name, text)
+      core.make_dirs(place .. "/" .. (name:match "^(.*)/" or "."))
+      core.write_file(place .. "/" .. name, text)
     end
-    core.rename(temporary, path)
   end)
-  if not ok then
-    core.remove_tree(temporary)
-    error(why, 0)
-  end
 end
 
 -- Beside the components of a folder: what a single file held that diffusers has no place for, so that converting back
