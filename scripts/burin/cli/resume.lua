@@ -1,28 +1,32 @@
 -- SPDX-License-Identifier: MIT
--- resume.lua - a stopped run goes on. What its folder says is believed about numbers only: where it lies, and whether
--- its recipe is trusted, comes from the command line.
+-- resume.lua - a stopped run goes on: the one in the folder that is given, wherever that lies now and from any working folder.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local loop = require "burin.train.loop"
 local paths = require "burin.base.paths"
 local recipe = require "burin.train.recipe"
+local record = require "burin.train.record"
 
-local function read_info(folder)
-  local path = folder .. "/run.json"
-  if not core.exists(path) then
-    errors.raise("input", folder .. ": this is not the folder of a run (it has no run.json)")
+-- Relative paths of a recipe are taken from where its run was started, as long as that is there. Returns the run's folder,
+-- as it is called from there.
+local function go_to(folder, started_in)
+  local here, whole = core.cwd(), core.real_path(folder)
+  if not started_in or core.real_path(started_in) == here then return folder end
+  if not core.change_folder(started_in) then
+    core.log("warn", ("this run was started in %s, which is not there; relative paths of its recipe are now taken from %s")
+      :format(started_in, here))
+    return folder
   end
-  local info = errors.guard("data", core.json_decode, core.read_file(path), path)
-  return type(info) == "table" and info or errors.file(path, "a table is expected")
+  core.log("warn", ("relative paths of the recipe are taken from %s, where this run was started"):format(started_in))
+  return whole
 end
 
--- A run's folder is <output>/<name>; its recipe has the name.
-local function output_of(folder, name)
-  if folder:match "[^/]*$" ~= name then folder = core.real_path(folder) end
-  if folder:match "[^/]*$" ~= name then
-    errors.raise("data", "%s: the recipe in this folder is of a run named '%s'; the folder must have that name",
-      folder, name)
+-- A recipe that names another run is not the one that was meant.
+local function check_name(folder, r, kept)
+  local name = kept.name or folder:match "[^/]*$"
+  if r.name ~= name then
+    errors.raise("data", "%s: this is run '%s', and the recipe in this folder is of a run named '%s'", folder, name, r.name)
   end
-  return folder:match "^(.*)/" or "."
 end
 
 return {
@@ -33,19 +37,18 @@ return {
   needs = 1,
   run = function(args)
     local folder = args[1]:gsub("(.)/+$", "%1")
-    local info = read_info(folder)
-    if info.trust and not args.trust then
+    local kept = record.read(folder)
+    if kept.trust and not args.trust then
       errors.raise("recipe",
         "%s: this run was begun with --trust; if you still trust its recipe: burin resume %s --trust", folder, folder)
     end
-    if info.folder ~= core.cwd() then
-      core.log("warn", ("this run was started in %s; relative paths of its recipe are now taken from %s"):format(
-        tostring(info.folder), core.cwd()))
-    end
-    local r, text = recipe.load(folder .. "/recipe.lua", args.trust)
-    r.output = output_of(folder, r.name)
-    paths.begin(r.output .. "/" .. r.name, args.trust)
+    folder = go_to(folder, kept.started_in)
+    local r = recipe.load(folder .. "/recipe.lua", args.trust, record.modules(folder))
+    check_name(folder, r, kept)
+    r.folder = folder
+    paths.begin(folder, args.trust)
+    loop.lock(folder)
     args.open_device()
-    require("burin.cli.train").execute(args, r, text, true)
+    require("burin.cli.train").execute(args, r, { resume = true })
   end,
 }

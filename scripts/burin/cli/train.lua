@@ -3,9 +3,11 @@ local core = require "burin.core"
 local errors = require "burin.base.errors"
 local paths = require "burin.base.paths"
 local progress = require "burin.base.progress"
-local recipe = require "burin.train.recipe"
 local loop = require "burin.train.loop"
 local plans = require "burin.train.plan"
+local recipe = require "burin.train.recipe"
+local record = require "burin.train.record"
+local settings = require "burin.train.settings"
 
 local command = {
   computes = true,
@@ -20,10 +22,10 @@ local command = {
   more = "Ctrl-C stops after the current step and saves; burin resume continues bit for bit.",
 }
 
--- Shared with resume: runs and reports.
-function command.execute(args, r, text, resume)
+-- Shared with resume: runs and reports. o: as of Training:execute
+function command.execute(args, r, o)
   local training = loop.new(plans.prepare(r))
-  local result = training:execute { resume = resume, recipe_text = text }
+  local result = training:execute(o)
   if args.json then
     core.write_stdout(core.json_encode(result) .. "\n")
   else
@@ -36,17 +38,15 @@ function command.run(args)
   local r, text = recipe.load(args[1], args.trust)
   if args.output then r.output = args.output end
   local folder = recipe.folder(r)
-  if core.exists(folder .. "/state/latest.json") and not args.force then
+  if record.is_run(folder) and not args.force then
     errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder))
   end
   paths.begin(folder, args.trust)
   core.make_dirs(folder)
   loop.lock(folder)  -- before anything in it changes
-  core.write_file(folder .. "/recipe.lua", text)
-  core.write_file(folder .. "/run.json", core.json_encode({ recipe = args[1], output = r.output, trust = args.trust or false,
-    version = core.version, started = core.date(), folder = core.cwd() }, 2) .. "\n")
   args.open_device()
-  command.execute(args, r, text, false)
+  command.execute(args, r, { record = record.new { recipe = { path = args[1], text = text }, name = r.name,
+    trust = args.trust, settings = settings.of(r) } })
 end
 
 return command

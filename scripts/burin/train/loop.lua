@@ -13,15 +13,18 @@ local options = require "burin.base.options"
 local priors = require "burin.train.priors"
 local progress = require "burin.base.progress"
 local recipes = require "burin.train.recipe"
+local record = require "burin.train.record"
 local residency = require "burin.train.residency"
 local sample = require "burin.sample.sampler"
+local settings = require "burin.train.settings"
 local state = require "burin.base.state"
 local loop = {}
 
 local Training, new_training = class("training", {
   "plan", "folder",
   "steps", "steps_per_epoch",                -- in all, and of an epoch: once all pictures have been decoded
-  "recipe_key", "data_key", "base_key",      -- hashes of what it learns with: resume wants the same
+  "settings",                                -- what it learns with (settings.lua): resume wants the same
+  "data_key", "base_key",                    -- hashes of what it learns from, likewise
   "base_hash",                               -- SHA-256 of the base's file, for metadata
   "began_at",                                -- seconds since 1970
   "step", "rate", "norm", "average",         -- updates done; of the last one the rate and the gradient's norm; the loss, averaged
@@ -34,7 +37,8 @@ local Training, new_training = class("training", {
 
 -- A training of a plan. Nothing is taken or written yet.
 function loop.new(plan)
-  return new_training { plan = plan, folder = recipes.folder(plan.recipe), step = 0, metrics_bytes = 0 }
+  return new_training { plan = plan, folder = recipes.folder(plan.recipe), step = 0, metrics_bytes = 0,
+    settings = settings.binding(plan.recipe, plan.settings) }
 end
 
 function Training:path(text, ...) return self.folder .. "/" .. text:format(...) end
@@ -106,12 +110,27 @@ local function save_result(self, name)
   return path
 end
 
+local function name_of_device()
+  local device = core.device()
+  return device.name .. ", " .. device.driver
+end
+
+-- { name = "1.0 0123456789abcdef" }: the plugins that there are, and which build of each.
+local function plugins()
+  local list = {}
+  for _, p in ipairs(core.plugins()) do
+    list[p.name] = ("%s %s"):format(p.version or "", core.exists(p.path) and core.hash_file(p.path) or "built in")
+  end
+  return list
+end
+
 -- The state promises the metrics up to its step, so they reach the disk first.
 local function save_state(self)
-  local device, recipe = core.device(), self.plan.recipe
-  local info = { step = self.step, seed = recipe.seed, recipe = self.recipe_key, data = self.data_key, base = self.base_key,
-    metrics = self.metrics_bytes, average = self.average and ("%a"):format(self.average),
-    device = device.name .. ", " .. device.driver }
+  local recipe = self.plan.recipe
+  local info = { step = self.step, steps_in_all = self.steps, settings = self.settings, files = record.hashes(),
+    data = self.data_key, base = self.base_key, metrics = self.metrics_bytes,
+    average = self.average and ("%a"):format(self.average), device = name_of_device(), version = core.version,
+    plugins = plugins() }
   errors.guard("output", core.sync_file, self:path "metrics.jsonl")
   state.save(self:path "state", self.step, self.plan.trainer:state(), info, recipe.state.keep)
 end
@@ -134,34 +153,74 @@ local function resume_metrics(self, bytes)
   self.metrics_bytes = bytes
 end
 
--- Bit for bit means: the same recipe, pictures, captions and base.
-local function check_same(self, info)
-  local over = "; start over with 'burin train --force'"
-  if info.recipe ~= self.recipe_key then
-    errors.raise("recipe", self.folder .. ": the recipe has changed since this run began" .. over)
+local function over(self)
+  return ("; go on with it in a run of another name: burin resume %s --fork NAME; or start over: burin train --force"):format(
+    self.folder)
+end
+
+-- What makes the rest another run than the one that was begun. Said before anything is computed.
+local function check_settings(self, info)
+  local list = settings.differences(info.settings, self.settings)
+  for file, hash in pairs(record.hashes()) do
+    if info.files[file] ~= hash then list[#list + 1] = ("%s, which it requires, is another file"):format(file) end
   end
-  if info.data ~= self.data_key then
-    errors.file(self.folder, "the pictures or captions have changed since this run began" .. over)
-  end
-  if info.base ~= self.base_key then
-    errors.file(self.plan.recipe.base.path, "the base has changed since this run began" .. over)
-  end
-  local device = core.device()
-  if info.device ~= device.name .. ", " .. device.driver then
-    core.log("warn", ("this run began on %s; what follows will not equal an uninterrupted run bit for bit"):format(info.device))
+  if #list > 0 then
+    errors.raise("recipe", "%s: the recipe has changed since this run began: %s. Only steps, epochs, save, sample, state, "
+      .. "output and the device may change%s", self.folder, table.concat(list, "; "), over(self))
   end
 end
 
--- Whether there was a state to go on from.
-local function restore(self)
+-- What may make the rest differ in its last bits, or worse: said, and nothing more.
+local function warn_of_changes(info)
+  local function warn(text, ...) core.log("warn", text:format(...)) end
+  if info.device ~= name_of_device() then
+    warn("this run began on %s; what follows will not equal an uninterrupted run bit for bit", info.device)
+  end
+  if info.version ~= core.version then
+    warn("this run was saved by Burin %s, this is %s; what follows may differ", info.version, core.version)
+  end
+  local now, names = plugins(), {}
+  for name, what in pairs(info.plugins) do
+    if now[name] ~= what then names[#names + 1] = name .. (now[name] and "" or " (not there now)") end
+  end
+  table.sort(names)
+  if #names > 0 then warn("plugins have changed since this run was saved: %s", table.concat(names, ", ")) end
+end
+
+-- Bit for bit means: the same pictures, captions and base, too.
+local function check_data(self, info)
+  if info.data ~= self.data_key then
+    errors.file(self.folder, "the pictures or captions have changed since this run began" .. over(self))
+  end
+  if info.base ~= self.base_key then
+    errors.file(self.plan.recipe.base.path, "the base has changed since this run began" .. over(self))
+  end
+end
+
+-- The newest state of a run and what it says: { info =, file =, path = }.
+local function find_state(self)
   local info, file, path = state.latest(self:path "state")
-  if not info then return false end
-  check_same(self, info)
-  state.restore(info, file, path, self.plan.trainer:state())
-  file:close()
+  if not info then
+    errors.raise("input", "%s: there is no state to go on from in %s; begin again with 'burin train'", self.folder,
+      self:path "state")
+  end
+  for _, field in ipairs { "settings", "files", "plugins" } do
+    if type(info[field]) ~= "table" then errors.file(path, "it lacks '%s': a state of another version of Burin", field) end
+  end
+  return { info = info, file = file, path = path }
+end
+
+local function restore(self, found)
+  local info = found.info
+  check_data(self, info)
+  if info.step > self.steps then
+    errors.raise("recipe", "%s: this run has done %d steps already, which is more than %d", self.folder, info.step,
+      self.steps)
+  end
+  state.restore(info, found.file, found.path, self.plan.trainer:state())
+  found.file:close()
   self.step, self.average = info.step, tonumber(info.average)
   resume_metrics(self, info.metrics)
-  return true
 end
 
 local locked = {}
@@ -251,24 +310,34 @@ local function prepare(self)
   errors.guard("data", residency.enter, plan, 2)
 end
 
--- o: resume (continue from the newest state), recipe_text (its hash guards resume).
+-- Step 0. There is a run, to be resumed, once its state is there and run.json is beside it.
+local function begin(self, kept)
+  errors.guard("output", core.write_file, self:path "metrics.jsonl", "")
+  -- Before the state: once there is one, resume takes everything up to its step as done.
+  if self.plan.recipe.sample then self.before = self:draw(0) end
+  save_state(self)
+  if kept then kept:write(self.folder) end
+end
+
+-- o: resume (continue from the newest state), record (record.lua: of a run that can be resumed).
 -- Returns { steps =, loss = (average of the last tenth), seconds =, path = of the result ... }.
 function Training:execute(o)
-  local recipe, began = self.plan.recipe, core.clock()
+  local recipe, began, found = self.plan.recipe, core.clock(), nil
   self.draw = self.draw or draw_samples
-  self.recipe_key = core.hash(o.recipe_text or recipe.name)
   core.make_dirs(self.folder)
   loop.lock(self.folder)
   for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
-  if not o.resume then state.clear(self:path "state") end
+  if o.resume then
+    found = find_state(self)
+    check_settings(self, found.info)
+    warn_of_changes(found.info)
+  else
+    record.clear(self.folder)
+    state.clear(self:path "state")
+  end
   self.began_at = select(2, core.date())
   prepare(self)
-  if not (o.resume and restore(self)) then
-    errors.guard("output", core.write_file, self:path "metrics.jsonl", "")
-    -- Before the state: once there is one, resume takes everything up to its step as done.
-    if recipe.sample then self.before = self:draw(0) end
-    save_state(self)
-  end
+  if found then restore(self, found) else begin(self, o.record) end
   run_steps(self, began)
   local path = save_result(self, recipe.name)
   if recipe.sample then self.after = self:draw(self.step) end

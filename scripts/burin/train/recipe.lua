@@ -113,16 +113,35 @@ function recipe.check(given)
   return kinds.new("recipe", o, here)
 end
 
--- Where a recipe's run lies.
-function recipe.folder(o) return o.output .. "/" .. o.name end
+-- Where a recipe's run lies: where it was found, when it goes on.
+function recipe.folder(o) return o.folder or o.output .. "/" .. o.name end
 
--- Runs the file in the sandbox. Returns the recipe, its text.
-function recipe.load(path, trust)
+-- Notes what a trusted recipe has required beside it; of others the sandbox does. before: what was loaded before it ran.
+local function note_required(before)
+  local noted = core.required_files()
+  for module in pairs(package.loaded) do
+    local found = not before[module] and type(module) == "string" and package.searchpath(module, package.path)
+    if found and module:match "^[%w_.-]+$" and not module:find("..", 1, true) then noted[module] = core.read_file(found) end
+  end
+end
+
+local function run_trusted(path, modules)
+  local before = {}
+  for module in pairs(package.loaded) do before[module] = true end
+  local result = core.run_recipe(path, true, modules)
+  note_required(before)
+  return result
+end
+
+-- Runs the file in the sandbox. modules: where the files are that it requires, if not beside it. Returns the recipe, its
+-- text.
+function recipe.load(path, trust, modules)
   if not core.exists(path) then
     errors.raise("input", path .. ": there is no such recipe")
   end
   local text = core.read_file(path)
-  local result = errors.guard("recipe", errors.located, nil, core.run_recipe, path, trust)
+  local run = trust and run_trusted or function() return core.run_recipe(path, false, modules) end
+  local result = errors.guard("recipe", errors.located, nil, run, path, modules)
   if kinds.of(result) ~= "recipe" then
     errors.raise("recipe", "%s: a recipe ends with: return burin.train { ... }; this one returns %s", path,
       kinds.describe(result))
