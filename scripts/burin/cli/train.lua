@@ -22,8 +22,15 @@ local command = {
   more = "Ctrl-C stops after the current step and saves; burin resume continues bit for bit.",
 }
 
+local function say_device()
+  local device = core.device()
+  local slow = device.type == "cpu" and ", which runs on the processor; see 'burin devices' for others" or ""
+  core.log("info", ("training on %s (%s)%s"):format(device.name, device.driver, slow))
+end
+
 -- Shared with resume: runs and reports. o: as of Training:execute
 function command.execute(args, r, o)
+  say_device()
   local training = loop.new(plans.prepare(r))
   local result = training:execute(o)
   if args.json then
@@ -34,13 +41,23 @@ function command.execute(args, r, o)
   end
 end
 
+-- A run is not replaced by accident: how to go on with it, and what this recipe has that it has not.
+local function refuse(folder, r, path)
+  local read, kept = pcall(record.read, folder)
+  local list = read and settings.differences(kept.settings, settings.of(r)) or {}
+  if #list == 0 then
+    errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder))
+  end
+  errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force. This recipe differs from "
+    .. "the run's: %s. To continue with it: burin resume %s --recipe %s"):format(folder, folder, table.concat(list, "; "),
+    folder, path))
+end
+
 function command.run(args)
   local r, text = recipe.load(args[1], args.trust)
   if args.output then r.output = args.output end
   local folder = recipe.folder(r)
-  if record.is_run(folder) and not args.force then
-    errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder))
-  end
+  if record.is_run(folder) and not args.force then refuse(folder, r, args[1]) end
   paths.begin(folder, args.trust)
   core.make_dirs(folder)
   loop.lock(folder)  -- before anything in it changes

@@ -15,6 +15,7 @@ local progress = require "burin.base.progress"
 local recipes = require "burin.train.recipe"
 local record = require "burin.train.record"
 local residency = require "burin.train.residency"
+local resuming = require "burin.train.resuming"
 local sample = require "burin.sample.sampler"
 local settings = require "burin.train.settings"
 local state = require "burin.base.state"
@@ -110,29 +111,10 @@ local function save_result(self, name)
   return path
 end
 
-local function name_of_device()
-  local device = core.device()
-  return device.name .. ", " .. device.driver
-end
-
--- { name = "1.0 0123456789abcdef" }: the plugins that there are, and which build of each.
-local function plugins()
-  local list = {}
-  for _, p in ipairs(core.plugins()) do
-    list[p.name] = ("%s %s"):format(p.version or "", core.exists(p.path) and core.hash_file(p.path) or "built in")
-  end
-  return list
-end
-
 -- The state promises the metrics up to its step, so they reach the disk first.
 local function save_state(self)
-  local recipe = self.plan.recipe
-  local info = { step = self.step, steps_in_all = self.steps, settings = self.settings, files = record.hashes(),
-    data = self.data_key, base = self.base_key, metrics = self.metrics_bytes,
-    average = self.average and ("%a"):format(self.average), device = name_of_device(), version = core.version,
-    plugins = plugins() }
   errors.guard("output", core.sync_file, self:path "metrics.jsonl")
-  state.save(self:path "state", self.step, self.plan.trainer:state(), info, recipe.state.keep)
+  state.save(self:path "state", self.step, self.plan.trainer:state(), resuming.info(self), self.plan.recipe.state.keep)
 end
 
 local function log_step(self, loss)
@@ -142,86 +124,7 @@ local function log_step(self, loss)
   self.metrics_bytes = self.metrics_bytes + #line
 end
 
--- ---- resuming ----------------------------------------------------------------------------------------------------------
-
--- Cuts the metrics log back to where the state was saved: later lines are written again, byte for byte.
-local function resume_metrics(self, bytes)
-  local path = self:path "metrics.jsonl"
-  local text = core.exists(path) and core.read_file(path, 1 << 30) or ""
-  if #text < bytes then errors.file(path, "shorter than the saved state says; it was changed") end
-  errors.guard("output", core.write_file, path, text:sub(1, bytes))
-  self.metrics_bytes = bytes
-end
-
-local function over(self)
-  return ("; go on with it in a run of another name: burin resume %s --fork NAME; or start over: burin train --force"):format(
-    self.folder)
-end
-
--- What makes the rest another run than the one that was begun. Said before anything is computed.
-local function check_settings(self, info)
-  local list = settings.differences(info.settings, self.settings)
-  for file, hash in pairs(record.hashes()) do
-    if info.files[file] ~= hash then list[#list + 1] = ("%s, which it requires, is another file"):format(file) end
-  end
-  if #list > 0 then
-    errors.raise("recipe", "%s: the recipe has changed since this run began: %s. Only steps, epochs, save, sample, state, "
-      .. "output and the device may change%s", self.folder, table.concat(list, "; "), over(self))
-  end
-end
-
--- What may make the rest differ in its last bits, or worse: said, and nothing more.
-local function warn_of_changes(info)
-  local function warn(text, ...) core.log("warn", text:format(...)) end
-  if info.device ~= name_of_device() then
-    warn("this run began on %s; what follows will not equal an uninterrupted run bit for bit", info.device)
-  end
-  if info.version ~= core.version then
-    warn("this run was saved by Burin %s, this is %s; what follows may differ", info.version, core.version)
-  end
-  local now, names = plugins(), {}
-  for name, what in pairs(info.plugins) do
-    if now[name] ~= what then names[#names + 1] = name .. (now[name] and "" or " (not there now)") end
-  end
-  table.sort(names)
-  if #names > 0 then warn("plugins have changed since this run was saved: %s", table.concat(names, ", ")) end
-end
-
--- Bit for bit means: the same pictures, captions and base, too.
-local function check_data(self, info)
-  if info.data ~= self.data_key then
-    errors.file(self.folder, "the pictures or captions have changed since this run began" .. over(self))
-  end
-  if info.base ~= self.base_key then
-    errors.file(self.plan.recipe.base.path, "the base has changed since this run began" .. over(self))
-  end
-end
-
--- The newest state of a run and what it says: { info =, file =, path = }.
-local function find_state(self)
-  local info, file, path = state.latest(self:path "state")
-  if not info then
-    errors.raise("input", "%s: there is no state to go on from in %s; begin again with 'burin train'", self.folder,
-      self:path "state")
-  end
-  for _, field in ipairs { "settings", "files", "plugins" } do
-    if type(info[field]) ~= "table" then errors.file(path, "it lacks '%s': a state of another version of Burin", field) end
-  end
-  return { info = info, file = file, path = path }
-end
-
-local function restore(self, found)
-  local info = found.info
-  check_data(self, info)
-  if info.step > self.steps then
-    errors.raise("recipe", "%s: this run has done %d steps already, which is more than %d", self.folder, info.step,
-      self.steps)
-  end
-  state.restore(info, found.file, found.path, self.plan.trainer:state())
-  found.file:close()
-  self.step, self.average = info.step, tonumber(info.average)
-  resume_metrics(self, info.metrics)
-end
+-- ---- beginning and going on -------------------------------------------------------------------------------------------
 
 local locked = {}
 
@@ -267,7 +170,8 @@ local function results_between(self, every)
   end
 end
 
-local function run_steps(self, began)
+-- due: what is due after the step that it begins behind, as that is no longer the last.
+local function run_steps(self, began, due)
   local recipe = self.plan.recipe
   local every = { state = options.every(recipe.state.every, self.steps_per_epoch),
     save = options.every(recipe.save.every, self.steps_per_epoch),
@@ -275,6 +179,7 @@ local function run_steps(self, began)
   local batches = batches_from(self.plan.data, self.step * recipe.accumulate)
   local bar, start = progress.new("training", self.steps, self.step), core.clock()
   core.catch_stop()
+  if due then results_between(self, every) end
   while self.step < self.steps do
     local loss = one_step(self, batches)
     self.average = self.average and self.average + 0.05 * (loss - self.average) or loss
@@ -319,26 +224,38 @@ local function begin(self, kept)
   if kept then kept:write(self.folder) end
 end
 
--- o: resume (continue from the newest state), record (record.lua: of a run that can be resumed).
+-- The newest state of the run itself, or of the one that it is forked from; a new run forgets what its folder holds.
+local function state_to_begin_with(self, o)
+  local found = (o.resume or o.fork) and resuming.find(o.fork or self.folder)
+  if found then resuming.check(self, found.info, o.fork) end
+  if not o.resume then
+    record.clear(self.folder)
+    state.clear(self:path "state")
+  end
+  return found
+end
+
+-- Behind the step of a state that was found.
+local function go_on(self, found, o)
+  resuming.restore(self, found, o.fork)
+  if o.record then o.record:write(self.folder) end
+  if o.fork then save_state(self) end
+end
+
+-- o: resume (continue from the newest state), fork (a folder: begin with the newest state of the run there), record
+-- (record.lua: of a run that can be resumed).
 -- Returns { steps =, loss = (average of the last tenth), seconds =, path = of the result ... }.
 function Training:execute(o)
-  local recipe, began, found = self.plan.recipe, core.clock(), nil
+  local recipe, began = self.plan.recipe, core.clock()
   self.draw = self.draw or draw_samples
   core.make_dirs(self.folder)
   loop.lock(self.folder)
   for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
-  if o.resume then
-    found = find_state(self)
-    check_settings(self, found.info)
-    warn_of_changes(found.info)
-  else
-    record.clear(self.folder)
-    state.clear(self:path "state")
-  end
+  local found = state_to_begin_with(self, o)
   self.began_at = select(2, core.date())
   prepare(self)
-  if found then restore(self, found) else begin(self, o.record) end
-  run_steps(self, began)
+  if found then go_on(self, found, o) else begin(self, o.record) end
+  run_steps(self, began, found and self.step > 0 and self.step == found.info.steps_in_all and self.step < self.steps)
   local path = save_result(self, recipe.name)
   if recipe.sample then self.after = self:draw(self.step) end
   return { steps = self.step, loss = self.average, seconds = self.seconds, path = path, first_step = self.first_step_seconds,

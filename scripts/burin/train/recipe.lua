@@ -82,14 +82,29 @@ local state_schema = {
   keep = { "integer", default = 2, min = 1, help = "newest states that stay on disk" },
 }
 
+-- What lies in a run's folder beside its results, which have the run's name.
+local own_names = { state = true, samples = true, recipe = true, metrics = true, run = true }
+local own_patterns = { "^recipe%.", "^metrics%.", "^run%.", "^prior%-%d", "%.tmp%-%d" }
+
+-- Calls fail(text, ...) unless a run may have this name.
+function recipe.check_name(name, fail)
+  if not name:match "^[%w._-]+$" or name:match "^%.+$" then
+    fail("name '%s': letters, digits, '.', '_' and '-' only", name)
+  end
+  if not name:match "^%w" then fail("name '%s': it begins with a letter or a digit", name) end
+  local lower = name:lower()
+  local own = own_names[lower]
+  for _, pattern in ipairs(own_patterns) do own = own or lower:find(pattern) end
+  if own then fail("name '%s': a run's folder holds something of this name already; choose another", name) end
+end
+
 -- Checks a recipe's table; returns a handle of it. Touches neither files nor the device.
 function recipe.check(given)
   local here = place.here "train"
   local o = options.check("burin.train", given, schema, here)
-  if not o.name:match "^[%w._-]+$" or o.name:match "^%.+$" then
-    options.fail_at(here:at "name", "name '%s': letters, digits, '.', '_' and '-' only", o.name)
-  end
+  recipe.check_name(o.name, function(...) options.fail_at(here:at "name", ...) end)
   if o.epochs and o.steps then options.fail_at(here:at "steps", "give either epochs or steps, not both") end
+  if o.epochs == 0 then options.fail_at(here:at "epochs", "epochs = 0 trains nothing") end
   if not o.epochs and not o.steps then o.epochs = 10 end
   if o.budget then options.at(here:at "budget", budget.parse, o.budget) end
   o.concepts = data.concepts(o.concepts, here:at "concepts")

@@ -10,10 +10,11 @@ local record = {}
 
 local Record, new_record = class("record", {
   "recipe",     -- { path, text }: as it was given
-  "name",       -- of the run
+  "name",       -- that its recipe has
+  "new_name",   -- of a run that was forked from another
   "trust", "started", "started_in",
-  "changes",    -- { steps =, epochs =, name = }: what the command line has set over the recipe
-  "forked",     -- { folder =, step = }: where it comes from
+  "changes",    -- { steps =, epochs = }: what the command line has set over the recipe
+  "forked",     -- { folder = }: where it comes from
   "settings",   -- settings.lua: as a file to compare with
 })
 
@@ -47,12 +48,11 @@ function record.clear(folder) core.remove_file(json_path(folder)) end
 
 local function text_or_nil(x) return type(x) == "string" and x or nil end
 
--- { steps =, epochs =, name = }, whatever the file says.
+-- { steps =, epochs = }, whatever the file says.
 local function read_changes(given)
   given = type(given) == "table" and given or {}
   local steps, epochs = math.tointeger(given.steps), tonumber(given.epochs)
-  return { steps = steps and steps > 0 and steps or nil, epochs = not steps and epochs and epochs > 0 and epochs or nil,
-    name = text_or_nil(given.name) }
+  return { steps = steps and steps > 0 and steps or nil, epochs = not steps and epochs and epochs > 0 and epochs or nil }
 end
 
 -- Reads a run's folder.
@@ -71,7 +71,18 @@ function record.read(folder)
     changes = {}, settings = type(info.settings) == "table" and info.settings or {}, forked = info.forked }
   -- Whoever has edited the recipe since means what it says.
   if info.recipe_hash == core.hash(text) then r.changes = read_changes(info.changes) end
+  if r.forked then r.new_name = text_or_nil(info.new_name) end
   return r
+end
+
+-- An edited recipe takes the place of the one that was kept.
+function Record:replace(path, text)
+  self.recipe, self.changes = { path = path, text = text }, {}
+end
+
+-- From now on this is of a run of another name, which begins with the state of the one in `folder`.
+function Record:fork(name, folder)
+  self.new_name, self.started, self.forked = name, core.date(), { folder = folder }
 end
 
 -- Where the files are that a kept recipe requires, with a slash at its end.
@@ -94,7 +105,7 @@ function Record:write(folder)
   errors.guard("output", core.write_file, recipe_path(folder), self.recipe.text)
   errors.guard("output", core.write_file, json_path(folder), core.json_encode({ recipe = self.recipe.path, name = self.name,
     recipe_hash = core.hash(self.recipe.text), trust = self.trust, version = core.version, started = self.started,
-    folder = self.started_in, changes = self.changes, forked = self.forked, settings = self.settings }, 2) .. "\n")
+    folder = self.started_in, changes = self.changes, forked = self.forked, new_name = self.new_name, settings = self.settings }, 2) .. "\n")
 end
 
 return record

@@ -7,7 +7,7 @@ local place = require "burin.base.place"
 local settings = {}
 
 -- What a run that goes on may have changed: nothing that was learnt depends on it.
-local free = { name = true, steps = true, epochs = true, save = true, sample = true, state = true, output = true }
+local free = { name = true, steps = true, epochs = true, save = true, sample = true, state = true }
 
 -- Of pictures and base the bytes count, which have hashes of their own; of a budget what it chose counts (plan.settings).
 local elsewhere = { "^base%.path$", "^concepts%[%d+%]%.images$", "^concepts%[%d+%]%.prior%.images$", "^budget$", "^precision$",
@@ -101,11 +101,11 @@ local function flatten(value, name, out)
   end
 end
 
--- All settings of a checked recipe.
+-- All settings of a checked recipe but where its run lies.
 function settings.of(recipe)
   local out = {}
   flatten(recipe, "", out)
-  out.folder = nil  -- where a run was found (recipe.lua)
+  out.folder, out.output = nil, nil
   return out
 end
 
