@@ -170,11 +170,24 @@ static int recipe_print(lua_State *L)
  * ordinary call: a tail call would forget the recipe's line, which errors name. */
 #define PROLOGUE "local recipe_ <close> = nil "
 
-static void load_file(lua_State *L, const char *path, int env)
+static const char *const required_key = "burin.required"; /* in the registry: module -> text */
+
+/* Keeps the text of a module, as it is about to be run: a run that depends on it keeps it too. */
+static void note_required(lua_State *L, const char *module, const struct str *file)
+{
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, required_key);
+    lua_pushlstring(L, file->len ? file->data : "", file->len);
+    lua_setfield(L, -2, module);
+    lua_pop(L, 1);
+}
+
+/* module: the name by which a recipe required the file; NULL for the recipe itself */
+static void load_file(lua_State *L, const char *path, int env, const char *module)
 {
     struct str file = { 0 }, text = { 0 };
     if (!file_read(path, 1 << 20, &file)) script_raise(L);
     bool bytecode = file.len && file.data[0] == LUA_SIGNATURE[0];
+    if (module) note_required(L, module, &file);
     str_add(&text, PROLOGUE);
     if (file.len) str_add_bytes(&text, file.data, file.len);
     str_finish(&file);
@@ -239,7 +252,7 @@ static int recipe_require(lua_State *L)
                           name);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, lua_upvalueindex(3), name);
-    load_file(L, path, lua_upvalueindex(2));
+    load_file(L, path, lua_upvalueindex(2), name);
     lua_call(L, 0, 1);
     if (lua_isnil(L, -1)) lua_pushboolean(L, 1); /* as the original does */
     lua_pushvalue(L, -1);
@@ -317,27 +330,45 @@ static int core_sandbox(lua_State *L)
     return 1;
 }
 
-/* core.run_recipe(path, trust?) -> what the recipe returns */
+static void push_folder(lua_State *L, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    lua_pushlstring(L, path, slash ? (size_t)(slash - path) + 1 : 0);
+}
+
+/* core.run_recipe(path, trust?, folder?) -> what the recipe returns. folder: where the files are
+ * that it requires, with a slash at its end; the recipe's own unless told. */
 static int core_run_recipe(lua_State *L)
 {
-    const char *path = luaL_checkstring(L, 1), *slash = strrchr(path, '/');
+    const char *path = luaL_checkstring(L, 1), *folder = luaL_optstring(L, 3, NULL);
     bool trust = lua_toboolean(L, 2);
-    lua_settop(L, 1);
+    lua_settop(L, 3);
     script_count(L);
-    lua_pushlstring(L, path, slash ? (size_t)(slash - path) + 1 : 0);
+    if (folder) lua_pushstring(L, folder);
+    else push_folder(L, path);
+    lua_replace(L, 2);
+    lua_settop(L, 2);
     if (trust) {
         lua_getglobal(L, "package");
         lua_pushfstring(L, "%s?.lua", lua_tostring(L, 2));
         lua_setfield(L, -2, "path");
         lua_pop(L, 1);
-        load_file(L, path, 0);
+        load_file(L, path, 0, NULL);
     } else {
         lua_pushcfunction(L, core_sandbox);
         lua_insert(L, 2);
         lua_call(L, 1, 1);
-        load_file(L, path, 2);
+        load_file(L, path, 2, NULL);
     }
     lua_call(L, 0, 1);
+    return 1;
+}
+
+/* core.required_files() -> { [module] = text } of what the recipe has required so far; of a trusted
+ * one, whose require is Lua's own, it says nothing. */
+static int core_required_files(lua_State *L)
+{
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, required_key);
     return 1;
 }
 
@@ -362,6 +393,7 @@ void script_open_sandbox(lua_State *L)
     static const luaL_Reg functions[] = {
         { "sandbox", core_sandbox },
         { "run_recipe", core_run_recipe },
+        { "required_files", core_required_files },
         { "confine_to", core_confine_to },
         { "in_cache", core_in_cache },
         { NULL, NULL },

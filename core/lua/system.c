@@ -85,6 +85,30 @@ static int core_cwd(lua_State *L)
     return 1;
 }
 
+/* The same place from any folder. */
+static bool make_absolute(const char *name)
+{
+    const char *value = getenv(name);
+    char *cwd = value && *value && *value != '/' ? realpath(".", NULL) : NULL;
+    if (!cwd) return true;
+    struct str path = { 0 };
+    str_addf(&path, "%s/%s", cwd, value);
+    bool ok = setenv(name, path.data, 1) == 0;
+    str_finish(&path);
+    free(cwd);
+    return ok;
+}
+
+/* core.change_folder(path) -> true, or nil when there is no such folder. Relative paths are taken
+ * from there from now on, but for those of the caches. */
+static int core_change_folder(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    if (!make_absolute("BURIN_CACHE") || !make_absolute("XDG_CACHE_HOME") || chdir(path)) return 0;
+    lua_pushboolean(L, true);
+    return 1;
+}
+
 void script_open_system(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -96,6 +120,7 @@ void script_open_system(lua_State *L)
         { "where", core_where },
         { "nearest", core_nearest },
         { "cwd", core_cwd },
+        { "change_folder", core_change_folder },
         { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);

@@ -46,4 +46,4 @@ function run:draw(step)
     background = seen.background / 32, plain = seen.plain / 32 } .. "\n")
   return {}
 end
-run:execute { recipe_text = r.name }
+run:execute {}

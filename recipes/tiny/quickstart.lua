@@ -8,9 +8,9 @@ local recipe = require "burin.train.recipe"
 local plans = require "burin.train.plan"
 local world = require "world"
 
-local r, text = recipe.load "recipes/quickstart.lua"
+local r = recipe.load "recipes/quickstart.lua"
 local run = loop.new(plans.prepare(r))
-local result = run:execute { recipe_text = text }
+local result = run:execute {}
 
 -- What a prompt asks for: the subject or a plain cat, on which background.
 local function wanted(prompt)

@@ -49,16 +49,16 @@ end
 
 -- ---- a recipe's text ------------------------------------------------------------------------------------------------
 
--- Lua's tokens as { text =, line = }, of a text in which no string hides a quote.
+-- Lua's tokens as { text =, line =, written = }; in `text` no string hides a quote, `written` is as it stands there.
 local function tokens(text)
-  local list, at, line = {}, 1, 1
+  local list, at, line, whole = {}, 1, 1, text
   text = text:gsub("\\(.)", function(c) return c == "\n" and "_\n" or "__" end)
   local function take(pattern)
     local from, to = text:find(pattern, at)
     if not from then return nil end
     local began, taken = line, text:sub(from, to)
     at, line = to + 1, line + select(2, taken:gsub("\n", ""))
-    return { text = taken, line = began }
+    return { text = taken, line = began, written = whole:sub(from, to) }
   end
   local function skip() return take "^%s+" or take "^%-%-%[(=*)%[.-%]%1%]" or take "^%-%-[^\n]*" end
   while at <= #text do
@@ -126,6 +126,29 @@ local function first_use(list, first, field)
     local after = list[k + 1]
     if token.line >= first and token.text == field and after and after.text == "=" then return token.line end
   end
+end
+
+-- The token that closes what token k opens.
+local function closing(list, k)
+  local depth = 0
+  for i = k, #list do
+    depth = depth + (opens[list[i].text] or 0)
+    if depth == 0 then return i end
+  end
+end
+
+-- What a recipe's function says, without comments and spaces: of all functions that begin and end in its lines, as Lua
+-- knows no more of it.
+function place.text_of(f)
+  local info = debug.getinfo(f, "S")
+  local list, out = tokens(core.read_file((info.source:gsub("^@", "")))), {}
+  for k, token in ipairs(list) do
+    local last = token.text == "function" and token.line == info.linedefined and closing(list, k)
+    if last and list[last].line == info.lastlinedefined then
+      for i = k, last do out[#out + 1] = list[i].written end
+    end
+  end
+  return table.concat(out, " ")
 end
 
 -- "recipe.lua:9"; nil for nowhere.

@@ -10,11 +10,12 @@ local state = {}
 local function latest_path(folder) return folder .. "/latest.json" end
 
 local fail = errors.file
+local step_name = "^step%-%d+%.safetensors$"
 
 local function step_files(folder)
   local files = {}
   for _, file in ipairs(core.exists(folder) and core.list(folder) or {}) do
-    if file:match "^step%-%d+%.safetensors$" then files[#files + 1] = file end
+    if file:match(step_name) then files[#files + 1] = file end
   end
   return files
 end
@@ -52,25 +53,8 @@ function state.save(folder, step, variables, info, keep)
   for i = 1, #old - (keep or 2) + 1 do core.remove_file(folder .. "/" .. old[i]) end
 end
 
--- The file that latest.json names, or the newest one before it when the user has removed that one.
-local function newest(folder)
-  local path = latest_path(folder)
-  local ok, latest = pcall(function() return core.json_decode(core.read_file(path), path) end)
-  if not ok or type(latest) ~= "table" or type(latest.file) ~= "string" then
-    fail(path, "this file is damaged; it names the newest state, as in {\"file\":\"step-00000100.safetensors\"}")
-  end
-  if core.exists(folder .. "/" .. latest.file) then return folder .. "/" .. latest.file end
-  local files = step_files(folder)
-  for i = #files, 1, -1 do
-    if files[i] < latest.file then return folder .. "/" .. files[i] end
-  end
-  fail(path, "it names %s, which is not there, and there is no older state", latest.file)
-end
-
--- The newest state's info, open file and path; nil when there is none.
-function state.latest(folder)
-  if not core.exists(latest_path(folder)) then return nil end
-  local path = newest(folder)
+-- What a state file says of itself; its file stays open.
+local function open(path)
   local file = errors.guard("data", core.load, path)
   local meta = file:meta()
   local text = meta["burin.state"]
@@ -78,7 +62,66 @@ function state.latest(folder)
   if meta["burin.check"] ~= core.hash(text) then
     fail(path, "the state is damaged: its metadata does not match its checksum. Remove this file to resume from the state before it")
   end
-  return core.json_decode(text, path), file, path
+  return core.json_decode(text, path), file
+end
+
+-- Whether a file is a state of which every byte is as it was written.
+local function is_whole(path)
+  local ok, same = pcall(function()
+    local info, file = open(path)
+    for name, hash in pairs(info.hashes) do
+      local t = file:read(name)
+      if not t or t:hash() ~= hash then return false end
+    end
+    file:close()
+    return true
+  end)
+  return ok and same
+end
+
+-- When latest.json cannot say: the newest file that is whole.
+local function newest_whole(folder, why)
+  local files = step_files(folder)
+  for i = #files, 1, -1 do
+    if is_whole(folder .. "/" .. files[i]) then
+      core.log("warn", ("%s %s; going on from the newest whole state, %s"):format(latest_path(folder), why, files[i]))
+      return folder .. "/" .. files[i]
+    end
+  end
+  fail(latest_path(folder), "it %s, and beside it is no whole state", why)
+end
+
+-- The file that latest.json names, or the newest one before it when the user has removed that one.
+local function newest(folder)
+  local path = latest_path(folder)
+  if not core.exists(path) then return newest_whole(folder, "is not there") end
+  local ok, latest = pcall(function() return core.json_decode(core.read_file(path), path) end)
+  if not ok or type(latest) ~= "table" or type(latest.file) ~= "string" or not latest.file:match(step_name) then
+    return newest_whole(folder, "is damaged")
+  end
+  if core.exists(folder .. "/" .. latest.file) then return folder .. "/" .. latest.file end
+  local files = step_files(folder)
+  for i = #files, 1, -1 do
+    if files[i] < latest.file then
+      core.log("warn", ("%s names %s, which is not there; going on from %s"):format(path, latest.file, files[i]))
+      return folder .. "/" .. files[i]
+    end
+  end
+  fail(path, "it names %s, which is not there, and there is no older state", latest.file)
+end
+
+-- The step of the newest state's file, whole or not; nil when there is none.
+function state.newest_step(folder)
+  local files = step_files(folder)
+  return files[1] and tonumber(files[#files]:match "%d+")
+end
+
+-- The newest state's info, open file and path; nil when there is none.
+function state.latest(folder)
+  if not core.exists(latest_path(folder)) and not state.newest_step(folder) then return nil end
+  local path = newest(folder)
+  local info, file = open(path)
+  return info, file, path
 end
 
 -- Everything is checked before the first variable is written.

@@ -3,9 +3,11 @@ local core = require "burin.core"
 local errors = require "burin.base.errors"
 local paths = require "burin.base.paths"
 local progress = require "burin.base.progress"
-local recipe = require "burin.train.recipe"
 local loop = require "burin.train.loop"
 local plans = require "burin.train.plan"
+local recipe = require "burin.train.recipe"
+local record = require "burin.train.record"
+local settings = require "burin.train.settings"
 
 local command = {
   computes = true,
@@ -21,10 +23,17 @@ local command = {
     .. "A second Ctrl-C ends at once.",
 }
 
--- Shared with resume: runs and reports.
-function command.execute(args, r, text, resume)
+local function say_device()
+  local device = core.device()
+  local slow = device.type == "cpu" and ", which runs on the processor; see 'burin devices' for others" or ""
+  core.log("info", ("training on %s (%s)%s"):format(device.name, device.driver, slow))
+end
+
+-- Shared with resume: runs and reports. o: as of Training:execute
+function command.execute(args, r, o)
+  say_device()
   local training = loop.new(plans.prepare(r))
-  local result = training:execute { resume = resume, recipe_text = text }
+  local result = training:execute(o)
   if args.json then
     core.write_stdout(core.json_encode(result) .. "\n")
   else
@@ -33,21 +42,29 @@ function command.execute(args, r, text, resume)
   end
 end
 
+-- A run is not replaced by accident: how to go on with it, and what this recipe has that it has not.
+local function refuse(folder, r, path)
+  local read, kept = pcall(record.read, folder)
+  local list = read and settings.differences(kept.settings, settings.of(r)) or {}
+  if #list == 0 then
+    errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder))
+  end
+  errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force. This recipe differs from "
+    .. "the run's: %s. To continue with it: burin resume %s --recipe %s"):format(folder, folder, table.concat(list, "; "),
+    folder, path))
+end
+
 function command.run(args)
   local r, text = recipe.load(args[1], args.trust)
   if args.output then r.output = args.output end
   local folder = recipe.folder(r)
-  if core.exists(folder .. "/state/latest.json") and not args.force then
-    errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder))
-  end
+  if record.is_run(folder) and not args.force then refuse(folder, r, args[1]) end
   paths.begin(folder, args.trust)
   core.make_dirs(folder)
   loop.lock(folder)  -- before anything in it changes
-  core.write_file(folder .. "/recipe.lua", text)
-  core.write_file(folder .. "/run.json", core.json_encode({ recipe = args[1], output = r.output, trust = args.trust or false,
-    version = core.version, started = core.date(), folder = core.cwd() }, 2) .. "\n")
   args.open_device()
-  command.execute(args, r, text, false)
+  command.execute(args, r, { record = record.new { recipe = { path = args[1], text = text }, name = r.name,
+    trust = args.trust, settings = settings.of(r) } })
 end
 
 return command

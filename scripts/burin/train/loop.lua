@@ -13,16 +13,20 @@ local options = require "burin.base.options"
 local priors = require "burin.train.priors"
 local progress = require "burin.base.progress"
 local recipes = require "burin.train.recipe"
+local record = require "burin.train.record"
 local reports = require "burin.models.io.report"
 local residency = require "burin.train.residency"
+local resuming = require "burin.train.resuming"
 local sample = require "burin.sample.sampler"
+local settings = require "burin.train.settings"
 local state = require "burin.base.state"
 local loop = {}
 
 local Training, new_training = class("training", {
   "plan", "folder",
   "steps", "steps_per_epoch",                -- in all, and of an epoch: once all pictures have been decoded
-  "recipe_key", "data_key", "base_key",      -- hashes of what it learns with: resume wants the same
+  "settings",                                -- what it learns with (settings.lua): resume wants the same
+  "data_key", "base_key",                    -- hashes of what it learns from, likewise
   "base_hash",                               -- SHA-256 of the base's file, for metadata
   "began_at",                                -- seconds since 1970
   "step", "rate", "norm", "average",         -- updates done; of the last one the rate and the gradient's norm; the loss, averaged
@@ -35,7 +39,8 @@ local Training, new_training = class("training", {
 
 -- A training of a plan. Nothing is taken or written yet.
 function loop.new(plan)
-  return new_training { plan = plan, folder = recipes.folder(plan.recipe), step = 0, metrics_bytes = 0 }
+  return new_training { plan = plan, folder = recipes.folder(plan.recipe), step = 0, metrics_bytes = 0,
+    settings = settings.binding(plan.recipe, plan.settings) }
 end
 
 function Training:path(text, ...) return self.folder .. "/" .. text:format(...) end
@@ -109,12 +114,8 @@ end
 
 -- The state promises the metrics up to its step, so they reach the disk first.
 local function save_state(self)
-  local device, recipe = core.device(), self.plan.recipe
-  local info = { step = self.step, seed = recipe.seed, recipe = self.recipe_key, data = self.data_key, base = self.base_key,
-    metrics = self.metrics_bytes, average = self.average and ("%a"):format(self.average),
-    device = device.name .. ", " .. device.driver }
   errors.guard("output", core.sync_file, self:path "metrics.jsonl")
-  state.save(self:path "state", self.step, self.plan.trainer:state(), info, recipe.state.keep)
+  state.save(self:path "state", self.step, self.plan.trainer:state(), resuming.info(self), self.plan.recipe.state.keep)
 end
 
 local function log_step(self, loss)
@@ -124,46 +125,7 @@ local function log_step(self, loss)
   self.metrics_bytes = self.metrics_bytes + #line
 end
 
--- ---- resuming ----------------------------------------------------------------------------------------------------------
-
--- Cuts the metrics log back to where the state was saved: later lines are written again, byte for byte.
-local function resume_metrics(self, bytes)
-  local path = self:path "metrics.jsonl"
-  local text = core.exists(path) and core.read_file(path, 1 << 30) or ""
-  if #text < bytes then errors.file(path, "shorter than the saved state says; it was changed") end
-  errors.guard("output", core.write_file, path, text:sub(1, bytes))
-  self.metrics_bytes = bytes
-end
-
--- Bit for bit means: the same recipe, pictures, captions and base.
-local function check_same(self, info)
-  local over = "; start over with 'burin train --force'"
-  if info.recipe ~= self.recipe_key then
-    errors.raise("recipe", self.folder .. ": the recipe has changed since this run began" .. over)
-  end
-  if info.data ~= self.data_key then
-    errors.file(self.folder, "the pictures or captions have changed since this run began" .. over)
-  end
-  if info.base ~= self.base_key then
-    errors.file(self.plan.recipe.base.path, "the base has changed since this run began" .. over)
-  end
-  local device = core.device()
-  if info.device ~= device.name .. ", " .. device.driver then
-    core.log("warn", ("this run began on %s; what follows will not equal an uninterrupted run bit for bit"):format(info.device))
-  end
-end
-
--- Whether there was a state to go on from.
-local function restore(self)
-  local info, file, path = state.latest(self:path "state")
-  if not info then return false end
-  check_same(self, info)
-  state.restore(info, file, path, self.plan.trainer:state())
-  file:close()
-  self.step, self.average = info.step, tonumber(info.average)
-  resume_metrics(self, info.metrics)
-  return true
-end
+-- ---- beginning and going on -------------------------------------------------------------------------------------------
 
 local locked = {}
 
@@ -212,7 +174,8 @@ local function results_between(self, every)
   end
 end
 
-local function run_steps(self, began)
+-- due: what is due after the step that it begins behind, as that is no longer the last.
+local function run_steps(self, began, due)
   local recipe = self.plan.recipe
   local every = { state = options.every(recipe.state.every, self.steps_per_epoch),
     save = options.every(recipe.save.every, self.steps_per_epoch),
@@ -220,6 +183,7 @@ local function run_steps(self, began)
   local updates = updates_from(self.plan.data, recipe.accumulate, self.steps_per_epoch, self.step)
   local bar, start = progress.new("training", self.steps, self.step), core.clock()
   core.catch_stop()
+  if due then results_between(self, every) end
   while self.step < self.steps do
     local loss = one_step(self, updates)
     self.average = self.average and self.average + 0.05 * (loss - self.average) or loss
@@ -255,25 +219,47 @@ local function prepare(self)
   errors.guard("data", residency.enter, plan, 2)
 end
 
--- o: resume (continue from the newest state), recipe_text (its hash guards resume).
+-- Step 0. There is a run, to be resumed, once its state is there and run.json is beside it.
+local function begin(self, kept)
+  errors.guard("output", core.write_file, self:path "metrics.jsonl", "")
+  -- Before the state: once there is one, resume takes everything up to its step as done.
+  if self.plan.recipe.sample then self.before = self:draw(0) end
+  save_state(self)
+  if kept then kept:write(self.folder) end
+end
+
+-- The newest state of the run itself, or of the one that it is forked from; a new run forgets what its folder holds.
+local function state_to_begin_with(self, o)
+  local found = (o.resume or o.fork) and resuming.find(o.fork or self.folder)
+  if found then resuming.check(self, found.info, o.fork) end
+  if not o.resume then
+    record.clear(self.folder)
+    state.clear(self:path "state")
+  end
+  return found
+end
+
+-- Behind the step of a state that was found.
+local function go_on(self, found, o)
+  resuming.restore(self, found, o.fork)
+  if o.record then o.record:write(self.folder) end
+  if o.fork then save_state(self) end
+end
+
+-- o: resume (continue from the newest state), fork (a folder: begin with the newest state of the run there), record
+-- (record.lua: of a run that can be resumed).
 -- Returns { steps =, loss = (average of the last tenth), seconds =, path = of the result ... }.
 function Training:execute(o)
   local recipe, began = self.plan.recipe, core.clock()
   self.draw = self.draw or draw_samples
-  self.recipe_key = core.hash(o.recipe_text or recipe.name)
   core.make_dirs(self.folder)
   loop.lock(self.folder)
   for _, folder in ipairs { self.folder, self:path "state", self:path "samples" } do state.sweep(folder) end
-  if not o.resume then state.clear(self:path "state") end
+  local found = state_to_begin_with(self, o)
   self.began_at = select(2, core.date())
   prepare(self)
-  if not (o.resume and restore(self)) then
-    errors.guard("output", core.write_file, self:path "metrics.jsonl", "")
-    -- Before the state: once there is one, resume takes everything up to its step as done.
-    if recipe.sample then self.before = self:draw(0) end
-    save_state(self)
-  end
-  run_steps(self, began)
+  if found then go_on(self, found, o) else begin(self, o.record) end
+  run_steps(self, began, found and self.step > 0 and self.step == found.info.steps_in_all and self.step < self.steps)
   local path = save_result(self, recipe.name)
   if recipe.sample then self.after = self:draw(self.step) end
   return { steps = self.step, loss = self.average, seconds = self.seconds, path = path, first_step = self.first_step_seconds,

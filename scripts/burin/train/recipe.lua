@@ -84,14 +84,29 @@ local state_schema = {
   keep = { "integer", default = 2, min = 1, help = "newest states that stay on disk" },
 }
 
+-- What lies in a run's folder beside its results, which have the run's name.
+local own_names = { state = true, samples = true, recipe = true, metrics = true, run = true }
+local own_patterns = { "^recipe%.", "^metrics%.", "^run%.", "^prior%-%d", "%.tmp%-%d" }
+
+-- Calls fail(text, ...) unless a run may have this name.
+function recipe.check_name(name, fail)
+  if not name:match "^[%w._-]+$" or name:match "^%.+$" then
+    fail("name '%s': letters, digits, '.', '_' and '-' only", name)
+  end
+  if not name:match "^%w" then fail("name '%s': it begins with a letter or a digit", name) end
+  local lower = name:lower()
+  local own = own_names[lower]
+  for _, pattern in ipairs(own_patterns) do own = own or lower:find(pattern) end
+  if own then fail("name '%s': a run's folder holds something of this name already; choose another", name) end
+end
+
 -- Checks a recipe's table; returns a handle of it. Touches neither files nor the device.
 function recipe.check(given)
   local here = place.here "train"
   local o = options.check("burin.train", given, schema, here)
-  if not o.name:match "^[%w._-]+$" or o.name:match "^%.+$" then
-    options.fail_at(here:at "name", "name '%s': letters, digits, '.', '_' and '-' only", o.name)
-  end
+  recipe.check_name(o.name, function(...) options.fail_at(here:at "name", ...) end)
   if o.epochs and o.steps then options.fail_at(here:at "steps", "give either epochs or steps, not both") end
+  if o.epochs == 0 then options.fail_at(here:at "epochs", "epochs = 0 trains nothing") end
   if not o.epochs and not o.steps then o.epochs = 10 end
   if o.vae then o.base = handles.with_vae(o.base, o.vae) end
   if o.budget then options.at(here:at "budget", budget.parse, o.budget) end
@@ -116,16 +131,35 @@ function recipe.check(given)
   return kinds.new("recipe", o, here)
 end
 
--- Where a recipe's run lies.
-function recipe.folder(o) return o.output .. "/" .. o.name end
+-- Where a recipe's run lies: where it was found, when it goes on.
+function recipe.folder(o) return o.folder or o.output .. "/" .. o.name end
 
--- Runs the file in the sandbox. Returns the recipe, its text.
-function recipe.load(path, trust)
+-- Notes what a trusted recipe has required beside it; of others the sandbox does. before: what was loaded before it ran.
+local function note_required(before)
+  local noted = core.required_files()
+  for module in pairs(package.loaded) do
+    local found = not before[module] and type(module) == "string" and package.searchpath(module, package.path)
+    if found and module:match "^[%w_.-]+$" and not module:find("..", 1, true) then noted[module] = core.read_file(found) end
+  end
+end
+
+local function run_trusted(path, modules)
+  local before = {}
+  for module in pairs(package.loaded) do before[module] = true end
+  local result = core.run_recipe(path, true, modules)
+  note_required(before)
+  return result
+end
+
+-- Runs the file in the sandbox. modules: where the files are that it requires, if not beside it. Returns the recipe, its
+-- text.
+function recipe.load(path, trust, modules)
   if not core.exists(path) then
     errors.raise("input", path .. ": there is no such recipe")
   end
   local text = core.read_file(path)
-  local result = errors.guard("recipe", errors.located, nil, core.run_recipe, path, trust)
+  local run = trust and run_trusted or function() return core.run_recipe(path, false, modules) end
+  local result = errors.guard("recipe", errors.located, nil, run, path, modules)
   if kinds.of(result) ~= "recipe" then
     errors.raise("recipe", "%s: a recipe ends with: return burin.train { ... }; this one returns %s", path,
       kinds.describe(result))
