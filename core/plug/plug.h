@@ -29,7 +29,9 @@ const struct burin_exporter *plug_exporter(const char *name);
 const struct burin_source *plug_source_for(const char *location);
 const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n);
 
-/* ---- answers that cannot be believed (answers.c); table: a loader, exporter, source or codec --- */
+/* ---- answers that cannot be believed (answers.c) --------------------------------------------- */
+
+/* table: a loader, exporter, source or codec. */
 
 /* Fails with a sentence that names the plugin. Returns false. */
 bool plug_lies(const void *table, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -121,7 +121,7 @@ function recipe.load(path, trust)
   if not core.exists(path) then
     errors.raise("input", path .. ": there is no such recipe")
   end
-  local text = core.read_file(path)
+  local text = errors.guard("input", core.read_file, path)
   local result = errors.guard("recipe", errors.located, nil, core.run_recipe, path, trust)
   if kinds.of(result) ~= "recipe" then
     errors.raise("recipe", "%s: a recipe ends with: return burin.train { ... }; this one returns %s", path,
