@@ -186,10 +186,11 @@ static void load_file(lua_State *L, const char *path, int env, const char *modul
 {
     struct str file = { 0 }, text = { 0 };
     if (!file_read(path, 1 << 20, &file)) script_raise(L);
-    bool bytecode = file.len && file.data[0] == LUA_SIGNATURE[0];
     if (module) note_required(L, module, &file);
+    size_t mark = file.len >= 3 && !memcmp(file.data, "\xef\xbb\xbf", 3) ? 3 : 0; /* of UTF-8 */
     str_add(&text, PROLOGUE);
-    if (file.len) str_add_bytes(&text, file.data, file.len);
+    if (file.len > mark) str_add_bytes(&text, file.data + mark, file.len - mark);
+    bool bytecode = file.len > mark && file.data[mark] == LUA_SIGNATURE[0];
     str_finish(&file);
     if (bytecode) {
         str_finish(&text);

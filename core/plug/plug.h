@@ -33,7 +33,9 @@ const struct burin_plugin *plug_of_codec(const struct burin_codec *codec);
 /* burin_host.picture */
 int plug_picture(const uint8_t *head, size_t n, const char **what);
 
-/* ---- answers that cannot be believed (answers.c); table: a loader, exporter, source or codec --- */
+/* ---- answers that cannot be believed (answers.c) --------------------------------------------- */
+
+/* table: a loader, exporter, source or codec. */
 
 /* Fails with a sentence that names the plugin. Returns false. */
 bool plug_lies(const void *table, const char *fmt, ...) PRINTF_LIKE(2, 3);

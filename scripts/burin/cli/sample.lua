@@ -49,18 +49,32 @@ local function check(args)
   if args.strength and not args.init then wrong("--strength needs --init: a picture to begin with") end
 end
 
+-- The prompts of a file, without what marks it as UTF-8: { { text =, from = "file:3: " } ... } is added to list.
+local function read_prompts(path, list)
+  local text, number = errors.guard("input", core.read_file, path, nil, true):gsub("^\xef\xbb\xbf", ""), 0
+  for line in (text .. "\n"):gsub("\r\n?", "\n"):gmatch "([^\n]*)\n" do
+    number = number + 1
+    if not line:match "^%s*#" and line:match "%S" then list[#list + 1] = { text = line, from = ("%s:%d: "):format(path, number) } end
+  end
+end
+
+-- A prompt's flags; what is wrong with them is said of the prompt, and of its line in a file.
+local function parse(line)
+  local ok, parsed = pcall(sample.parse_prompt, line.text)
+  if ok then return parsed end
+  if not errors.is(parsed) then error(parsed, 0) end
+  wrong("%s%s", line.from, errors.message(parsed))
+end
+
 -- Every picture to draw: prompts times --count.
 local function read_jobs(args)
-  local lines, jobs = args.prompt or {}, {}
-  if args.prompts then
-    for line in errors.guard("input", core.read_file, args.prompts, nil, true):gmatch "[^\r\n]+" do
-      if not line:match "^%s*#" and line:match "%S" then lines[#lines + 1] = line end
-    end
-  end
+  local lines, jobs = {}, {}
+  for i, text in ipairs(args.prompt or {}) do lines[i] = { text = text, from = "" } end
+  if args.prompts then read_prompts(args.prompts, lines) end
   if #lines == 0 then wrong "what should be drawn? give --prompt or --prompts" end
   for _, line in ipairs(lines) do
-    local parsed = sample.parse_prompt(line)
-    if parsed.embedded then core.log("warn", ("prompt '%s': --g has no effect on Stable Diffusion"):format(line)) end
+    local parsed = parse(line)
+    if parsed.embedded then core.log("warn", ("prompt '%s': --g has no effect on Stable Diffusion"):format(line.text)) end
     for k = 1, args.count do
       jobs[#jobs + 1] = setmetatable({ seed = (parsed.seed or args.seed) + k - 1,
         negative = parsed.negative or args.negative }, { __index = parsed })
@@ -105,6 +119,16 @@ local function by_size(model, args, jobs, width, height)
     table.insert(by[key].at, i)
   end
   return list
+end
+
+-- The numbers of pictures go on after those that a folder has.
+local function last_number(folder)
+  local last = 0
+  for _, name in ipairs(core.list(folder)) do
+    local number = name:match "^(%d+)%.png$"
+    last = math.max(last, number and math.tointeger(tonumber(number)) or 0)
+  end
+  return last
 end
 
 -- Whether the pictures can lie in one grid.
@@ -168,16 +192,21 @@ return {
     core.commit(true)
     errors.guard("data", model.load, model)
     core.make_dirs(args.out)
+    local before = last_number(args.out)
     local sources, bar, images = infotext.sources(args[1], loras, args.vae), nil, {}
     for _, one in ipairs(list) do
       local o = { steps = args.steps, guidance = args.guidance, sampler = args.sampler, sigmas = args.sigmas, spacing = args.spacing,
         strength = args.strength, sources = sources, image = init and core.image_cover(init, one.width, one.height) }
       one.sampler:run(one.jobs, o, function(k, image, text)
         local i = one.at[k]
-        local path = ("%s/%05d.png"):format(args.out, i)
+        if core.exists(("%s/%05d.png"):format(args.out, before + i)) then  -- another program's, meanwhile
+          before = math.max(before, last_number(args.out))
+        end
+        local path = ("%s/%05d.png"):format(args.out, before + i)
         errors.guard("output", core.image_save, path, image, { "parameters", text })
         images[i] = image
-        local line = args.json and core.json_encode { path = path, prompt = jobs[i].prompt, seed = jobs[i].seed } or path
+        local line = args.json and core.json_encode { path = path, prompt = jobs[i].prompt, seed = jobs[i].seed }
+          or core.shown(path)
         core.write_stdout(line .. "\n")
       end, function(step, steps)
         bar = bar or progress.new("sampling", steps)
@@ -187,7 +216,8 @@ return {
     end
     if #images > 1 and one_size(list) then
       local grid = require "burin.sample.grid"
-      core.image_save(args.out .. "/grid.png", grid.labelled(images, jobs, math.min(#images, args.count > 1 and args.count or 4)))
+      local name = core.exists(args.out .. "/grid.png") and ("grid-%05d.png"):format(before + #images) or "grid.png"
+      core.image_save(args.out .. "/" .. name, grid.labelled(images, jobs, math.min(#images, args.count > 1 and args.count or 4)))
     end
   end,
 }

@@ -157,7 +157,7 @@ function recipe.load(path, trust, modules)
   if not core.exists(path) then
     errors.raise("input", path .. ": there is no such recipe")
   end
-  local text = core.read_file(path)
+  local text = errors.guard("input", core.read_file, path)
   local run = trust and run_trusted or function() return core.run_recipe(path, false, modules) end
   local result = errors.guard("recipe", errors.located, nil, run, path, modules)
   if kinds.of(result) ~= "recipe" then
