@@ -75,6 +75,17 @@ ends(("resume %s --fork state"):format(run), 2, "holds something of this name")
 -- It is a run like others; its rates fall with the number of steps.
 ends(("resume %s --steps 8"):format(fork), 0, "the learning rate follows from the number of steps", fork .. "/y.safetensors")
 
+-- ---- folders of others ------------------------------------------------------------------------------------------------
+
+local foreign = T.folder "runs/foreign/x"
+T.write(foreign .. "/recipe.lua", "mine")
+for _, more in ipairs { "", " --force" } do
+  ends(("train %s --output %s/foreign%s"):format(short, runs, more), 73, "foreign/x exists and is not the folder of a run")
+end
+T.shell(("cp -r %s %s/short/z"):format(foreign, runs))
+ends(("resume %s --fork z"):format(run), 73, "short/z exists and is not the folder of a run")
+T.check(T.read(foreign .. "/recipe.lua") == "mine" and T.read(runs .. "/short/z/recipe.lua") == "mine", "a file of others is gone")
+
 -- ---- names and times --------------------------------------------------------------------------------------------------
 
 for name, says in pairs { ["_x"] = "begins with a letter or a digit", ["-x"] = "begins with a letter or a digit", [".x"] = "begins",

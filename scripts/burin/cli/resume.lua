@@ -49,6 +49,7 @@ local function fork(args, folder, kept)
   recipe.check_name(args.fork, function(text, ...) errors.raise("usage", "--fork: " .. text, ...) end)
   local new = (folder:match "^(.*/)" or "") .. args.fork
   if record.is_run(new) then errors.raise("exists", new .. " exists: a fork is a new run") end
+  record.check_own(new)
   kept:fork(args.fork, folder)
   return new
 end

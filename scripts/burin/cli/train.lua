@@ -59,6 +59,7 @@ function command.run(args)
   if args.output then r.output = args.output end
   local folder = recipe.folder(r)
   if record.is_run(folder) and not args.force then refuse(folder, r, args[1]) end
+  record.check_own(folder)
   paths.begin(folder, args.trust)
   core.make_dirs(folder)
   loop.lock(folder)  -- before anything in it changes

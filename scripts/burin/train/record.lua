@@ -43,6 +43,17 @@ function record.is_run(folder)
   return step and (step > 0 or core.exists(json_path(folder)) ~= nil) or false
 end
 
+-- Stops at a folder with files that no run put there: a training would write over them, and remove some. A run's folder is
+-- marked by its lock.
+function record.check_own(folder)
+  local kind = core.exists(folder)
+  local own = not kind or kind == "folder" and (core.exists(folder .. "/.lock") or core.exists(json_path(folder))
+    or #core.list(folder) == 0)
+  if not own then
+    errors.raise("exists", "%s exists and is not the folder of a run; choose another name or output, or move it away", folder)
+  end
+end
+
 -- From now on there is no run in this folder.
 function record.clear(folder) core.remove_file(json_path(folder)) end
 
