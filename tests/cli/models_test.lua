@@ -183,7 +183,7 @@ end, "an inpainting model (33 input channels)", "an inpainting model", "33 input
 out = expect(0, ("inspect --json --summary %s"):format(at "no-vae.safetensors"))
 T.check(out:find '"lacks": ?%["vae"%]', "inspect --json: %s", out:sub(-600))
 
--- ---- completed from other files --------------------------------------------------------------------------------------
+-- ---- completed from other files ------------------------------------------------------------------------------------
 
 local function same_picture(label, line)
   expect(0, ("sample %s --prompt 'a cat' --steps 2 --out %s"):format(line, at "again"))
@@ -221,7 +221,8 @@ local path = recipe("completed", completed)
 expect(0, "plan " .. path)
 expect(0, train(path))
 local said = select(2, weights.read(at "runs/completed/completed.safetensors"))
-for _, text in ipairs { '"ss_vae_name":"vae.safetensors"', "ss_new_vae_hash", '"burin.text_encoder":"clip.safetensors"' } do
+for _, text in ipairs { '"ss_vae_name":"vae.safetensors"', "ss_new_vae_hash",
+  '"burin.text_encoder":"clip.safetensors"' } do
   T.check(said:find(text, 1, true), "the LoRA does not say %s", text)
 end
 local whole = by_name(at "runs/completed/completed.safetensors")
@@ -237,5 +238,26 @@ expect(78, "plan " .. path, "vea", "vae")
 expect(78, "plan " .. recipe("wrong", "{ vae = 'x' }"), "file")
 expect(66, ("sample %s --vae nowhere --prompt a --out %s"):format(tiny_file, at "none"), "nowhere", "VAE")
 expect(65, ("sample %s --vae %s --prompt a --out %s"):format(tiny_file, at "clip.safetensors", at "none"), "no VAE")
+
+-- ---- numbers that are none -----------------------------------------------------------------------------------------
+
+-- One element of the last tensor of a component, in the middle of its file.
+for i, case in ipairs { { "model.diffusion_model.out.2.weight", "unet.conv_out.weight", 0x7e00 },
+  { "first_stage_model.decoder.conv_out.bias", "vae.decoder.conv_out.bias", 0xfc00 },
+  { "cond_stage_model.transformer.text_model.final_layer_norm.weight",
+    "text_encoder.text_model.final_layer_norm.weight", 0x7c00 } } do
+  local name = ("not-finite-%d.safetensors"):format(i)
+  write(name, function(t)
+    if t.name ~= case[1] then return t end
+    return weights.with(t, { data = t.data:sub(1, -3) .. ("<I2"):pack(case[3]) })
+  end)
+  expect(65, ("sample %s --prompt a --steps 1 --out %s"):format(at(name), at "none"), at(name), case[2], "NaN")
+  if i == 1 then expect(65, train(recipe("none", ('"%s"'):format(at(name)))), at(name), case[2]) end
+end
+write("not-finite-8.safetensors", function(t)
+  return t.name == last and weights.with(t, { dtype = "F8_E4M3", data = ("\127"):rep(#t.data // 2) }) or t
+end)
+expect(65, ("sample %s --prompt a --steps 1 --out %s"):format(at "not-finite-8.safetensors", at "none"),
+  "unet.conv_out")
 
 T.finish()

@@ -27,7 +27,7 @@ local Model, new_model = class("model", {
   "family",   -- its record (families.lua)
   "config",   -- as io/detect.lua makes it
   "noise",    -- the noise process (noise.lua)
-  "files", "path", "map", "patch",
+  "files", "path", "parts", "map", "patch",
   "unet", "vae", "text",  -- components; text: a list
   "tokenizers", "vocab", "scaling_factor",
   "report",   -- what its files hold and lack (io/report.lua), made when it is asked for
@@ -80,7 +80,7 @@ end
 function models.open(path, o)
   local config, opened = files.open(path, o and o.parts)
   local model = build(config, opened, o, path)
-  model.path = path
+  model.path, model.parts = path, o and o.parts
   if o and o.whole then reports.check(model:look()) end
   return model
 end
@@ -273,7 +273,8 @@ function Model:load(components)
   local merged = self.patch and self.patch(self)
   for _, component in ipairs(components or self:components()) do
     if component:is_declared() then
-      local reader = self:reader(component.name)
+      local from = (self.parts or {})[component.name] or self.path
+      local reader = files.finite(self:reader(component.name), from, component.name)
       component:load(merged and merged.reader(component.name, reader) or reader)
     end
   end

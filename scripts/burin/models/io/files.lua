@@ -176,4 +176,16 @@ function files.reader(opened, map, component)
   end
 end
 
+-- The same reader, which stops at a number that is none: it would make every loss and picture NaN, and name nothing.
+function files.finite(reader, path, component)
+  return function(name)
+    local t = reader(name)
+    if t and not t:finite() then
+      errors.file(path, "%s.%s holds a NaN or an infinity; the file is damaged, or was saved from a training that had "
+        .. "diverged", component, name)
+    end
+    return t
+  end
+end
+
 return files
