@@ -142,7 +142,8 @@
 ---@field options? table<string, any>   # defaults, or rules { "integer", default = 8, min = 1 }
 ---@field targets? fun(o: table, layer: burin.Layer): boolean
 ---@field params fun(o: table, layer: burin.Layer): table<string, burin.Node>
----@field forward fun(o: table, layer: burin.Layer, p: table<string, burin.Node>, x: burin.Node, y: burin.Node): burin.Node # of y's shape
+---@field forward fun(o: table, layer: burin.Layer, p: table<string, burin.Node>, x: burin.Node, y: burin.Node):
+---burin.Node # of y's shape
 ---@field alpha? fun(o: table, layer: burin.Layer): number
 ---@field settle? fun(o: table)
 ---@field kind? "lora"                  # parameters are lora_down and lora_up

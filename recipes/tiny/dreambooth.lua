@@ -19,7 +19,8 @@ local r = burin.train {
   name = ("%s-%s-%d"):format(method, prior and "prior" or "none", seed), output = "runs/dreambooth",
   base = burin.model "models/tiny-sd.safetensors",
   concepts = { { images = "examples/sks-cat",
-    prior = prior and { prompt = "a photo of a cat", count = 48, steps = 20, guidance = 3, sampler = "euler_a" } or nil } },
+    prior = prior and { prompt = "a photo of a cat", count = 48, steps = 20, guidance = 3,
+      sampler = "euler_a" } or nil } },
   method = full and burin.full { text_encoder = true } or burin.lora { rank = 8, conv_rank = 8, text_encoder = true },
   resolution = 64, batch = 8, steps = steps, seed = seed,
   optimizer = burin.adamw { lr = tonumber(core.env "LR") or (full and 1.5e-3 or 2e-3) },
@@ -33,7 +34,8 @@ local run = loop.new(plans.prepare(r))
 function run:draw(step)
   local jobs, seen = {}, { subject = 0, background = 0, plain = 0 }
   for i, prompt in ipairs(prompts) do jobs[i] = { prompt = prompt, seed = r.sample.seed + i } end
-  self.plan.sampler:run(jobs, { steps = r.sample.steps, guidance = r.sample.guidance, sampler = r.sample.sampler }, function(i, image)
+  self.plan.sampler:run(jobs, { steps = r.sample.steps, guidance = r.sample.guidance, sampler = r.sample.sampler },
+    function(i, image)
     local s = world.recognise(image:bytes())
     if i <= 32 then
       if s.subject then seen.subject = seen.subject + 1 end
@@ -42,8 +44,8 @@ function run:draw(step)
       seen.plain = seen.plain + 1
     end
   end)
-  core.write_stdout(core.json_encode { method = method, prior = prior, seed = seed, step = step, subject = seen.subject / 32,
-    background = seen.background / 32, plain = seen.plain / 32 } .. "\n")
+  core.write_stdout(core.json_encode { method = method, prior = prior, seed = seed, step = step,
+    subject = seen.subject / 32, background = seen.background / 32, plain = seen.plain / 32 } .. "\n")
   return {}
 end
 run:execute {}

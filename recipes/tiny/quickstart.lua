@@ -51,13 +51,15 @@ end
 core.image_save(run:path "before-after.png", grid.labelled(images, labels, 4, { "before", "after", "before", "after" }))
 
 core.write_stdout(table.concat {
-  "\nburin taught the tiny model a new cat in ", progress.duration(result.seconds), " (", tostring(result.steps), " steps)\n\n",
+  "\nburin taught the tiny model a new cat in ", progress.duration(result.seconds), " (", tostring(result.steps),
+    " steps)\n\n",
   "                                                 before  ->  after\n",
   line("'sks cat' shows the subject", "subject", "subjects"),
   line("the prompted background is there", "background", "backgrounds"),
   line("'a cat' is still an ordinary cat", "plain", "plains"),
   "\nlook at  ", run:path "before-after.png", "\n",
   "the LoRA ", result.path, "\n",
-  "next     build/release/burin sample models/tiny-sd.safetensors --lora ", result.path, ":0.8 --prompt 'a photo of sks cat on sand'\n",
+  "next     build/release/burin sample models/tiny-sd.safetensors --lora ", result.path,
+    ":0.8 --prompt 'a photo of sks cat on sand'\n",
   "then     write your own recipe: see README.md and docs/recipes.md\n",
 })

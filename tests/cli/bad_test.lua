@@ -13,10 +13,11 @@ local function fails(line, want, ...)
     T.check(out:find(text, 1, true), "burin %s: '%s' does not say '%s'", line, out:gsub("\n", " "), text)
   end
   -- The library's positions begin with "burin/"; the folder that the tests lie in may be called so too.
-  T.check(not out:find "attempt to" and not out:find "%f[%w/]burin/[%w_/]+%.lua:", "burin %s: an internal error: %s", line, out)
+  T.check(not out:find "attempt to" and not out:find "%f[%w/]burin/[%w_/]+%.lua:", "burin %s: an internal error: %s",
+    line, out)
 end
 
--- ---- recipes -----------------------------------------------------------------------------------------------------------
+-- ---- recipes --------------------------------------------------------------------------------------------------------
 
 -- A recipe of these lines behind `local burin = require "burin"`, which is line 1. Its path is longer than the 60
 -- characters that Lua itself keeps of one.
@@ -49,8 +50,8 @@ fails(plan_of "return brin.train {}", 78, "bad.lua:2:", "unknown name 'brin'")
 fails(plan_of "prnt('hello')", 78, "bad.lua:2:", "unknown name 'prnt'", "did you mean 'print'")
 fails(plan_of "\nerror('by hand')", 78, "bad.lua:3: by hand")
 fails(plan_of "", 78, "a recipe ends with: return burin.train { ... }")
-fails(plan_of "return burin.train { name = '../x', base = burin.model 'a', concepts = { { images = 'b' } }, method = burin.lora {} }",
-  78, "letters, digits")
+fails(plan_of("return burin.train { name = '../x', base = burin.model 'a', concepts = { { images = 'b' } }, "
+  .. "method = burin.lora {} }"), 78, "letters, digits")
 fails("plan " .. T.quote(T.scratch .. "/none.lua"), 66, "no such recipe")
 fails("train", 2, "usage: burin train")
 fails("train a.lua --ouput x", 2, "did you mean --output")
@@ -68,13 +69,14 @@ for text, says in pairs {
   ["getmetatable(_ENV).__index = nil"] = "a boolean value", ["setmetatable(_ENV, {})"] = "protected metatable",
 } do
   local code, out = T.run(plan_of(text))
-  T.check(code == 78 and out:find(says, 1, true) and out:find("bad.lua:2:", 1, true), "sandbox: %s: %d %s", text, code, out)
+  T.check(code == 78 and out:find(says, 1, true) and out:find("bad.lua:2:", 1, true), "sandbox: %s: %d %s", text, code,
+    out)
 end
 T.write(T.scratch .. "/bad.lua", "")
 T.shell(("lua5.4 -e 'io.write(string.dump(function() return 1 end))' > %s/bad.lua"):format(T.scratch))
 fails("plan " .. T.scratch .. "/bad.lua", 78, "bad.lua is compiled Lua")
 
--- ---- loops without end ---------------------------------------------------------------------------------------------------
+-- ---- loops without end ----------------------------------------------------------------------------------------------
 
 local function interrupted(line, ready)
   return T.shell(("%s %s & p=$!; %s; kill -INT $p; wait $p"):format(T.quote(T.burin), line, ready))
@@ -84,24 +86,28 @@ local plain = T.burin
 local function wait_for(pattern, file)
   return ("for i in $(seq 600); do grep -q '%s' %s 2>/dev/null && break; sleep 0.1; done"):format(pattern, file)
 end
-T.burin = T.write(T.scratch .. "/interruptible", ("#!/bin/sh\nexec env --default-signal=INT %s \"$@\"\n"):format(T.quote(plain)))
+T.burin = T.write(T.scratch .. "/interruptible",
+  ("#!/bin/sh\nexec env --default-signal=INT %s \"$@\"\n"):format(T.quote(plain)))
 T.shell("chmod +x " .. T.burin)
 local code = interrupted(plan_of "while true do end", "sleep 1")
 T.check(code == 130, "a loop in a recipe: exit code %d", code)
 local loop = T.recipe("loop", { steps = "50", seed = "7, schedule = burin.schedule('endless', function(step)\n"
   .. "    while step == 2 do pcall(function() while true do end end) end\n    return 1\n  end)" })
 local runs = T.folder "runs"
-local c, out = interrupted(("train %s --quiet --output %s"):format(loop, runs), wait_for('"step": \\?2', runs .. "/tiny/metrics.jsonl") .. "; sleep 1")
+local c, out = interrupted(("train %s --quiet --output %s"):format(loop, runs),
+  wait_for('"step": \\?2', runs .. "/tiny/metrics.jsonl") .. "; sleep 1")
 T.check(c == 130 and out:find "loop.lua:%d+: stopped here, inside the recipe", "a loop in a schedule: %d %s", c, out)
 T.burin = plain
 
--- ---- models ------------------------------------------------------------------------------------------------------------------
+-- ---- models ---------------------------------------------------------------------------------------------------------
 
 local function base(path) return "plan " .. T.quote(T.recipe("base", { base = ("burin.model %q"):format(path) })) end
 local function file(name, text) return T.write(T.scratch .. "/" .. name, text) end
 fails(base "nowhere/model.safetensors", 66, "nowhere/model.safetensors", "no such model")
-fails(base(file("page.safetensors", "<!DOCTYPE html>\n<html><body>404</body></html>\n")), 65, "page.safetensors", "HTML page")
-fails(base(file("pointer.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n")), 65, "git-lfs pointer")
+fails(base(file("page.safetensors", "<!DOCTYPE html>\n<html><body>404</body></html>\n")), 65, "page.safetensors",
+  "HTML page")
+fails(base(file("pointer.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n")), 65,
+  "git-lfs pointer")
 fails(base(file("empty.safetensors", "")), 65, "is empty")
 local model = T.read "models/tiny-sd.safetensors"
 fails(base(file("cut.safetensors", model:sub(1, #model // 2))), 65, "cut.safetensors", "cut off")
@@ -118,16 +124,19 @@ local function zeros(name, tensors)
   for i, key in ipairs(names) do
     local n = 4
     for _, d in ipairs(tensors[key]) do n = n * d end
-    rows[i] = ('"%s":{"dtype":"F32","shape":[%s],"data_offsets":[%d,%d]}'):format(key, table.concat(tensors[key], ","), at, at + n)
+    rows[i] = ('"%s":{"dtype":"F32","shape":[%s],"data_offsets":[%d,%d]}'):format(key, table.concat(tensors[key], ","),
+      at, at + n)
     at = at + n
   end
   local header = "{" .. table.concat(rows, ",") .. "}"
   header = header .. (" "):rep(-#header % 8)
   return file(name, ("<I8"):pack(#header) .. header .. ("\0"):rep(at))
 end
-fails(base(zeros("lora.safetensors", { ["lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"] = { 2, 8 } })), 65, "this is a LoRA, not a base model")
+fails(base(zeros("lora.safetensors", { ["lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"] = { 2, 8 } })), 65,
+  "this is a LoRA, not a base model")
 fails(base(zeros("other.safetensors", { ["layer.weight"] = { 2, 8 } })), 65, "no Stable Diffusion U-Net")
-fails(base(zeros("torso.safetensors", { ["model.diffusion_model.input_blocks.0.0.weight"] = { 8, 4, 3, 3 } })), 65, "torso.safetensors", "tensors are missing")
+fails(base(zeros("torso.safetensors", { ["model.diffusion_model.input_blocks.0.0.weight"] = { 8, 4, 3, 3 } })), 65,
+  "torso.safetensors", "tensors are missing")
 
 -- The model itself with two dims of one weight exchanged: found when the weights are loaded.
 local shape = 'diffusion_model%.out%.2%.weight":{"dtype":"F16","shape":%[%d+,'
@@ -167,7 +176,7 @@ do
   T.check(mine == "mine.png\n" and drawn == "base\nclass-00001.png\n", "class images: '%s' and '%s'", mine, drawn)
 end
 
--- ---- datasets ------------------------------------------------------------------------------------------------------------------
+-- ---- datasets -------------------------------------------------------------------------------------------------------
 
 local cat = "examples/sks-cat/10_sks cat/"
 local function images(path) return ('{ { images = %q, prompt = "a cat" } }'):format(path) end
@@ -195,16 +204,18 @@ local recipe = T.recipe("mixed", { concepts = images(mixed), steps = "", epochs 
 runs = T.folder "runs"
 c, out = T.run(("train %s --output %s"):format(recipe, runs))
 T.check(c == 0, "a dataset with bad pictures: exit code %d: %s", c, out)
-for name, why in pairs { ["sjis.txt"] = "Shift-JIS", ["utf16.txt"] = "UTF-16", ["nul.txt"] = "", ["cut.png"] = "", ["cut.jpg"] = "",
-  ["head.png"] = "", ["animation.png"] = "a GIF image", ["zero.png"] = "it is empty" } do
+for name, why in pairs { ["sjis.txt"] = "Shift-JIS", ["utf16.txt"] = "UTF-16", ["nul.txt"] = "", ["cut.png"] = "",
+  ["cut.jpg"] = "", ["head.png"] = "", ["animation.png"] = "a GIF image", ["zero.png"] = "it is empty" } do
   local line = out:match("[^\n]*" .. name:gsub("%.", "%%.") .. "[^\n]*") or ""
-  T.check(line:find("left out", 1, true) and line:find(why, 1, true), "%s is not left out for '%s': %s", name, why, line)
+  T.check(line:find("left out", 1, true) and line:find(why, 1, true), "%s is not left out for '%s': %s", name, why,
+    line)
 end
-T.check(#T.metrics(runs .. "/tiny", "step") == 4, "2 good pictures and 2 epochs make %d steps", #T.metrics(runs .. "/tiny", "step"))
+T.check(#T.metrics(runs .. "/tiny", "step") == 4, "2 good pictures and 2 epochs make %d steps",
+  #T.metrics(runs .. "/tiny", "step"))
 T.shell(("rm %s/good.png %s/marked.*"):format(mixed, mixed))
 fails(("train %s --quiet --force --output %s"):format(recipe, runs), 65, "no usable image")
 
--- ---- states ----------------------------------------------------------------------------------------------------------------------
+-- ---- states ---------------------------------------------------------------------------------------------------------
 
 recipe = T.recipe("state", { steps = "4", state = '{ every = "2 steps" }' })
 local start = ("train %s --quiet --output %s"):format(recipe, runs)
@@ -220,7 +231,8 @@ local header = ("<I8"):unpack(whole)
 local function flip(at)
   return whole:sub(1, at - 1) .. string.char(whole:byte(at) ~ 4) .. whole:sub(at + 1)
 end
-for what, at in pairs { tensor = #whole - 1000, ["first tensor"] = header + 9 + 64, metadata = whole:find '\\"step\\":' + 9 } do
+for what, at in pairs { tensor = #whole - 1000, ["first tensor"] = header + 9 + 64,
+  metadata = whole:find '\\"step\\":' + 9 } do
   T.write(latest, flip(at))
   fails(resume, 65, "step-00000004.safetensors", what == "metadata" and "checksum" or "does not match its checksum")
 end
@@ -255,7 +267,8 @@ T.check(T.read(tiny .. "/run.json") == before, "the second process wrote run.jso
 -- A full disk: the state before stays whole. Needs the right to mount.
 local disk = T.folder "disk"
 if T.shell(("mount -t tmpfs -o size=1m none %s 2>/dev/null"):format(T.quote(disk))) == 0 then
-  c, out = T.run(("train %s --quiet --output %s"):format(T.recipe("disk", { steps = "4", state = '{ every = "1 steps", keep = 4 }' }), disk))
+  c, out = T.run(("train %s --quiet --output %s"):format(T.recipe("disk",
+    { steps = "4", state = '{ every = "1 steps", keep = 4 }' }), disk))
   T.check(c == 74 and out:find("No space left on device", 1, true), "a full disk: %d %s", c, out)
   local named = (T.read(disk .. "/tiny/state/latest.json") or ""):match '"file": ?"([^"]+)"'
   T.check(named, "a full disk: no state at all")

@@ -21,8 +21,8 @@ end
 
 -- What `plan` says of a recipe with one concept; fields: of the concept, beside its images.
 local function plan(images, fields, more)
-  local o = { concepts = ("{ { images = %q, %s } }"):format(images, fields or 'prompt = "a cat"'), steps = "", epochs = "1",
-    batch = "1" }
+  local o = { concepts = ("{ { images = %q, %s } }"):format(images, fields or 'prompt = "a cat"'), steps = "",
+    epochs = "1", batch = "1" }
   for k, v in pairs(more or {}) do o[k] = v end
   return T.run("plan --device null " .. T.quote(T.recipe("data", o)))
 end
@@ -35,10 +35,11 @@ local function silent(text, ...)
   for _, part in ipairs { ... } do T.check(not text:find(part, 1, true), "'%s' is said: %s", part, text) end
 end
 
--- ---- which files are pictures -------------------------------------------------------------------------------------------------
+-- ---- which files are pictures ---------------------------------------------------------------------------------------
 
 local code, text = plan(folder("kinds", { ["a.png"] = png, ["photo.jfif"] = jpeg, ["b.jpe"] = jpeg, ["C.PNG"] = png,
-  ["no extension"] = jpeg, ["really.webp"] = png, ["._a.png"] = "\0\5\22\7", [".hidden.png"] = png, ["list.md"] = "text" }))
+  ["no extension"] = jpeg, ["really.webp"] = png, ["._a.png"] = "\0\5\22\7", [".hidden.png"] = png,
+    ["list.md"] = "text" }))
 T.check(code == 0, "exit code %d: %s", code, text)
 says(text, "(6 per epoch")
 silent(text, "left out")
@@ -71,7 +72,7 @@ local turned = folder("turned", { ["a.png"] = wide }) .. "/a.png"
 code, text = T.run("run --trust " .. T.quote(show), "PICTURE=" .. T.quote(turned))
 T.check(text == "32\t64\n", "a PNG with EXIF orientation 6: %s", text)
 
--- ---- folders ----------------------------------------------------------------------------------------------------------------
+-- ---- folders --------------------------------------------------------------------------------------------------------
 
 local portraits = folder("portraits", { ["2024_portraits/a.png"] = png })
 for _, images in ipairs { portraits, portraits .. "/2024_portraits" } do
@@ -87,13 +88,14 @@ T.check(code == 66, "sub-folders: exit code %d: %s", code, text)
 says(text, "below/nested: sub-folders are only taken when", ("images = \"%s/below/nested\""):format(T.scratch))
 silent(text, "recursive")
 
--- ---- class images -----------------------------------------------------------------------------------------------------------
+-- ---- class images ---------------------------------------------------------------------------------------------------
 
 local pictures = folder("pictures", { ["a.png"] = png })
 local function prior(images, count)
   return ('prompt = "sks cat", prior = { prompt = "a cat", images = %q, count = %d }'):format(images, count)
 end
-local reg = folder("reg", { ["1_cat/a.png"] = png, ["1_cat/b.jfif"] = jpeg, ["1_cat/c.png"] = png, ["1_cat/d.webp"] = webp })
+local reg = folder("reg", { ["1_cat/a.png"] = png, ["1_cat/b.jfif"] = jpeg, ["1_cat/c.png"] = png,
+  ["1_cat/d.webp"] = webp })
 code, text = plan(pictures, prior(reg, 3))
 T.check(code == 0, "class images in kohya's layout: exit code %d: %s", code, text)
 says(text, "d.webp left out: it is a WebP image")
@@ -102,7 +104,7 @@ says(select(2, plan(pictures, prior(reg, 5))), "2 class images of 'a cat' will b
 says(select(2, plan(pictures, prior(T.folder "empty", 2))), "class images are drawn: ", "no images found",
   "2 class images of 'a cat' will be generated")
 
--- ---- captions ---------------------------------------------------------------------------------------------------------------
+-- ---- captions -------------------------------------------------------------------------------------------------------
 
 -- Trains for an epoch; the captions that it learnt, as its result's metadata have them: " tag tag "
 local function learnt(images, fields)
@@ -117,8 +119,8 @@ local function learnt(images, fields)
   return table.concat(tags, "|"), out
 end
 
-local lined = folder("lined", { ["a.png"] = png, ["a.txt"] = "one,\r\ntwo\r\n", ["b.png"] = png, ["b.txt"] = "\n \nthree\n",
-  ["c.png"] = png, ["c.TXT"] = " \n\n", ["d.png"] = png, ["d.png.txt"] = "four" })
+local lined = folder("lined", { ["a.png"] = png, ["a.txt"] = "one,\r\ntwo\r\n", ["b.png"] = png,
+  ["b.txt"] = "\n \nthree\n", ["c.png"] = png, ["c.TXT"] = " \n\n", ["d.png"] = png, ["d.png.txt"] = "four" })
 for how, want in pairs { first = "x 1: one,\n", all = "x 1: one, two\n", any = "x 1: one, | two\n" } do
   plan(lined, ('prompt = "a cat", lines = %q'):format(how))
   code, text = T.run("plan --device null --images " .. T.quote(T.scratch .. "/data.lua"))
@@ -138,21 +140,23 @@ silent(select(2, plan(portraits)), "no caption")
 code, text = plan(lined, 'lines = "some"')
 T.check(code == 78, "lines = 'some': exit code %d: %s", code, text)
 
--- ---- what plan says of it -----------------------------------------------------------------------------------------------------
+-- ---- what plan says of it -------------------------------------------------------------------------------------------
 
-local mixed = folder("mixed", { ["2_a/a.png"] = png, ["2_a/a.txt"] = "a dog\na cat", ["3_b/b.png"] = wide, ["3_b/c.webp"] = webp,
-  ["3_b/d.png"] = jpeg })
+local mixed = folder("mixed", { ["2_a/a.png"] = png, ["2_a/a.txt"] = "a dog\na cat", ["3_b/b.png"] = wide,
+  ["3_b/c.webp"] = webp, ["3_b/d.png"] = jpeg })
 code, text = plan(mixed, 'lines = "all"', { buckets = "false", resolution = "64" })
 T.check(code == 0, "exit code %d: %s", code, text)
 says(text, "concept 1: 3 pictures, shown 8 times an epoch; captions: 1 in files, 2 the folder's name",
-  "captions of several lines: 1", "64x64: 3 pictures, cut by at most 50 % (", "3_b/b.png), enlarged at most 2.00 times (",
+  "captions of several lines: 1", "64x64: 3 pictures, cut by at most 50 % (",
+    "3_b/b.png), enlarged at most 2.00 times (",
   "left out: " .. mixed .. "/3_b/c.webp: it is a WebP image")
 local recipe = T.scratch .. "/data.lua"
 code, text = T.run("plan --device null --images " .. T.quote(recipe))
-says(text, "3_b/b.png  32x64, resized to 64x128, cut to 64x64 from (0, 32), x 3: b", "2_a/a.png  64x64", "x 2: a dog, a cat")
+says(text, "3_b/b.png  32x64, resized to 64x128, cut to 64x64 from (0, 32), x 3: b", "2_a/a.png  64x64",
+  "x 2: a dog, a cat")
 code, text = T.run("plan --device null --json " .. T.quote(recipe))
-says((text:gsub("%s", "")), '"images":[{', '"width":32', '"bucket":[64,64]', '"resized":[64,128]', '"crop":[0,32]', '"concept":1',
-  '"left_out":[{', '"views":8')
+says((text:gsub("%s", "")), '"images":[{', '"width":32', '"bucket":[64,64]', '"resized":[64,128]', '"crop":[0,32]',
+  '"concept":1', '"left_out":[{', '"views":8')
 code, text = plan(mixed, nil, { buckets = "false", resolution = "256" })
 says(text, "less than a quarter of their bucket's pixels: ", "3_b/b.png (32 x 64)")
 

@@ -9,7 +9,8 @@ local MODEL, LORA = "models/tiny-sd.safetensors", "tests/golden/tiny_sd1/lora_af
 -- ---- stdout ---------------------------------------------------------------------------------------------------------
 
 local says = "not all of the output could be written to stdout"
-for _, line in ipairs { "inspect " .. MODEL, "inspect --json " .. LORA, "--help", "plan --help", "--version", "ops", "plugins", "hash " .. MODEL,
+for _, line in ipairs { "inspect " .. MODEL, "inspect --json " .. LORA, "--help", "plan --help", "--version", "ops",
+  "plugins", "hash " .. MODEL,
     "plan recipes/lora-tiny.lua --device null" } do
   for _, to in ipairs { ">/dev/full", ">&-", "| true" } do
     local _, out = T.shell(("{ sleep 0.05; %s %s; echo code $? >&2; } %s"):format(T.quote(T.burin), line, to))
@@ -20,16 +21,17 @@ end
 -- A closed stdout, or one that nobody reads, ends no training.
 for i, to in ipairs { ">&-", "| true" } do
   local folder = T.folder("stdout" .. i)
-  local code, out = T.shell(("{ %s train %s --output %s; echo code $? >&2; } %s"):format(T.quote(T.burin), T.recipe("closed", { steps = "2" }),
-    folder, to))
-  T.check(out:find "code 74" and #T.metrics(folder .. "/tiny", "step") == 2 and T.read(folder .. "/tiny/tiny.safetensors"),
-    "training %s: %d %s", to, code, out)
+  local code, out = T.shell(("{ %s train %s --output %s; echo code $? >&2; } %s"):format(T.quote(T.burin),
+    T.recipe("closed", { steps = "2" }), folder, to))
+  T.check(out:find "code 74" and #T.metrics(folder .. "/tiny",
+    "step") == 2 and T.read(folder .. "/tiny/tiny.safetensors"), "training %s: %d %s", to, code, out)
 end
 
 -- ---- disks ----------------------------------------------------------------------------------------------------------
 
 local function failing(line, fault)
-  return T.run(line, ("LD_PRELOAD=%s FAULT='%s' %s"):format(T.quote(FAULTS), fault, fault == "short" and "SHORT=1" or ""))
+  return T.run(line, ("LD_PRELOAD=%s FAULT='%s' %s"):format(T.quote(FAULTS), fault,
+    fault == "short" and "SHORT=1" or ""))
 end
 local EINTR, EIO, ENOSPC = 4, 5, 28
 local place = T.folder "disk"
@@ -49,7 +51,8 @@ for name, how in pairs(cases) do
       T.check(same == 0, "%s, %s: %s", name, fault, said)
     else
       T.check(out:find(path:match "[^/]*$", 1, true), "%s, %s: the file is not named: %s", name, fault, out)
-      if name == "single" then T.check(T.read(path) == "the file before it", "%s, %s: the file before it is gone", name, fault)
+      if name == "single" then T.check(T.read(path) == "the file before it", "%s, %s: the file before it is gone", name,
+        fault)
       else T.check(T.shell("[ ! -e " .. path .. " ]") == 0, "%s, %s: half a folder", name, fault) end
     end
     local _, left = T.shell("find " .. place .. " -name '*.tmp-*'")
@@ -68,7 +71,8 @@ for name, how in pairs(cases) do
 end
 
 -- Every folder of a folder result is on the disk before it gets its name.
-local _, trace = T.run(("convert %s %s/traced --to diffusers"):format(MODEL, place), ("LD_PRELOAD=%s TRACE=1"):format(T.quote(FAULTS)))
+local _, trace = T.run(("convert %s %s/traced --to diffusers"):format(MODEL, place),
+  ("LD_PRELOAD=%s TRACE=1"):format(T.quote(FAULTS)))
 local synced = {}
 for call, path in trace:gmatch "trace: (%S+) (%S+)" do
   if call == "fsync" then synced[path:gsub("/$", "")] = true end
@@ -81,7 +85,8 @@ end
 -- A training whose disk fails now and then goes on as if nothing was.
 local function train(name, fault)
   local folder = T.folder(name)
-  local code, out = failing(("train %s --output %s --quiet"):format(T.recipe("faulty", { steps = "2", state = '{ every = "1 step" }' }), folder), fault)
+  local code, out = failing(("train %s --output %s --quiet"):format(T.recipe("faulty",
+    { steps = "2", state = '{ every = "1 step" }' }), folder), fault)
   return folder, code, out
 end
 local good = train("train-good", "none 0 0")
@@ -93,19 +98,22 @@ end
 -- ---- terminals ------------------------------------------------------------------------------------------------------
 
 local function harmless(what, out)
-  local found = out:find "[\0-\8\11-\31\127]" or out:find "\xc2[\x80-\x9f]" or out:find "\xe2\x80[\xaa-\xae]" or not utf8.len(out)
+  local found = out:find "[\0-\8\11-\31\127]" or out:find "\xc2[\x80-\x9f]" or out:find "\xe2\x80[\xaa-\xae]"
+    or not utf8.len(out)
   T.check(not found, "%s: a control character: %q", what, out)
 end
 
 local EVIL = "\27]0;x\7\27[2J"
 local function safetensors(path, meta, name)
   local function json(s) return (s:gsub("[%c\127]", function(c) return ("\\u%04x"):format(c:byte()) end)) end
-  local header = ('{"__metadata__":{%s},"%s":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'):format(json(meta), json(name))
+  local header = ('{"__metadata__":{%s},"%s":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'):format(json(meta),
+    json(name))
   header = header .. (" "):rep(-#header % 8)
   return T.write(path, ("<I8"):pack(#header) .. header .. "\0\0\0\0")
 end
 place = T.folder "evil"
-local evil = safetensors(place .. "/evil.safetensors", ('"modelspec.title":"%sTRUSTED","%skey":"x\r\nis       a verified file","rtl":"\u{202e}gnp.exe","long":"%s"')
+local evil = safetensors(place .. "/evil.safetensors",
+  ('"modelspec.title":"%sTRUSTED","%skey":"x\r\nis       a verified file","rtl":"\u{202e}gnp.exe","long":"%s"')
   :format(EVIL, EVIL, ("\u{e9}"):rep(90)), "lora_unet_\u{9b}31m\u{202e}.lora_down.weight")
 for _, how in ipairs { "", "--json", "--summary", "--base " .. MODEL } do
   local code, out = T.run(("inspect %s %s"):format(evil, how))
@@ -118,12 +126,14 @@ end
 local function chunk(kind, data) return (">I4"):pack(#data) .. kind .. data .. "\0\0\0\0" end
 local picture = T.write(place .. "/p.png", "\x89PNG\r\n\x1a\n" .. chunk("IHDR", (">I4I4"):pack(1, 1) .. "\8\2\0\0\0")
   .. chunk("tEXt", "para" .. EVIL .. "\0a cat" .. EVIL) .. chunk("IEND", ""))
-for _, how in ipairs { "", "--json" } do harmless("picture " .. how, select(2, T.run(("inspect %s %s"):format(picture, how)))) end
+for _, how in ipairs { "", "--json" } do harmless("picture " .. how, select(2,
+  T.run(("inspect %s %s"):format(picture, how)))) end
 -- Names of files, captions, recipes
 local pictures = place .. "/pictures"
 T.shell(("mkdir -p %s; cp examples/sks-cat/*/* %s"):format(pictures, pictures))
 T.write(pictures .. "/" .. EVIL .. ".png", "no picture" .. EVIL)
-T.shell(("cp \"$(ls -d examples/sks-cat/*/*.png | head -1)\" %s"):format(T.quote(pictures .. "/long" .. EVIL .. ".png")))
+T.shell(("cp \"$(ls -d examples/sks-cat/*/*.png | head -1)\" %s"):format(T.quote(pictures .. "/long" .. EVIL
+  .. ".png")))
 T.write(pictures .. "/long" .. EVIL .. ".txt", ("word" .. EVIL .. " "):rep(200))
 local recipe = T.recipe("evil", { concepts = ('{ { images = "%s" } }'):format(pictures), steps = "1",
   sample = '{ prompts = { "a cat \\27]0;x\\7" } }' })

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Plugins that lie (tests/abi/liar.c), and files that are none: refused, whoever wrote them, without undefined behaviour.
+-- Plugins that lie (tests/abi/liar.c), and files that are none: refused, whoever wrote them, without undefined
+-- behaviour.
 --   lua5.4 tests/cli/plugins_test.lua BURIN SCRATCH LIAR.so
 local T = dofile "tests/recipes/support.lua"
 T.private_cache()
@@ -15,36 +16,45 @@ local function refused(what, line, code, ...)
 end
 
 -- What is no regular file is left out, and said.
-refused("a pipe", "plugins", 0, "pipe.so is not a plugin: it is not a regular file", "folder.so is not a plugin", "liar")
+refused("a pipe", "plugins", 0, "pipe.so is not a plugin: it is not a regular file", "folder.so is not a plugin",
+  "liar")
 local code, out = T.run("plugins --no-plugins", BEFORE)
-T.check(code == 0 and not out:find "liar" and not out:find "pipe" and out:find "safetensors", "--no-plugins: %d %s", code, out)
+T.check(code == 0 and not out:find "liar" and not out:find "pipe" and out:find "safetensors", "--no-plugins: %d %s",
+  code, out)
 
 local broken = 'the plugin "liar" is broken'
 local function lie(letter) return T.write(("%s/m_%s.bin"):format(T.scratch, letter), "LIE" .. letter) end
-for letter, says in pairs { n = "-5 tensors", c = "4611686018427387904 tensors", b = "its shape needs 16", m = "has 16 bytes", d = "element type 99",
-    D = "element type 0", r = "100 dimensions", R = "-1 dimensions", z = "impossible shape", x = "impossible shape", a = "has no end",
+for letter, says in pairs { n = "-5 tensors", c = "4611686018427387904 tensors", b = "its shape needs 16",
+  m = "has 16 bytes", d = "element type 99",
+    D = "element type 0", r = "100 dimensions", R = "-1 dimensions", z = "impossible shape", x = "impossible shape",
+      a = "has no end",
     e = "is empty", ["2"] = "is there twice", k = "an entry of its metadata", l = "metadata have no end" } do
   refused("tensors: " .. letter, "inspect --summary " .. lie(letter), 65, broken, says)
 end
 for _, letter in ipairs { "o", "f", "g" } do
-  refused("tensors: " .. letter, "inspect --values " .. lie(letter), 65, 'the plugin "liar" failed, and it gave no reason')
+  refused("tensors: " .. letter, "inspect --values " .. lie(letter), 65,
+    'the plugin "liar" failed, and it gave no reason')
 end
 -- Not aligned, and no lie: read.
 refused("not aligned", "inspect --values " .. lie "u", 0, "lora_unet_x.lora_down.weight", "mean 0")
 
-for letter, says in pairs { n = "-7 x -7 pixels", h = "1073741824 x", b = "was decoded to 30000 x 30000", c = "no usable picture", d = "no usable picture",
+for letter, says in pairs { n = "-7 x -7 pixels", h = "1073741824 x", b = "was decoded to 30000 x 30000",
+  c = "no usable picture", d = "no usable picture",
     f = "gave no reason" } do
   local path = T.write(("%s/p_%s.png"):format(T.scratch, letter), "PIX" .. letter)
-  refused("picture: " .. letter, "sample models/tiny-sd.safetensors --prompt x --steps 1 --init " .. path, 65, 'the plugin "liar"', says)
-end
-for letter, says in pairs { n = "-1 pictures", c = "pictures", p = "has no path", r = "repeated -3 times", f = "gave no reason" } do
-  local place = T.folder(letter .. ".lies")
-  refused("dataset: " .. letter, "plan --device null " .. T.recipe("lies", { concepts = ('{ { images = %q } }'):format(place) }), 65,
+  refused("picture: " .. letter, "sample models/tiny-sd.safetensors --prompt x --steps 1 --init " .. path, 65,
     'the plugin "liar"', says)
+end
+for letter, says in pairs { n = "-1 pictures", c = "pictures", p = "has no path", r = "repeated -3 times",
+  f = "gave no reason" } do
+  local place = T.folder(letter .. ".lies")
+  refused("dataset: " .. letter, "plan --device null " .. T.recipe("lies",
+    { concepts = ('{ { images = %q } }'):format(place) }), 65, 'the plugin "liar"', says)
 end
 
 -- Tensors that lie anywhere in a file, as other programs write them.
-local header = '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[4],"data_offsets":[1,17]}}'
+local header = '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+  .. '"b":{"dtype":"F32","shape":[4],"data_offsets":[1,17]}}'
 for _, text in ipairs { header, header .. "   ", (header:gsub("F32", "F16"):gsub("%[4%]", "[8]")) } do
   local path = T.write(T.scratch .. "/odd.safetensors", ("<I8"):pack(#text) .. text .. "\1" .. ("<f"):pack(2):rep(4))
   refused("unaligned", "inspect --values " .. path, 0, text:find "F16" and "(8)" or "mean 2")
@@ -53,18 +63,22 @@ end
 -- Pipes where a file is expected are an error, and nobody waits for them.
 T.shell(("rm -f %s/pipe; mkfifo %s/pipe"):format(T.scratch, T.scratch))
 local pipe = T.scratch .. "/pipe"
-for _, line in ipairs { "plan " .. pipe, "run " .. pipe, "inspect " .. pipe, "sample " .. pipe .. " --prompt x", "hash " .. pipe, "plan /dev/zero" } do
+for _, line in ipairs { "plan " .. pipe, "run " .. pipe, "inspect " .. pipe, "sample " .. pipe .. " --prompt x",
+  "hash " .. pipe, "plan /dev/zero" } do
   local c, said = T.run(line, "timeout 20")
   T.check(c ~= 0 and c ~= 124 and (said:find "regular file" or said:find "neither a file"), "%s: %d %s", line, c, said)
 end
 local pictures = T.folder "pictures"
-T.shell(("cp examples/sks-cat/*/* %s; cd %s; for f in *.png; do rm -f ${f%%.png}.txt; mkfifo ${f%%.png}.txt; break; done"):format(pictures, pictures))
-code, out = T.run("plan --device null " .. T.recipe("pipes", { concepts = ('{ { images = %q } }'):format(pictures) }), "timeout 20")
+T.shell(("cp examples/sks-cat/*/* %s; cd %s; for f in *.png; do rm -f ${f%%.png}.txt; mkfifo "
+  .. "${f%%.png}.txt; break; done"):format(pictures, pictures))
+code, out = T.run("plan --device null " .. T.recipe("pipes", { concepts = ('{ { images = %q } }'):format(pictures) }),
+  "timeout 20")
 T.check(code == 0 and out:find "regular file", "a caption that is a pipe: %d %s", code, out)
 -- An index that is no index
 local folder = T.folder "folder"
 T.run(("convert models/tiny-sd.safetensors %s/m --to diffusers"):format(folder))
-T.shell(("rm %s/m/unet/*.safetensors; head -c 5000000 /dev/zero | tr '\\0' ' ' > %s/m/unet/diffusion_pytorch_model.safetensors.index.json"):format(folder, folder))
+T.shell(("rm %s/m/unet/*.safetensors; head -c 5000000 /dev/zero | tr '\\0' ' ' > "
+  .. "%s/m/unet/diffusion_pytorch_model.safetensors.index.json"):format(folder, folder))
 code, out = T.run(("inspect %s/m"):format(folder))
 T.check(code == 65 and out:find "larger than the 4194304 bytes", "a large index: %d %s", code, out)
 T.finish()

@@ -67,10 +67,12 @@ for _, sampler in ipairs { "euler_a", "unipc" } do
   burin(both .. "--batch 2 --out together-" .. sampler)
   burin(both .. "--out alone-" .. sampler)
   for i = 1, 3 do
-    local a, b = T.read(("%s/together-%s/%05d.png"):format(place, sampler, i)), T.read(("%s/alone-%s/%05d.png"):format(place, sampler, i))
+    local a, b = T.read(("%s/together-%s/%05d.png"):format(place, sampler, i)),
+      T.read(("%s/alone-%s/%05d.png"):format(place, sampler, i))
     check(a and a == b, "%s: picture %d depends on the batch", sampler, i)
   end
-  check(T.read(("%s/alone-%s/00001.png"):format(place, sampler)) ~= T.read(("%s/alone-%s/00002.png"):format(place, sampler)), "%s: two seeds, one picture", sampler)
+  check(T.read(("%s/alone-%s/00001.png"):format(place, sampler)) ~= T.read(("%s/alone-%s/00002.png"):format(place,
+    sampler)), "%s: two seeds, one picture", sampler)
 end
 
 -- ---- LoRAs ----------------------------------------------------------------------------------------------------------
@@ -146,31 +148,37 @@ check(picture "long/00002.png" ~= picture "long/00003.png", "a word beyond token
 check(picture "long/00001.png" ~= picture "long/00004.png", "a long negative changes nothing")
 check(picture "long/grid.png", "no grid of pictures of one size")
 
--- ---- nothing is replaced, and mistakes have their place -----------------------------------------------------------------------
+-- ---- nothing is replaced, and mistakes have their place -------------------------------------------------------------
 
 local again = small .. "--steps 1 --out again "
 burin(again .. "--prompt 'a red cat'")
 local first = T.read(place .. "/again/00001.png")
-for _, more in ipairs { "--prompt 'a blue dog'", "--prompt 'a red cat' --count 2", "--prompt 'a dog' --count 2" } do burin(again .. more) end
+for _, more in ipairs { "--prompt 'a blue dog'", "--prompt 'a red cat' --count 2",
+  "--prompt 'a dog' --count 2" } do burin(again .. more) end
 T.write(place .. "/again/00042.png", "mine")
 code, out = burin(again .. "--prompt x")
-check(code == 0 and out == "again/00043.png\n" and T.read(place .. "/again/00042.png") == "mine", "numbers go on: %d %s", code, out)
+check(code == 0 and out == "again/00043.png\n" and T.read(place .. "/again/00042.png") == "mine",
+  "numbers go on: %d %s", code, out)
 check(T.read(place .. "/again/00001.png") == first, "the first picture is another one")
 local _, there = T.shell("ls " .. T.quote(place .. "/again"))
-check(there == "00001.png\n00002.png\n00003.png\n00004.png\n00005.png\n00006.png\n00042.png\n00043.png\ngrid-00006.png\ngrid.png\n", "pictures: %s", there)
+check(there == "00001.png\n00002.png\n00003.png\n00004.png\n00005.png\n"
+  .. "00006.png\n00042.png\n00043.png\ngrid-00006.png\ngrid.png\n", "pictures: %s", there)
 
 for _, bad in ipairs { "--ar 16:9", "--s many", "--ss nothing" } do
   code, out = burin(again .. T.quote("--prompt=a cat " .. bad))
-  check(code == 2 and out:find("prompt 'a cat " .. bad .. "'", 1, true) and not out:find "%.lua", "%s: %d %s", bad, code, out)
+  check(code == 2 and out:find("prompt 'a cat " .. bad .. "'", 1, true) and not out:find "%.lua", "%s: %d %s", bad,
+    code, out)
   T.write(place .. "/bad.txt", "# mine\r\na good cat\r\n\r\na cat " .. bad .. "\r\n")
   code, out = burin(again .. "--prompts bad.txt")
-  check(code == 2 and out:find("bad.txt:4: prompt 'a cat " .. bad .. "'", 1, true), "%s in a file: %d %s", bad, code, out)
+  check(code == 2 and out:find("bad.txt:4: prompt 'a cat " .. bad .. "'", 1, true), "%s in a file: %d %s", bad, code,
+    out)
 end
 -- A byte-order mark, as editors on Windows put it in front
 T.write(place .. "/mark.txt", "\xef\xbb\xbfa red cat\n")
 burin(again .. "--prompts mark.txt")
 check(text_of "again/00044.png":find "^a red cat\n", "a mark in a prompts file: %q", text_of "again/00044.png")
-code, out = T.shell(("cd %s && printf '\\357\\273\\277# none\\nx' | %s %s --prompts /dev/stdin"):format(T.quote(place), T.quote(T.burin), again))
+code, out = T.shell(("cd %s && printf '\\357\\273\\277# none\\nx' | %s %s --prompts /dev/stdin"):format(T.quote(place),
+  T.quote(T.burin), again))
 check(code == 0 and out == "again/00045.png\n", "prompts from a pipe: %d %s", code, out)
 local plain, marked = T.read(T.recipe("mark", { steps = "1" })), T.scratch .. "/marked.lua"
 T.write(marked, "\xef\xbb\xbf" .. plain)

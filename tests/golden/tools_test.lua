@@ -44,7 +44,8 @@ local function same(label, a, b)
   for name, t in pairs(a) do
     n = n + 1
     local u = b[name]
-    if not u or u.dtype ~= t.dtype or table.concat(u.shape, ",") ~= table.concat(t.shape, ",") or u:bytes() ~= t:bytes() then wrong = wrong + 1 end
+    if not u or u.dtype ~= t.dtype or table.concat(u.shape, ",") ~= table.concat(t.shape,
+      ",") or u:bytes() ~= t:bytes() then wrong = wrong + 1 end
   end
   for name in pairs(b) do if not a[name] then wrong = wrong + 1 end end
   check(wrong == 0 and n > 900, label, wrong .. " of " .. n .. " tensors differ")
@@ -71,7 +72,8 @@ for _, family in ipairs { "sd1", "sd2", "sdxl" } do
   local source = ldm(family)
   convert.run(source, at(family), keep())
   convert.run(at(family), at(family .. "_back.safetensors"), keep())
-  check(metadata.data_hash(source) == metadata.data_hash(at(family .. "_back.safetensors")), family, "single, folder, single")
+  check(metadata.data_hash(source) == metadata.data_hash(at(family .. "_back.safetensors")), family,
+    "single, folder, single")
   local original, model = weights(source)
   local folder, other = weights(at(family))
   for name in pairs(original) do
@@ -86,7 +88,8 @@ for _, family in ipairs { "sd1", "sd2", "sdxl" } do
   same(family .. " f16, both ways", a, b)
   check(a["unet.conv_in.weight"].dtype == "f16", family, "element type")
   convert.run(at(family .. "_f16"), at(family .. "_f16_back.safetensors"), keep())
-  check(metadata.data_hash(at(family .. "_f16.safetensors")) == metadata.data_hash(at(family .. "_f16_back.safetensors")), family, "f16")
+  check(metadata.data_hash(at(family .. "_f16.safetensors")) == metadata.data_hash(at(family
+    .. "_f16_back.safetensors")), family, "f16")
   convert.run(source, at(family .. "_bf16.safetensors"), keep { dtype = "bf16", extras = false })
   local c, _, n = weights(at(family .. "_bf16.safetensors"))
   local t, u = c["unet.conv_in.weight"], original["unet.conv_in.weight"]
@@ -94,7 +97,8 @@ for _, family in ipairs { "sd1", "sd2", "sdxl" } do
   check(t.dtype == "bf16" and d > 0 and d < 4e-3 * norm, family, "bf16", d / norm)
   local networks = 0
   for _ in pairs(c) do networks = networks + 1 end
-  check(n == networks + (family == "sd2" and 14 or 0), family, "without extras", n, networks)  -- SD 2.x: the unused text layer
+  -- SD 2.x: the unused text layer
+  check(n == networks + (family == "sd2" and 14 or 0), family, "without extras", n, networks)
 end
 
 -- A folder as others write it: VAE attention under its old names, the U-Net in two shards, the text encoder as .fp16.
@@ -115,7 +119,8 @@ for i, name in ipairs(unet:names()) do
   map[name] = ("diffusion_pytorch_model-%05d-of-00002.safetensors"):format(1 + i % 2)
 end
 for i, shard in ipairs(shards) do
-  core.export(at(("foreign/unet/diffusion_pytorch_model-%05d-of-00002.safetensors"):format(i)), "safetensors", shard, {})
+  core.export(at(("foreign/unet/diffusion_pytorch_model-%05d-of-00002.safetensors"):format(i)), "safetensors", shard,
+    {})
 end
 local index = at "foreign/unet/diffusion_pytorch_model.safetensors.index.json"
 core.write_file(index, core.json_encode { metadata = {}, weight_map = map })
@@ -152,11 +157,13 @@ for _, name in ipairs(core.load(at "replaced.safetensors"):names()) do
 end
 core.export(at "bare.safetensors", "safetensors", bare, {})
 core.export(at "prefixed.safetensors", "safetensors", prefixed, {})
-for _, form in ipairs { "vae/diffusion_pytorch_model.safetensors", "bare.safetensors", "prefixed.safetensors", "replaced.safetensors" } do
+for _, form in ipairs { "vae/diffusion_pytorch_model.safetensors", "bare.safetensors", "prefixed.safetensors",
+  "replaced.safetensors" } do
   convert.run(ldm "sd1", at "again.safetensors", keep { vae = at(form) })
   same("VAE from " .. form, replaced, (weights(at "again.safetensors")))
 end
-refused("no VAE", 65, "no VAE of Stable Diffusion", convert.run, ldm "sd1", at "x.safetensors", keep { vae = recorded "sd1" })
+refused("no VAE", 65, "no VAE of Stable Diffusion", convert.run, ldm "sd1", at "x.safetensors",
+  keep { vae = recorded "sd1" })
 
 -- Refusals leave nothing behind.
 refused("a folder that exists", 73, "exists already", convert.run, ldm "sd1", sd1, keep())
@@ -174,7 +181,8 @@ end
 core.export(at "large.safetensors", "safetensors", f16, config)
 local ok, why = pcall(convert.run, at "large.safetensors", at "x", keep { dtype = "f16" })
 check(not ok and tostring(type(why) == "table" and why.message or why):find "infinity", "beyond f16", why)
-check(not core.exists(at "x") and not core.exists(at "x.tmp-0-0") and not core.exists(at "x.safetensors"), "nothing is left")
+check(not core.exists(at "x") and not core.exists(at "x.tmp-0-0") and not core.exists(at "x.safetensors"),
+  "nothing is left")
 
 -- ---- LoRAs: spellings ------------------------------------------------------------------------------------
 
@@ -185,7 +193,8 @@ local function make(path, family, seed)
   local source, out = core.load(recorded(family)), {}
   for i, key in ipairs(source:names()) do
     local t = source:read(key)
-    out[i] = { key, key:match "%.alpha$" and core.tensor({}, "f32", 2) or random(seed * 10000 + i, table.unpack(t.shape)) }
+    out[i] = { key, key:match "%.alpha$" and core.tensor({}, "f32", 2) or random(seed * 10000 + i,
+      table.unpack(t.shape)) }
   end
   core.export(path, "safetensors", out, { ss_training_comment = "made by a test" })
 end
@@ -220,18 +229,23 @@ for _, family in ipairs { "sd1", "sd2", "sdxl" } do
   to("diffusers", family .. "_diffusers.safetensors")
   to("peft", family .. "_peft")
   adapters.convert(at(family .. "_peft"), at(family .. "_again.safetensors"), o)
-  check(metadata.data_hash(lora) == metadata.data_hash(at(family .. "_again.safetensors")), family, "PEFT there and back")
+  check(metadata.data_hash(lora) == metadata.data_hash(at(family .. "_again.safetensors")), family,
+    "PEFT there and back")
   local want = bake(family, { { path = lora, scale = 0.5 } }, "baked.safetensors")
-  same(family .. " from diffusers", want, bake(family, { { path = at(family .. "_diffusers.safetensors"), scale = 0.5 } }, "b.safetensors"))
+  same(family .. " from diffusers", want, bake(family, { { path = at(family .. "_diffusers.safetensors"),
+    scale = 0.5 } }, "b.safetensors"))
   same(family .. " from PEFT", want, bake(family, { { path = at(family .. "_peft"), scale = 0.5 } }, "b.safetensors"))
   local meta = core.load(at(family .. "_kohya.safetensors")):meta()
   check(meta.ss_output_name == family .. "_kohya", family, "the stem is ss_output_name", meta.ss_output_name)
   check(meta.ss_training_comment == "made by a test", family, "metadata are kept")
   check(meta.sshs_model_hash == metadata.data_hash(lora), family, "sshs_model_hash")
-  check(meta.ss_network_dim == "4" and meta.ss_network_alpha == "2", family, "rank and alpha", meta.ss_network_dim, meta.ss_network_alpha)
+  check(meta.ss_network_dim == "4" and meta.ss_network_alpha == "2", family, "rank and alpha", meta.ss_network_dim,
+    meta.ss_network_alpha)
   local versions = { sd1 = "sd_v1", sd2 = "sd_v2_v", sdxl = "sdxl_base_v1-0" }
-  local architectures = { sd1 = "stable-diffusion-v1/lora", sd2 = "stable-diffusion-v2-768-v/lora", sdxl = "stable-diffusion-xl-v1-base/lora" }
-  check(meta.ss_base_model_version == versions[family] and meta["modelspec.architecture"] == architectures[family], family, "version")
+  local architectures = { sd1 = "stable-diffusion-v1/lora", sd2 = "stable-diffusion-v2-768-v/lora",
+    sdxl = "stable-diffusion-xl-v1-base/lora" }
+  check(meta.ss_base_model_version == versions[family] and meta["modelspec.architecture"] == architectures[family],
+    family, "version")
   check(meta.ss_v2 == (family == "sd2" and "True" or "False"), family, "ss_v2")
 end
 
@@ -258,7 +272,8 @@ local both = { { path = lora, scale = 0.7 }, { path = at "second.safetensors", s
 local together = bake("sd1", both, "both.safetensors")
 local o = keep { base = ldm "sd1" }
 merge.run(both, at "stacked.safetensors", o)
-local d, size = delta_distance(together, bake("sd1", { { path = at "stacked.safetensors", scale = 1 } }, "b.safetensors"), base)
+local d, size = delta_distance(together, bake("sd1", { { path = at "stacked.safetensors", scale = 1 } },
+  "b.safetensors"), base)
 check(d < 1e-6 and size > 1, "stacked LoRAs", d, size)
 local stacked = core.load(at "stacked.safetensors")
 check(stacked:info("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight").shape[1] == 8, "ranks add up")
@@ -274,31 +289,38 @@ for _, r in ipairs(report.ranks) do
   local norm = together[name]:distance(base[name])
   lost, all = lost + (1 - r.kept ^ 2) * norm ^ 2, all + norm ^ 2
 end
-check(d > 0.05 and math.abs(d - math.sqrt(lost / all)) < 1e-4, "the reported share is what is kept", d, math.sqrt(lost / all))
+check(d > 0.05 and math.abs(d - math.sqrt(lost / all)) < 1e-4, "the reported share is what is kept", d,
+  math.sqrt(lost / all))
 
 -- Extracting what was merged gives the same LoRA again.
 bake("sd1", { { path = lora, scale = 1 } }, "tuned.safetensors")
-local result = extract.run(ldm "sd1", at "tuned.safetensors", at "extracted.safetensors", keep { rank = 4, dtype = "f32" })
+local result = extract.run(ldm "sd1", at "tuned.safetensors", at "extracted.safetensors",
+  keep { rank = 4, dtype = "f32" })
 check(result.layers == 210 and result.what == "sd1 LoRA", "extracted layers", result.layers)
-d = delta_distance((weights(at "tuned.safetensors")), bake("sd1", { { path = at "extracted.safetensors", scale = 1 } }, "b.safetensors"), base)
+d = delta_distance((weights(at "tuned.safetensors")), bake("sd1", { { path = at "extracted.safetensors", scale = 1 } },
+  "b.safetensors"), base)
 check(d < 1e-5, "extracted LoRA", d)
 for _, r in ipairs(result.ranks) do check(r.kept > 0.99999, r.layer, "kept", r.kept) end
-result = extract.run(ldm "sd1", at "tuned.safetensors", at "extracted2.safetensors", keep { rank = 8, sv_fro = 0.8, dtype = "f16" })
+result = extract.run(ldm "sd1", at "tuned.safetensors", at "extracted2.safetensors",
+  keep { rank = 8, sv_fro = 0.8, dtype = "f16" })
 local smaller = 0
 for _, r in ipairs(result.ranks) do
   check(r.kept >= 0.8 - 1e-6 and r.rank <= 4, r.layer, "share kept", r.kept, r.rank)
   if r.rank < 4 then smaller = smaller + 1 end
 end
 check(smaller > 100, "sv_fro lowers ranks", smaller)
-refused("nothing differs", 65, "no layer differs", extract.run, ldm "sd1", ldm "sd1", at "x.safetensors", keep { rank = 4 })
-refused("two families", 65, "of the family sdxl", extract.run, ldm "sd1", ldm "sdxl", at "x.safetensors", keep { rank = 4 })
+refused("nothing differs", 65, "no layer differs", extract.run, ldm "sd1", ldm "sd1", at "x.safetensors",
+  keep { rank = 4 })
+refused("two families", 65, "of the family sdxl", extract.run, ldm "sd1", ldm "sdxl", at "x.safetensors",
+  keep { rank = 4 })
 
 -- Resizing, on known singular values 8, 4, 2, 1, 1/2, 1/4.
 local key, values = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q", { 8, 4, 2, 1, 0.5, 0.25 }
 local u, _, v = core.svd(random(77, 24, 24), 6)
 local s = core.tensor({ 6 }, "f32", values)
 core.export(at "known.safetensors", "safetensors", { { key .. ".lora_up.weight", u },
-  { key .. ".lora_down.weight", core.scale_rows(v:permute { 2, 1 }, s) }, { key .. ".alpha", core.tensor({}, "f32", 6) } }, {})
+  { key .. ".lora_down.weight", core.scale_rows(v:permute { 2, 1 }, s) },
+    { key .. ".alpha", core.tensor({}, "f32", 6) } }, {})
 local function resized(options)
   options.base, options.dtype = ldm "sd1", "keep"
   local r = resize.run(at "known.safetensors", at "resized.safetensors", options)
@@ -317,7 +339,8 @@ end
 resized { rank = 3 }
 local read = file.read(at "resized.safetensors", names.index(models.open(ldm "sd1")))
 local change = file.delta(read.adapters[1], core.tensor({ 24, 24 }, "f32"))
-local first = core.matmul(u:permute { 2, 1 }:rows(1, 3):permute { 2, 1 }, core.scale_rows(v:permute { 2, 1 }:rows(1, 3), s:rows(1, 3)))
+local first = core.matmul(u:permute { 2, 1 }:rows(1, 3):permute { 2, 1 }, core.scale_rows(v:permute { 2, 1 }:rows(1, 3),
+  s:rows(1, 3)))
 local difference, norm = change:distance(first)
 check(difference < 1e-6 * norm and norm > 9, "the three greatest", difference / norm)
 
@@ -346,10 +369,13 @@ check(adapters.convert(at "pair.safetensors", at "pair2.safetensors", keep()).wh
   "two text encoders, guessed family")
 
 -- What has no names in a layout, or no singular values, is refused.
-core.export(at "loha.safetensors", "safetensors", { { key .. ".hada_w1_a", random(1, 24, 2) }, { key .. ".hada_w1_b", random(2, 2, 24) },
+core.export(at "loha.safetensors", "safetensors", { { key .. ".hada_w1_a", random(1, 24, 2) },
+  { key .. ".hada_w1_b", random(2, 2, 24) },
   { key .. ".hada_w2_a", random(3, 24, 2) }, { key .. ".hada_w2_b", random(4, 2, 24) } }, {})
-refused("LoHa for PEFT", 65, "loha has no names in peft files", adapters.convert, at "loha.safetensors", at "x", keep { base = ldm "sd1" })
-refused("LoHa resized", 65, "no plain LoRA %(loha%)", resize.run, at "loha.safetensors", at "x.safetensors", keep { base = ldm "sd1", rank = 1 })
+refused("LoHa for PEFT", 65, "loha has no names in peft files", adapters.convert, at "loha.safetensors", at "x",
+  keep { base = ldm "sd1" })
+refused("LoHa resized", 65, "no plain LoRA %(loha%)", resize.run, at "loha.safetensors", at "x.safetensors",
+  keep { base = ldm "sd1", rank = 1 })
 refused("no base", 65, "give %-%-base MODEL", adapters.convert, at "loha.safetensors", at "x", keep())
 adapters.convert(at "loha.safetensors", at "loha2.safetensors", keep { base = ldm "sd1" })
 check(core.load(at "loha2.safetensors"):meta().ss_network_module == "lycoris.kohya", "LyCORIS' module")

@@ -180,6 +180,14 @@ end
 
 check_format(sources)
 
+for _, path in ipairs(files) do
+  local n = 0
+  for line in (path:match "%.lua$" and read(path) or ""):gmatch "([^\n]*)\n" do
+    n = n + 1
+    check((utf8.len(line) or #line) <= 120, "%s:%d: more than 120 columns", path, n)
+  end
+end
+
 local floor = {}
 for i, room in ipairs(ROOMS) do floor[room] = i end
 for _, path in ipairs(files) do

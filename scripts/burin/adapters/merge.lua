@@ -22,7 +22,8 @@ local function stack(list)
   local n = ranks.matrix(list[1].adapter.parts.down).shape[2]
   for _, x in ipairs(list) do
     local up, down = ranks.matrix(x.adapter.parts.up), ranks.matrix(x.adapter.parts.down)
-    if up.shape[1] ~= m or down.shape[2] ~= n then fail(x.adapter.path, "%s has another size than in the other file", x.adapter.keys[1]) end
+    if up.shape[1] ~= m or down.shape[2] ~= n then fail(x.adapter.path, "%s has another size than in the other file",
+      x.adapter.keys[1]) end
     rank = rank + x.adapter.rank
   end
   local down, up, at = core.tensor({ rank, n }, "f32"), core.tensor({ rank, m }, "f32"), 0
@@ -34,8 +35,8 @@ local function stack(list)
   end
   up = up:permute { 2, 1 }
   if #shape == 4 then down, up = down:reshape { rank, shape[2], shape[3], shape[4] }, up:reshape { m, rank, 1, 1 } end
-  return { layer = list[1].adapter.layer, kind = "lora", parts = { up = up, down = down }, rank = rank, alpha = rank, scale = 1,
-    keys = { "up", "down" } }
+  return { layer = list[1].adapter.layer, kind = "lora", parts = { up = up, down = down }, rank = rank, alpha = rank,
+    scale = 1, keys = { "up", "down" } }
 end
 
 -- LoRAs ({ { path, scale } ... }) into one: stacked, or with o.rank or an sv_ option resized by singular values.
@@ -84,7 +85,8 @@ function merge.bake(input, loras, output, o)
       end }, { __index = cast[i] })
     end
   end
-  local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"), { "single", "diffusers" })
+  local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "single" or "diffusers"),
+    { "single", "diffusers" })
   local folder = core.exists(input) == "folder"
   local writer = to == "single" and layout.write_single or layout.write_folder
   writer(output, list, model.map, model.config, { extras = extras, texts = folder and convert.texts_of(input) or nil })

@@ -60,7 +60,8 @@ local function open(path)
   local text = meta["burin.state"]
   if not text then fail(path, "this is not a training state (it lacks burin.state)") end
   if meta["burin.check"] ~= core.hash(text) then
-    fail(path, "the state is damaged: its metadata does not match its checksum. Remove this file to resume from the state before it")
+    fail(path, "the state is damaged: its metadata does not match its checksum. Remove this file to resume "
+      .. "from the state before it")
   end
   return core.json_decode(text, path), file
 end
@@ -133,7 +134,8 @@ function state.restore(info, file, path, variables)
       fail(path, "'%s' is missing or has another size: the recipe has changed since", v[1])
     end
     if t:hash() ~= info.hashes[v[1]] then
-      fail(path, "the state is damaged: tensor '%s' does not match its checksum. Remove this file to resume from the state before it", v[1])
+      fail(path, "the state is damaged: tensor '%s' does not match its checksum. Remove this file to resume "
+        .. "from the state before it", v[1])
     end
     tensors[i] = t
   end

@@ -19,7 +19,8 @@ function arguments.ranks(o, args)
     local v = args[name]
     if v then
       o[name] = math.tointeger(v)
-      if not o[name] or o[name] < 1 then usage("--%s takes a whole number from 1 on, not %s", name:gsub("_", "-"), v) end
+      if not o[name] or o[name] < 1 then usage("--%s takes a whole number from 1 on, not %s", name:gsub("_", "-"),
+        v) end
     end
   end
   local n = 0

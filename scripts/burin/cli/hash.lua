@@ -7,7 +7,8 @@ local metadata = require "burin.adapters.metadata"
 -- Civitai calls the 10 AutoV2, and before 2023 A1111 hashed 64 KiB at 1 MiB.
 local function hashes(path)
   local kind = core.exists(path)
-  if kind ~= "file" then errors.raise("input", path .. (kind and ": this is no regular file" or ": there is no such file")) end
+  if kind ~= "file" then errors.raise("input", path
+    .. (kind and ": this is no regular file" or ": there is no such file")) end
   local whole = core.sha256_file(path)
   local h = { path = path, sha256 = whole, autov2 = whole:sub(1, 10):upper(), a1111 = whole:sub(1, 10),
     legacy = metadata.legacy_hash(path) }

@@ -17,7 +17,8 @@ local function open(path)
   if core.exists(path) == "file" then return { { file = errors.guard("data", core.load, path) } } end
   local list = {}
   if adapters.is_lora(path) then
-    for i, source in ipairs(file.sources(path)) do list[i] = { file = errors.guard("data", core.load, source.path), name = source.component } end
+    for i, source in ipairs(file.sources(path)) do list[i] = { file = errors.guard("data", core.load, source.path),
+      name = source.component } end
   else
     local _, opened = files.open(path)
     for name, f in pairs(opened) do list[#list + 1] = { file = f, name = name } end
@@ -54,12 +55,14 @@ local function lora_facts(path, base)
   facts.what, facts.prediction = model.family.name .. " LoRA", meta["modelspec.prediction_type"]
   local ok, read = pcall(file.read, path, keys.index(model))
   if not ok then
-    facts.what = facts.what .. ", with tensors that do not fit: " .. (type(read) == "table" and read.message or tostring(read))
+    facts.what = facts.what .. ", with tensors that do not fit: "
+      .. (type(read) == "table" and read.message or tostring(read))
     return facts
   end
   local kinds, ranks, alphas, by = {}, {}, {}, {}
   for _, e in ipairs(read.adapters) do
-    local kind = e.kind .. ((e.parts.dora or e.parts.magnitude) and " with DoRA" or e.parts.mid and " with middle kernels" or "")
+    local kind = e.kind .. ((e.parts.dora or e.parts.magnitude) and " with DoRA" or e.parts.mid
+      and " with middle kernels" or "")
     kinds[kind] = (kinds[kind] or 0) + 1
     by[e.layer.component] = (by[e.layer.component] or 0) + 1
     ranks[#ranks + 1], alphas[#alphas + 1] = e.rank, e.alpha
@@ -97,7 +100,8 @@ local function checkpoint_facts(r)
   return facts
 end
 
--- { what =, prediction =, consumers = { { program, what it sees } ... }, unknown = { names }, ... } of a checkpoint or LoRA
+-- { what =, prediction =, consumers = { { program, what it sees } ... }, unknown = { names }, ... } of a checkpoint or
+-- LoRA
 local function facts_of(path, base)
   if adapters.is_lora(path) then return lora_facts(path, base) end
   device.null()
@@ -110,7 +114,8 @@ local function facts_of(path, base)
 end
 
 local function print_facts(facts)
-  local function line(name, value) if value then core.write_stdout(("%-22s %s\n"):format(core.shown(name), core.shown(tostring(value)))) end end
+  local function line(name, value) if value then core.write_stdout(("%-22s %s\n"):format(core.shown(name),
+    core.shown(tostring(value)))) end end
   line("is", facts.what)
   for _, c in ipairs(facts.components or {}) do line(words[c.name], ("%d tensors, %s"):format(c.tensors, c.dtype)) end
   for _, name in ipairs(facts.lacks or {}) do line(words[name], "not there") end
@@ -163,9 +168,10 @@ return {
       core.write_stdout(("# %s = %s\n"):format(core.shown(k), core.shown(v)))
     end
     for _, t in ipairs(args.summary and {} or list) do
-      core.write_stdout(("%-5s %-22s %s%s\n"):format(t.dtype, "(" .. table.concat(t.shape, ", ") .. ")", core.shown(t.name),
-        t.stats and ("  mean %.4g std %.4g min %.4g max %.4g%s"):format(t.stats.mean, t.stats.std, t.stats.min, t.stats.max,
-          t.stats.finite and "" or "  NOT FINITE") or ""))
+      core.write_stdout(("%-5s %-22s %s%s\n"):format(t.dtype, "(" .. table.concat(t.shape, ", ") .. ")",
+        core.shown(t.name),
+        t.stats and ("  mean %.4g std %.4g min %.4g max %.4g%s"):format(t.stats.mean, t.stats.std, t.stats.min,
+          t.stats.max, t.stats.finite and "" or "  NOT FINITE") or ""))
     end
     core.write_stdout(("%d tensors, %.2f MiB\n"):format(#list, total / 2 ^ 20))
   end,

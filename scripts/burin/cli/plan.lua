@@ -44,7 +44,8 @@ local function concept_lines(c)
   if c.several > 0 then add("  captions of several lines: %d", c.several) end
   for _, b in ipairs(c.buckets) do
     local cut = b.cut_path and (", cut by at most %.0f %% (%s)"):format(b.cut * 100, b.cut_path) or ""
-    local enlarged = b.enlarged_path and (", enlarged at most %.2f times (%s)"):format(b.enlarged, b.enlarged_path) or ""
+    local enlarged = b.enlarged_path and (", enlarged at most %.2f times (%s)"):format(b.enlarged,
+      b.enlarged_path) or ""
     add("  %dx%d: %d pictures%s%s", b.bucket[1], b.bucket[2], b.pictures, cut, enlarged)
   end
   for i, s in ipairs(c.left_out) do
@@ -77,10 +78,12 @@ return {
     local rate, dispatch = bench.rate()
     local plan = plans.prepare(r)
     local sessions, phases, largest = session_rows(plan), residency.memory(plan)
-    local memory, traded, steps, per_epoch = phases[largest].memory, budget.traded(plan), plan:steps(), plan:steps_per_epoch()
+    local memory, traded, steps, per_epoch = phases[largest].memory, budget.traded(plan), plan:steps(),
+      plan:steps_per_epoch()
     local flops, dispatches = 0, 0
     for _, s in ipairs(sessions) do
-      if s.name:match "^training" then flops, dispatches = math.max(flops, s.flops), math.max(dispatches, s.dispatches) end
+      if s.name:match "^training" then flops, dispatches = math.max(flops, s.flops),
+        math.max(dispatches, s.dispatches) end
     end
     local seconds = rate and (flops / rate + dispatches * dispatch) * r.accumulate
     if args.json then
@@ -122,7 +125,8 @@ return {
         first = "       "
       end
     end
-    for _, image in ipairs(args.images and plan.data:images() or {}) do out[#out + 1] = "       " .. image_line(image) end
+    for _, image in ipairs(args.images and plan.data:images() or {}) do out[#out + 1] = "       "
+      .. image_line(image) end
     out[#out + 1] = ("steps  %d  (%d per epoch, batch %d x %d)"):format(steps, per_epoch, r.batch, r.accumulate)
     if seconds then
       out[#out + 1] = ("time   about %s per step, %s in all (measured: %.1f GFLOP/s, %.0f us per dispatch)"):format(

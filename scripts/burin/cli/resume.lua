@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- resume.lua - a stopped run goes on: the one in the folder that is given, wherever that lies now and from any working folder.
+-- resume.lua - a stopped run goes on: the one in the folder that is given, wherever that lies now and from any working
+-- folder.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local loop = require "burin.train.loop"
@@ -8,13 +9,14 @@ local recipe = require "burin.train.recipe"
 local record = require "burin.train.record"
 local settings = require "burin.train.settings"
 
--- Relative paths of a recipe are taken from where its run was started, as long as that is there. Returns the run's folder,
--- as it is called from there.
+-- Relative paths of a recipe are taken from where its run was started, as long as that is there. Returns the run's
+-- folder, as it is called from there.
 local function go_to(folder, started_in)
   local here, whole = core.cwd(), core.real_path(folder)
   if not started_in or core.real_path(started_in) == here then return folder end
   if not core.change_folder(started_in) then
-    core.log("warn", ("this run was started in %s, which is not there; relative paths of its recipe are now taken from %s")
+    core.log("warn", ("this run was started in %s, which is not there; relative paths of its recipe are now "
+      .. "taken from %s")
       :format(started_in, here))
     return folder
   end
@@ -37,7 +39,8 @@ local function apply_changes(args, r, kept)
   if args.steps and args.epochs then errors.raise("usage", "give either --steps or --epochs, not both") end
   if args.steps then c.steps, c.epochs = math.tointeger(args.steps), nil end
   if args.epochs then c.steps, c.epochs = nil, args.epochs end
-  if args.steps and not (c.steps and c.steps > 0) then errors.raise("usage", "--steps needs a whole number from 1 on") end
+  if args.steps and not (c.steps and c.steps > 0) then errors.raise("usage",
+    "--steps needs a whole number from 1 on") end
   if args.epochs and not (args.epochs > 0 and args.epochs < math.huge) then
     errors.raise("usage", "--epochs needs a number above 0")
   end
@@ -75,9 +78,11 @@ function command.run(args)
     errors.raise("recipe",
       "%s: this run was begun with --trust; if you still trust its recipe: burin resume %s --trust", folder, folder)
   end
-  local edited = args.recipe and (core.real_path(args.recipe) or errors.raise("input", args.recipe .. ": there is no such recipe"))
+  local edited = args.recipe and (core.real_path(args.recipe) or errors.raise("input",
+    args.recipe .. ": there is no such recipe"))
   folder = go_to(folder, kept.started_in)
-  local r, text = recipe.load(edited or folder .. "/recipe.lua", args.trust, not edited and record.modules(folder) or nil)
+  local r, text = recipe.load(edited or folder .. "/recipe.lua", args.trust,
+    not edited and record.modules(folder) or nil)
   if not args.fork then check_name(folder, r, kept, args.recipe) end
   if edited then kept:replace(args.recipe, text) end
   apply_changes(args, r, kept)

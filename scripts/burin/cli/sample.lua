@@ -44,7 +44,8 @@ local function check(args)
   end
   if args.steps > 1000 then wrong("--steps is at most 1000, not %d", args.steps) end
   for _, name in ipairs { "strength", "rescale" } do
-    if args[name] and not (args[name] >= 0 and args[name] <= 1) then wrong("--%s is between 0 and 1, not %g", name, args[name]) end
+    if args[name] and not (args[name] >= 0 and args[name] <= 1) then wrong("--%s is between 0 and 1, not %g", name,
+      args[name]) end
   end
   if args.strength and not args.init then wrong("--strength needs --init: a picture to begin with") end
 end
@@ -54,7 +55,8 @@ local function read_prompts(path, list)
   local text, number = errors.guard("input", core.read_file, path, nil, true):gsub("^\xef\xbb\xbf", ""), 0
   for line in (text .. "\n"):gsub("\r\n?", "\n"):gmatch "([^\n]*)\n" do
     number = number + 1
-    if not line:match "^%s*#" and line:match "%S" then list[#list + 1] = { text = line, from = ("%s:%d: "):format(path, number) } end
+    if not line:match "^%s*#" and line:match "%S" then list[#list + 1] = { text = line,
+      from = ("%s:%d: "):format(path, number) } end
   end
 end
 
@@ -74,7 +76,8 @@ local function read_jobs(args)
   if #lines == 0 then wrong "what should be drawn? give --prompt or --prompts" end
   for _, line in ipairs(lines) do
     local parsed = parse(line)
-    if parsed.embedded then core.log("warn", ("prompt '%s': --g has no effect on Stable Diffusion"):format(line.text)) end
+    if parsed.embedded then core.log("warn",
+      ("prompt '%s': --g has no effect on Stable Diffusion"):format(line.text)) end
     for k = 1, args.count do
       jobs[#jobs + 1] = setmetatable({ seed = (parsed.seed or args.seed) + k - 1,
         negative = parsed.negative or args.negative }, { __index = parsed })
@@ -154,7 +157,8 @@ return {
     { "--rescale", "number", "0 to 1: guidance rescale, for models with zero terminal SNR" },
     { "--sampler", "name", table.concat(samplers.names, ", "), "ddim" },
     { "--sigmas", "name", table.concat(samplers.sigmas, " or "), "normal" },
-    { "--spacing", "name", "of timesteps: " .. table.concat(samplers.spacings, ", ") .. " (default: the sampler's own)" },
+    { "--spacing", "name", "of timesteps: " .. table.concat(samplers.spacings,
+      ", ") .. " (default: the sampler's own)" },
     { "--zero-snr", "flag", "the schedule ends without any signal (v-prediction only)" },
     { "--seed", "number", "of a prompt's first picture; --count counts up from it", 0 },
     { "--count", "number", "pictures of each prompt", 1 },
@@ -170,7 +174,8 @@ return {
     { "--text-encoder", "file", "the same for the text encoder" },
     { "--text-encoder-2", "file", "the same for SDXL's second text encoder" },
     { "--precision", "name", "f32, f16 or bf16: weights and activations", "f32" },
-    { "--vae-tile", "number", "pixels: the autoencoder works in tiles of this side; 0 = at once (default: what fits 1 GiB)" },
+    { "--vae-tile", "number", "pixels: the autoencoder works in tiles of this side; 0 = at once (default: "
+      .. "what fits 1 GiB)" },
     { "--out", "folder", "where the PNG files go", "samples" },
   },
   more = "docs/sampling.md has examples.",
@@ -195,7 +200,8 @@ return {
     local before = last_number(args.out)
     local sources, bar, images = infotext.sources(args[1], loras, args.vae), nil, {}
     for _, one in ipairs(list) do
-      local o = { steps = args.steps, guidance = args.guidance, sampler = args.sampler, sigmas = args.sigmas, spacing = args.spacing,
+      local o = { steps = args.steps, guidance = args.guidance, sampler = args.sampler, sigmas = args.sigmas,
+        spacing = args.spacing,
         strength = args.strength, sources = sources, image = init and core.image_cover(init, one.width, one.height) }
       one.sampler:run(one.jobs, o, function(k, image, text)
         local i = one.at[k]
@@ -217,7 +223,8 @@ return {
     if #images > 1 and one_size(list) then
       local grid = require "burin.sample.grid"
       local name = core.exists(args.out .. "/grid.png") and ("grid-%05d.png"):format(before + #images) or "grid.png"
-      core.image_save(args.out .. "/" .. name, grid.labelled(images, jobs, math.min(#images, args.count > 1 and args.count or 4)))
+      core.image_save(args.out .. "/" .. name, grid.labelled(images, jobs,
+        math.min(#images, args.count > 1 and args.count or 4)))
     end
   end,
 }

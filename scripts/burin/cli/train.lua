@@ -19,7 +19,8 @@ local command = {
     { "--output", "folder", "where runs are kept (overrides the recipe)" },
     { "--force", "flag", "start over although the run exists" },
   },
-  more = "Ctrl-C, SIGTERM or a closing terminal stop after the current step and save; burin resume continues bit for bit.\n"
+  more = "Ctrl-C, SIGTERM or a closing terminal stop after the current step and save; burin resume "
+    .. "continues bit for bit.\n"
     .. "A second Ctrl-C ends at once.",
 }
 
@@ -37,7 +38,8 @@ function command.execute(args, r, o)
   if args.json then
     core.write_stdout(core.json_encode(result) .. "\n")
   else
-    core.log("info", ("%d steps in %s, loss %.4f"):format(result.steps, progress.duration(result.seconds), result.loss or 0 / 0))
+    core.log("info", ("%d steps in %s, loss %.4f"):format(result.steps, progress.duration(result.seconds),
+      result.loss or 0 / 0))
     core.write_stdout(core.shown(result.path) .. "\n")
   end
 end
@@ -47,10 +49,13 @@ local function refuse(folder, r, path)
   local read, kept = pcall(record.read, folder)
   local list = read and settings.differences(kept.settings, settings.of(r)) or {}
   if #list == 0 then
-    errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder, folder))
+    errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force"):format(folder,
+      folder))
   end
-  errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force. This recipe differs from "
-    .. "the run's: %s. To continue with it: burin resume %s --recipe %s"):format(folder, folder, table.concat(list, "; "),
+  errors.raise("exists", ("%s exists: continue it with 'burin resume %s', or start over with --force. This "
+    .. "recipe differs from "
+    .. "the run's: %s. To continue with it: burin resume %s --recipe %s"):format(folder, folder,
+      table.concat(list, "; "),
     folder, path))
 end
 

@@ -29,7 +29,8 @@ local function new(path, parts, at)
     table.sort(names)
     for _, name in ipairs(names) do
       local from = parts[name]
-      key = key .. name .. (core.exists(from) == "file" and core.hash_file(from) or content(name == "vae" and "vae" or "text"))
+      key = key .. name .. (core.exists(from) == "file" and core.hash_file(from)
+        or content(name == "vae" and "vae" or "text"))
     end
     return #names == 0 and key or core.hash(key)
   end

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- infotext.lua - the text that a picture carries: A1111's `parameters`, in its words and order, so that its PNG Info and
--- everything that reads it understands a picture of ours. And the way back, for `burin inspect`.
+-- infotext.lua - the text that a picture carries: A1111's `parameters`, in its words and order, so that its PNG Info
+-- and everything that reads it understands a picture of ours. And the way back, for `burin inspect`.
 local cache = require "burin.base.cache"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
@@ -20,11 +20,12 @@ end
 
 local function stem(path) return (path:match "[^/]*$":gsub("%.%w+$", "")) end
 
--- What A1111 calls a model and a LoRA: the file's hash, and that of its tensors (what sd-scripts writes as sshs_model_hash).
--- path: of the model; a folder has no hash. loras: { { path =, scale = } ... }. vae: of the VAE where it is another
--- file's. Returns { model =, hash =, vae =, vae_hash =, loras = { ... } }.
+-- What A1111 calls a model and a LoRA: the file's hash, and that of its tensors (what sd-scripts writes as
+-- sshs_model_hash). path: of the model; a folder has no hash. loras: { { path =, scale = } ... }. vae: of the VAE where
+-- it is another file's. Returns { model =, hash =, vae =, vae_hash =, loras = { ... } }.
 function infotext.sources(path, loras, vae)
-  local function hash(of) return core.exists(of) == "file" and cached("file", core.sha256_file, of):sub(1, 10) or nil end
+  local function hash(of) return core.exists(of) == "file" and cached("file", core.sha256_file, of):sub(1,
+    10) or nil end
   local s = { model = stem(path:gsub("/+$", "")), hash = hash(path), loras = {} }
   if vae then s.vae, s.vae_hash = vae:match "([^/]*)/*$", hash(vae) end
   for i, l in ipairs(loras) do
@@ -43,8 +44,9 @@ local function quoted(text)
   return text:find '[,:\n]' and core.json_encode(text) or text
 end
 
--- job: prompt, negative, seed, steps, guidance, sampler, sigmas, strength. size: width, height, clip_skip, rescale, zero_snr, as
--- sample.new takes them. sources: of infotext.sources, optional. LoRAs stand in the prompt too, since A1111 takes them from there.
+-- job: prompt, negative, seed, steps, guidance, sampler, sigmas, strength. size: width, height, clip_skip, rescale,
+-- zero_snr, as sample.new takes them. sources: of infotext.sources, optional. LoRAs stand in the prompt too, since
+-- A1111 takes them from there.
 function infotext.write(job, size, sources)
   local prompt, hashes = { job.prompt }, {}
   for _, l in ipairs(sources and sources.loras or {}) do
@@ -77,10 +79,10 @@ function infotext.write(job, size, sources)
   return table.concat(lines, "\n")
 end
 
--- ---- reading -------------------------------------------------------------------------------------------------------------
+-- ---- reading --------------------------------------------------------------------------------------------------------
 
--- The plain texts of a PNG file's bytes: { { key, text } ... }, width, height; nil when it is no PNG. Compressed texts are
--- left out. Of a damaged file, what comes before the damage. PNG specification (ISO 15948), 11.3.4.
+-- The plain texts of a PNG file's bytes: { { key, text } ... }, width, height; nil when it is no PNG. Compressed texts
+-- are left out. Of a damaged file, what comes before the damage. PNG specification (ISO 15948), 11.3.4.
 function infotext.read_png(bytes)
   if bytes:sub(1, 8) ~= "\x89PNG\r\n\x1a\n" or bytes:sub(13, 16) ~= "IHDR" or #bytes < 33 then return nil end
   local list, at = {}, 9

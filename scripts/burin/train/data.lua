@@ -81,7 +81,8 @@ local Dataset, new_dataset = class("dataset", {
 })
 
 local dataset_schema = {
-  resolution = { "integer", required = true, min = 8, max = 4096, help = "pixels; the area of a picture is its square" },
+  resolution = { "integer", required = true, min = 8, max = 4096,
+    help = "pixels; the area of a picture is its square" },
   batch = { "integer", default = 1, min = 1, help = "pictures per batch" },
   seed = { "integer", default = 0, help = "of the order" },
   buckets = { "boolean", default = false, help = "group images by aspect ratio instead of cropping to squares" },
@@ -321,8 +322,8 @@ function Dataset:summary()
   local function of(row)
     local key = (row.concept or 0) .. (row.prior and "p" or "")
     if not index[key] then
-      index[key] = { concept = row.concept, prior = row.prior or false, pictures = 0, views = 0, several = 0, buckets = {},
-        captions = { file = 0, prompt = 0, folder = 0, none = 0 }, left_out = {}, remarks = {} }
+      index[key] = { concept = row.concept, prior = row.prior or false, pictures = 0, views = 0, several = 0,
+        buckets = {}, captions = { file = 0, prompt = 0, folder = 0, none = 0 }, left_out = {}, remarks = {} }
       list[#list + 1] = index[key]
     end
     return index[key]

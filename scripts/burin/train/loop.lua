@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- loop.lua - a plan, executed: memory committed and filled, then steps, samples, results and states. A training is killed at
--- any moment and resumed bit for bit: the state on disk promises everything before its step.
+-- loop.lua - a plan, executed: memory committed and filled, then steps, samples, results and states. A training is
+-- killed at any moment and resumed bit for bit: the state on disk promises everything before its step.
 local class = require "burin.base.class"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
@@ -29,7 +29,8 @@ local Training, new_training = class("training", {
   "data_key", "base_key",                    -- hashes of what it learns from, likewise
   "base_hash",                               -- SHA-256 of the base's file, for metadata
   "began_at",                                -- seconds since 1970
-  "step", "rate", "norm", "average",         -- updates done; of the last one the rate and the gradient's norm; the loss, averaged
+  -- updates done; of the last one the rate and the gradient's norm; the loss, averaged
+  "step", "rate", "norm", "average",
   "metrics_bytes",                           -- of metrics.jsonl, up to this step
   "before", "after",                         -- samples: { picture ... }
   "draw",                                    -- function(training, step) -> pictures, instead of the recipe's samples
@@ -45,7 +46,7 @@ end
 
 function Training:path(text, ...) return self.folder .. "/" .. text:format(...) end
 
--- ---- batches -----------------------------------------------------------------------------------------------------------
+-- ---- batches --------------------------------------------------------------------------------------------------------
 
 -- share: what the batch's loss is multiplied by.
 local function write_batch(self, batch, share)
@@ -77,7 +78,7 @@ local function updates_from(data, accumulate, per_epoch, first)
   end
 end
 
--- ---- what it writes ----------------------------------------------------------------------------------------------------
+-- ---- what it writes -------------------------------------------------------------------------------------------------
 
 local function sample_jobs(s)
   local jobs = {}
@@ -94,7 +95,8 @@ local function draw_samples(self, step)
   core.make_dirs(self:path "samples")
   self.plan.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image, text)
     images[i] = image
-    errors.guard("output", core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image, { "parameters", text })
+    errors.guard("output", core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image,
+      { "parameters", text })
   end)
   core.image_save(self:path("samples/step-%06d.png", step), grid.labelled(images, jobs, math.min(#images, 4)))
   return images
@@ -125,7 +127,7 @@ local function log_step(self, loss)
   self.metrics_bytes = self.metrics_bytes + #line
 end
 
--- ---- beginning and going on -------------------------------------------------------------------------------------------
+-- ---- beginning and going on -----------------------------------------------------------------------------------------
 
 local locked = {}
 
@@ -136,7 +138,7 @@ function loop.lock(folder)
   locked[folder] = true
 end
 
--- ---- running -----------------------------------------------------------------------------------------------------------
+-- ---- running --------------------------------------------------------------------------------------------------------
 
 -- An update of fewer batches than `accumulate` (the last of an epoch) takes the last places of a whole one, and each of
 -- its batches counts more: the gradient is their mean.
@@ -148,7 +150,8 @@ local function one_step(self, updates)
   for i, batch in ipairs(batches) do
     local session = write_batch(self, batch, recipe.accumulate / #batches)
     local micro = recipe.accumulate - #batches + i - 1
-    trainer:run(session, self.step * recipe.accumulate + micro, { [0] = self.rate, recipe.optimizer.text_encoder_lr * factor })
+    trainer:run(session, self.step * recipe.accumulate + micro,
+      { [0] = self.rate, recipe.optimizer.text_encoder_lr * factor })
     local loss, norm = trainer:read()
     total, self.norm = total + loss, norm
   end
@@ -262,7 +265,8 @@ function Training:execute(o)
   run_steps(self, began, found and self.step > 0 and self.step == found.info.steps_in_all and self.step < self.steps)
   local path = save_result(self, recipe.name)
   if recipe.sample then self.after = self:draw(self.step) end
-  return { steps = self.step, loss = self.average, seconds = self.seconds, path = path, first_step = self.first_step_seconds,
+  return { steps = self.step, loss = self.average, seconds = self.seconds, path = path,
+    first_step = self.first_step_seconds,
     planned_bytes = core.planned_memory().total, allocated_bytes = core.allocated_memory() }
 end
 

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- metadata.lua - what a training says of itself in the files that it writes, in kohya-ss/sd-scripts' words
--- (train_network.py). Every value is derived from the recipe, the plan and the steps done; none is kept beside them. What
--- programs need to load the file is adapters/metadata.lua's.
+-- (train_network.py). Every value is derived from the recipe, the plan and the steps done; none is kept beside them.
+-- What programs need to load the file is adapters/metadata.lua's.
 local core = require "burin.core"
 local datasets = require "burin.train.data"
 local files = require "burin.adapters.metadata"
@@ -107,7 +107,8 @@ local function of_settings(plan)
     ss_sd_model_name = recipe.base.path:match "[^/]*$", ss_seed = recipe.seed,
     ss_learning_rate = optimizer.lr, ss_unet_lr = method.options.unet ~= false and optimizer.lr or none,
     ss_text_encoder_lr = method.options.text_encoder and optimizer.text_encoder_lr or none,
-    ss_optimizer = optimizer_text(optimizer), ss_lr_scheduler = recipe.schedule.name, ss_lr_warmup_steps = warmup or none,
+    ss_optimizer = optimizer_text(optimizer), ss_lr_scheduler = recipe.schedule.name,
+      ss_lr_warmup_steps = warmup or none,
     ss_max_grad_norm = recipe.max_grad_norm, ss_loss_type = recipe.loss.per_sample and recipe.loss.name or "l2",
     ss_min_snr_gamma = recipe.loss.gamma or none, ss_prior_loss_weight = prior_weight(recipe.concepts),
     ss_mixed_precision = ({ f32 = "no", f16 = "fp16", bf16 = "bf16" })[settings.precision],
@@ -126,8 +127,8 @@ local function of_steps(training)
     ss_num_epochs = math.ceil(steps / per_epoch), ss_num_batches_per_epoch = plan.data:steps_per_epoch() }
 end
 
--- Complete but for what loaders need, ss_output_name and hashes of the file. The clock stays out of it unless the recipe
--- asks for dates: the same recipe gives the same file.
+-- Complete but for what loaders need, ss_output_name and hashes of the file. The clock stays out of it unless the
+-- recipe asks for dates: the same recipe gives the same file.
 function metadata.of(training)
   local plan, recipe, model = training.plan, training.plan.recipe, training.plan.model
   local all, trigger, date = {}, nil, nil

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- plan.lua - a recipe, traced and planned: everything that its training will run and hold, without taking device memory.
+-- plan.lua - a recipe, traced and planned: everything that its training will run and hold, without taking device
+-- memory.
 local budget = require "burin.train.budget"
 local class = require "burin.base.class"
 local compile = require "burin.graph.compile"
@@ -33,7 +34,9 @@ local Plan, new_plan = class("plan", {
 })
 
 -- Batches of an epoch, updates of an epoch, updates in all: they follow from the data.
-function Plan:steps_per_epoch() return (self.data:steps_per_epoch() + self.recipe.accumulate - 1) // self.recipe.accumulate end
+function Plan:steps_per_epoch()
+  return (self.data:steps_per_epoch() + self.recipe.accumulate - 1) // self.recipe.accumulate
+end
 function Plan:steps()
   return self.recipe.steps or math.max(1, math.floor(self.recipe.epochs * self:steps_per_epoch() + 0.5))
 end
@@ -53,7 +56,8 @@ function Plan:sessions()
     end
   end
   add_sampler(self.sampler, "sampling step", "VAE decode")
-  if self.prior_sampler ~= self.sampler then add_sampler(self.prior_sampler, "class images step", "class images decode") end
+  if self.prior_sampler ~= self.sampler then add_sampler(self.prior_sampler, "class images step",
+    "class images decode") end
   return list
 end
 
@@ -84,7 +88,8 @@ end
 local function trace_encoder(model, bucket)
   local g, f = core.graph(), model:downsample()
   local e = { pixels = core.var("encode.pixels", { 1, bucket.h, bucket.w, 3 }, "f32", "input"),
-    moments = core.var("encode.moments", { 1, bucket.h // f, bucket.w // f, 2 * model:latent_channels() }, "f32", "input") }
+    moments = core.var("encode.moments", { 1, bucket.h // f, bucket.w // f, 2 * model:latent_channels() }, "f32",
+      "input") }
   local _, mean, logvar = model:encode_image(g, g:leaf(e.pixels))
   g:assign(e.moments, mean:concat((logvar * 0.5):exp(), { axis = 3 }):cast "f32")
   e.session = core.session(g, "encode.image")
@@ -157,8 +162,8 @@ end
 
 -- The pictures of a recipe's concepts. They are looked at once, whatever settings are tried afterwards.
 local function look_at_pictures(recipe, model)
-  local d = data.new { batch = recipe.batch, seed = recipe.seed, resolution = recipe.resolution, buckets = recipe.buckets,
-    granularity = model:downsample() * 2 }
+  local d = data.new { batch = recipe.batch, seed = recipe.seed, resolution = recipe.resolution,
+    buckets = recipe.buckets, granularity = model:downsample() * 2 }
   for i, c in ipairs(recipe.concepts) do
     local o = { prompt = c.prompt, lines = c.lines, repeats = c.repeats }
     if errors.guard("input", d.add, d, c.images, o, { weight = c.weight, concept = i }) == 0 then
@@ -179,8 +184,8 @@ local function prepare(recipe, settings, pictures)
   pictures = pictures or look_at_pictures(recipe, model)
   local plan = new_plan { recipe = recipe, settings = settings, model = model, method = method, data = pictures:copy(),
     tables = model.noise:tables(recipe.loss),
-    trainer = compile.trainer { optimizer = recipe.optimizer, max_norm = recipe.max_grad_norm, accumulate = recipe.accumulate,
-      seed = recipe.seed, loss_scale = settings.precision == "f16" and 1024 or nil },
+    trainer = compile.trainer { optimizer = recipe.optimizer, max_norm = recipe.max_grad_norm,
+      accumulate = recipe.accumulate, seed = recipe.seed, loss_scale = settings.precision == "f16" and 1024 or nil },
     batches = {}, encoders = {} }
   plan.missing = priors.add(plan.data, recipe, settings)
   plan.data:report()

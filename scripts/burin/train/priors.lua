@@ -10,13 +10,13 @@ local priors = {}
 -- Class images made for a run lie in its folder, under a name of what they depend on: another prompt makes others.
 local function own_folder(recipe, settings, i)
   local prior = recipe.concepts[i].prior
-  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, prior.sampler, recipe.seed, recipe.resolution,
-    settings.precision, recipe.base.path }
+  local key = core.json_encode { prior.prompt, prior.steps, prior.guidance, prior.sampler, recipe.seed,
+    recipe.resolution, settings.precision, recipe.base.path }
   return ("%s/prior-%d-%s"):format(recipes.folder(recipe), i, core.hash(key):sub(1, 8))
 end
 
--- Adds the class images of a folder to the data, as the scanner of pictures finds them. -> their names, how many of them
--- no run drew
+-- Adds the class images of a folder to the data, as the scanner of pictures finds them. -> their names, how many of
+-- them no run drew
 local function add_folder(data, folder, prior, extra)
   local first, names, own = #data.items + 1, {}, 0
   local ok, e = pcall(data.add, data, folder, { prompt = prior.prompt, lines = "first", repeats = 1 }, extra)
@@ -52,8 +52,8 @@ local function add_found(data, recipe, settings, i)
   return p
 end
 
--- Adds the class images that exist to the data, and stand-ins for those to be made, so that the plan knows the number of
--- steps. Returns what has to be drawn: { { folder =, prior =, concept =, missing = { { index =, path = } } } ... }.
+-- Adds the class images that exist to the data, and stand-ins for those to be made, so that the plan knows the number
+-- of steps. Returns what has to be drawn: { { folder =, prior =, concept =, missing = { { index =, path = } } } ... }.
 function priors.add(data, recipe, settings)
   local square = data:bucket_of(recipe.resolution, recipe.resolution)
   local incomplete = {}
@@ -82,15 +82,16 @@ local function check_base(plan, base_key)
         core.make_dirs(folder)
         errors.guard("output", core.write_file, mark, base_key)
       elseif core.read_file(mark, 64) ~= base_key then
-        errors.file(folder, "these class images are of another base than %s is now; remove the folder, and they are drawn anew",
+        errors.file(folder, "these class images are of another base than %s is now; remove the folder, and "
+          .. "they are drawn anew",
           plan.recipe.base.path)
       end
     end
   end
 end
 
--- Draws what is missing. Each class image depends on its number alone, so a killed run makes just those that it still lacks.
--- base_key: of the base that draws them.
+-- Draws what is missing. Each class image depends on its number alone, so a killed run makes just those that it still
+-- lacks. base_key: of the base that draws them.
 function priors.make(plan, base_key)
   check_base(plan, base_key)
   if #plan.missing == 0 then return end
@@ -98,7 +99,8 @@ function priors.make(plan, base_key)
     core.make_dirs(m.folder)
     state.sweep(m.folder)
     local jobs = {}
-    for i, one in ipairs(m.missing) do jobs[i] = { prompt = m.prior.prompt, seed = plan.recipe.seed * 100003 + one.index } end
+    for i, one in ipairs(m.missing) do jobs[i] = { prompt = m.prior.prompt,
+      seed = plan.recipe.seed * 100003 + one.index } end
     local bar = progress.new("class images", #jobs)
     local how = { steps = m.prior.steps, guidance = m.prior.guidance, sampler = m.prior.sampler }
     plan.prior_sampler:run(jobs, how, function(i, image)

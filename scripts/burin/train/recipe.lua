@@ -42,7 +42,8 @@ local schema = {
   clip_skip = { "integer", min = 1, max = 12, help = "use the text encoder's n-th last layer (SD 1.x, 2.x)" },
   max_tokens = { "integer", one_of = lengths.limits,
     help = "tokens that captions are padded or cut to; default: the smallest that holds them all" },
-  weighted_captions = { "boolean", default = false, help = "read (word:1.2), (word) and [word] in captions as weights" },
+  weighted_captions = { "boolean", default = false,
+    help = "read (word:1.2), (word) and [word] in captions as weights" },
   checkpoint = { "boolean",
     help = "recompute blocks in the backward pass to save memory; false, or what the budget asks for" },
   budget = { "string",
@@ -134,12 +135,14 @@ end
 -- Where a recipe's run lies: where it was found, when it goes on.
 function recipe.folder(o) return o.folder or o.output .. "/" .. o.name end
 
--- Notes what a trusted recipe has required beside it; of others the sandbox does. before: what was loaded before it ran.
+-- Notes what a trusted recipe has required beside it; of others the sandbox does. before: what was loaded before it
+-- ran.
 local function note_required(before)
   local noted = core.required_files()
   for module in pairs(package.loaded) do
     local found = not before[module] and type(module) == "string" and package.searchpath(module, package.path)
-    if found and module:match "^[%w_.-]+$" and not module:find("..", 1, true) then noted[module] = core.read_file(found) end
+    if found and module:match "^[%w_.-]+$" and not module:find("..", 1,
+      true) then noted[module] = core.read_file(found) end
   end
 end
 
@@ -151,8 +154,8 @@ local function run_trusted(path, modules)
   return result
 end
 
--- Runs the file in the sandbox. modules: where the files are that it requires, if not beside it. Returns the recipe, its
--- text.
+-- Runs the file in the sandbox. modules: where the files are that it requires, if not beside it. Returns the recipe,
+-- its text.
 function recipe.load(path, trust, modules)
   if not core.exists(path) then
     errors.raise("input", path .. ": there is no such recipe")

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- record.lua - what a run's folder says of how it began: run.json, the recipe, and in recipe/ the files that it required, as they
--- were. run.json is written once there is a state to go on from: a folder without one holds no run yet. What it says is
--- believed about numbers and where to read only; where a run lies and whether its recipe is trusted is for the command line.
+-- record.lua - what a run's folder says of how it began: run.json, the recipe, and in recipe/ the files that it
+-- required, as they were. run.json is written once there is a state to go on from: a folder without one holds no run
+-- yet. What it says is believed about numbers and where to read only; where a run lies and whether its recipe is
+-- trusted is for the command line.
 local class = require "burin.base.class"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
@@ -43,14 +44,15 @@ function record.is_run(folder)
   return step and (step > 0 or core.exists(json_path(folder)) ~= nil) or false
 end
 
--- Stops at a folder with files that no run put there: a training would write over them, and remove some. A run's folder is
--- marked by its lock.
+-- Stops at a folder with files that no run put there: a training would write over them, and remove some. A run's folder
+-- is marked by its lock.
 function record.check_own(folder)
   local kind = core.exists(folder)
   local own = not kind or kind == "folder" and (core.exists(folder .. "/.lock") or core.exists(json_path(folder))
     or #core.list(folder) == 0)
   if not own then
-    errors.raise("exists", "%s exists and is not the folder of a run; choose another name or output, or move it away", folder)
+    errors.raise("exists", "%s exists and is not the folder of a run; choose another name or output, or move it away",
+      folder)
   end
 end
 
@@ -63,7 +65,8 @@ local function text_or_nil(x) return type(x) == "string" and x or nil end
 local function read_changes(given)
   given = type(given) == "table" and given or {}
   local steps, epochs = math.tointeger(given.steps), tonumber(given.epochs)
-  return { steps = steps and steps > 0 and steps or nil, epochs = not steps and epochs and epochs > 0 and epochs or nil }
+  return { steps = steps and steps > 0 and steps or nil, epochs = not steps and epochs and epochs > 0 and epochs
+    or nil }
 end
 
 -- Reads a run's folder.
@@ -114,9 +117,11 @@ function Record:write(folder)
     errors.guard("output", core.write_file, path, text)
   end
   errors.guard("output", core.write_file, recipe_path(folder), self.recipe.text)
-  errors.guard("output", core.write_file, json_path(folder), core.json_encode({ recipe = self.recipe.path, name = self.name,
+  errors.guard("output", core.write_file, json_path(folder), core.json_encode({ recipe = self.recipe.path,
+    name = self.name,
     recipe_hash = core.hash(self.recipe.text), trust = self.trust, version = core.version, started = self.started,
-    folder = self.started_in, changes = self.changes, forked = self.forked, new_name = self.new_name, settings = self.settings }, 2) .. "\n")
+    folder = self.started_in, changes = self.changes, forked = self.forked, new_name = self.new_name,
+      settings = self.settings }, 2) .. "\n")
 end
 
 return record

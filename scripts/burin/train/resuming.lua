@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- resuming.lua - what a state says of the run that it is of, and whether a training may go on from it: bit for bit means with
--- the same settings, files, pictures and base.
+-- resuming.lua - what a state says of the run that it is of, and whether a training may go on from it: bit for bit
+-- means with the same settings, files, pictures and base.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local record = require "burin.train.record"
@@ -41,7 +41,8 @@ local function resume_metrics(self, bytes, from)
 end
 
 local function over(self)
-  return ("; go on with it in a run of another name: burin resume %s --fork NAME; or start over: burin train --force"):format(
+  return ("; go on with it in a run of another name: burin resume %s --fork NAME; or start over: burin "
+    .. "train --force"):format(
     self.folder)
 end
 
@@ -52,7 +53,8 @@ local function check_settings(self, info, fork)
     if info.files[file] ~= hash then list[#list + 1] = ("%s, which it requires, is another file"):format(file) end
   end
   if #list > 0 and not fork then
-    errors.raise("recipe", "%s: the recipe has changed since this run began: %s. Only steps, epochs, save, sample, state, "
+    errors.raise("recipe", "%s: the recipe has changed since this run began: %s. Only steps, epochs, save, "
+      .. "sample, state, "
       .. "output and the device may change%s", self.folder, table.concat(list, "; "), over(self))
   end
   for _, text in ipairs(list) do core.log("warn", ("not as in %s: %s"):format(fork, text)) end
@@ -91,7 +93,8 @@ local function check_data(self, info, fork)
   if info.base ~= self.base_key then differ(self.plan.recipe.base.path, "the base has") end
 end
 
--- The number of steps may change. A schedule that runs over all of them would have had other rates before, which is said.
+-- The number of steps may change. A schedule that runs over all of them would have had other rates before, which is
+-- said.
 local function check_steps(self, info)
   local now, before, factor = self.steps, info.steps_in_all, self.plan.recipe.schedule.factor
   if info.step > now then
@@ -101,7 +104,8 @@ local function check_steps(self, info)
   core.log("info", ("%d steps in all instead of %d; going on after step %d"):format(now, before, info.step))
   for step = 0, info.step - 1 do
     if factor(step, now) ~= factor(step, before) then
-      core.log("warn", ("the learning rate follows from the number of steps: the first %d had those of a run of %d steps, "
+      core.log("warn", ("the learning rate follows from the number of steps: the first %d had those of a "
+        .. "run of %d steps, "
         .. "so this will not be what a run of %d steps would have been"):format(info.step, before, now))
       return
     end
@@ -112,10 +116,12 @@ end
 function resuming.find(folder)
   local info, file, path = state.latest(folder .. "/state")
   if not info then
-    errors.raise("input", "%s: there is no state to go on from in %s/state; begin again with 'burin train'", folder, folder)
+    errors.raise("input", "%s: there is no state to go on from in %s/state; begin again with 'burin train'", folder,
+      folder)
   end
   for _, field in ipairs { "settings", "files", "plugins" } do
-    if type(info[field]) ~= "table" then errors.file(path, "it lacks '%s': a state of another version of Burin", field) end
+    if type(info[field]) ~= "table" then errors.file(path, "it lacks '%s': a state of another version of Burin",
+      field) end
   end
   return { folder = folder, info = info, file = file, path = path }
 end

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- settings.lua - what a checked recipe asks for as a flat table of texts, { ["optimizer.lr"] = "0.001" ... }: what tells two
--- recipes apart, field by field, whatever their files look like.
+-- settings.lua - what a checked recipe asks for as a flat table of texts, { ["optimizer.lr"] = "0.001" ... }: what
+-- tells two recipes apart, field by field, whatever their files look like.
 local core = require "burin.core"
 local kinds = require "burin.base.kinds"
 local place = require "burin.base.place"
@@ -9,9 +9,10 @@ local settings = {}
 -- What a run that goes on may have changed: nothing that was learnt depends on it.
 local free = { name = true, steps = true, epochs = true, save = true, sample = true, state = true }
 
--- Of pictures and base the bytes count, which have hashes of their own; of a budget what it chose counts (plan.settings).
-local elsewhere = { "^base%.path$", "^concepts%[%d+%]%.images$", "^concepts%[%d+%]%.prior%.images$", "^budget$", "^precision$",
-  "^base_precision$", "^checkpoint$" }
+-- Of pictures and base the bytes count, which have hashes of their own; of a budget what it chose counts
+-- (plan.settings).
+local elsewhere = { "^base%.path$", "^concepts%[%d+%]%.images$", "^concepts%[%d+%]%.prior%.images$", "^budget$",
+  "^precision$", "^base_precision$", "^checkpoint$" }
 
 local standard = {}  -- names that are no recipe's
 for name in pairs(_G) do standard[name] = true end
@@ -91,7 +92,8 @@ local function flatten(value, name, out)
   if type(value) == "table" then
     if getmetatable(value) ~= nil then return end
     for _, key in ipairs(sorted_keys(value)) do
-      local inner = math.type(key) == "integer" and ("%s[%d]"):format(name, key) or name == "" and key or name .. "." .. key
+      local inner = math.type(key) == "integer" and ("%s[%d]"):format(name,
+        key) or name == "" and key or name .. "." .. key
       flatten(value[key], inner, out)
     end
   elseif type(value) == "function" then
