@@ -141,7 +141,7 @@ write(scratch .. "/toy/config.json", settings)  -- of heads and norm groups, whi
 sh("%s run --trust '%s/rename.lua'", burin, scratch)
 local toy = scratch .. "/toy/toy.safetensors"
 result = sh("%s inspect --summary '%s'", burin, toy)
-assert(result:find "is +Toy Diffusion checkpoint, single file[^\n]*\nprediction +v\n", result)
+assert(result:find "is +Toy Diffusion checkpoint, single file[^\n]*\n.-\nprediction +v\n", result)
 
 write(scratch .. "/toy.lua", ([[
 local burin = require "burin"
