@@ -64,7 +64,7 @@ burin("sample %s/key.safetensors --prompt cat --steps 2 --out %s/out", place, pl
 T.check(burin("inspect %s/out/00001.png", place):find "Noise Schedule: Zero Terminal SNR", "a picture does not say it")
 
 local code, out = plan(place .. "/key.safetensors", {})
-T.check(code == 0 and out:find "\nnoise  predicts v, 1000 timesteps, the last one without", "plan: %d %s", code, out)
+T.check(code == 0 and out:find "base [^\n]*predicts v, 1000 timesteps, the last one without", "plan: %d %s", code, out)
 code, out = plan(place .. "/key.safetensors", { prediction = '"epsilon"' })
 T.check(code == 78 and out:find "zero terminal SNR.*needs a model that predicts v", "epsilon: %d %s", code, out)
 
