@@ -25,14 +25,14 @@ static void count(lua_State *L, lua_Debug *d)
 
 static void stop(void)
 {
-    fprintf(stderr, "%s\n", lua_tostring(state, -1));
+    fprintf(stderr, "%s\n", luaL_tolstring(state, -1, NULL));
     abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     if (!state) {
-        state = luaL_newstate();
+        state = script_new_state();
         atexit(finish);
         script_open_library(state);
         if (luaL_dofile(state, FUZZ_CONFIG_LUA)) stop();

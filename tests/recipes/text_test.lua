@@ -57,7 +57,7 @@ end
 
 for _, case in ipairs { { "a cat", 75, 2 }, { words(75), 75, 75 }, { words(76), 150, 76 }, { words(200), 225, 200 } } do
   plan = said("plan %s", T.recipe("fits", { concepts = pictures("fits", { "a", case[1] }) }))
-  local line = ("texts  captions of %d tokens (the longest has %d)\nsteps"):format(case[2], case[3])
+  local line = ("texts  captions of %d tokens (the longest has %d)\n"):format(case[2], case[3])
   check(plan:find(line, 1, true), "plan of a caption of %d tokens: %s", case[3], plan)
 end
 
