@@ -18,6 +18,19 @@
 #undef EW1
 #undef EW2
 #undef OP
+
+enum {
+    ELEMENTWISE_ROWS = 0
+#define EW1(...) +1
+#define EW2(...) +1
+#define OP(...)
+#include "graph/ops.def"
+#undef EW1
+#undef EW2
+#undef OP
+};
+_Static_assert(ELEMENTWISE_ROWS <= 64, "lib/chain.glsl has a bit for each in two words");
+
 bool shape_elementwise(burin_node *, const burin_shape *);
 bool emit_elementwise(struct emit *);
 

@@ -41,16 +41,18 @@ vec4 gather(bool b, piece s)
     return v;
 }
 
+// The chain's code is long, so it is called in one place: once for four, or for one after the other.
 void store4(uint index, uint count, vec4 v)
 {
-    if (FOURS) {
-        if (count != 0) y_set4(index / 4, chain_apply4(v, index));
-    } else {
-        for (uint e = 0; e < count; e++) {
-            y_set(index + e, chain_apply(v.x, index + e));
-            v = v.yzwx;
-        }
-    }
+    if (count == 0) return;
+    uint end = index + count;
+    do {
+        vec4 r = chain_apply_if(FOURS, v, index);
+        if (FOURS) y_set4(index / 4, r);
+        else y_set(index, r.x);
+        v = v.yzwx;
+        index++;
+    } while (!FOURS && index < end);
 }
 
 #ifdef GEMM_CPU
