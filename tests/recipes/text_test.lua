@@ -47,16 +47,16 @@ for i = 0, 99 do tags[#tags + 1] = "tag number " .. i end
 tags = table.concat(tags, ", ")
 
 local long = T.recipe("long", { concepts = pictures("long", { tags, "a cat" }) })
-local plan = said("plan %s", long)
+local plan = said("plan --device null %s", long)
 check(plan:find("texts  captions of 225 tokens (the longest has 489)", 1, true), "plan of a long caption: %s", plan)
 check(plan:find("/1.png: 489 tokens are cut to 225 at 'tag', word 142", 1, true), "plan names no cut: %s", plan)
-local json = said("plan %s --json", long)
+local json = said("plan --device null %s --json", long)
 for _, field in ipairs { '"word": ?"tag"', '"tokens": ?489', '"longest": ?489', '"at": ?142' } do
   check(json:find(field), "plan --json lacks %s: %s", field, json)
 end
 
 for _, case in ipairs { { "a cat", 75, 2 }, { words(75), 75, 75 }, { words(76), 150, 76 }, { words(200), 225, 200 } } do
-  plan = said("plan %s", T.recipe("fits", { concepts = pictures("fits", { "a", case[1] }) }))
+  plan = said("plan --device null %s", T.recipe("fits", { concepts = pictures("fits", { "a", case[1] }) }))
   local line = ("texts  captions of %d tokens (the longest has %d)\n"):format(case[2], case[3])
   check(plan:find(line, 1, true), "plan of a caption of %d tokens: %s", case[3], plan)
 end
@@ -66,30 +66,37 @@ local seven = {}
 for i = 1, 7 do seven[i] = words(225 + i) end
 seven[8] = seven[1]
 local many = T.recipe("many", { concepts = pictures("seven", seven) })
-plan = said("plan %s", many)
+plan = said("plan --device null %s", many)
 check(select(2, plan:gsub("tokens are cut to 225", "")) == 5
   and plan:find("captions that are cut, and are not listed: 2", 1, true)
   and plan:find("/1.png and 1 more: 226 tokens", 1, true), "seven cut captions: %s", plan)
-check(select(2, said("plan %s --json", many):gsub('"word"', "")) == 7, "plan --json has not all seven")
+check(select(2, said("plan --device null %s --json", many):gsub('"word"', "")) == 7, "plan --json has not all seven")
 
 -- Weights that captions have, and that nobody reads.
 local weights = pictures("weights", { "a (b:1.3) c, d (e)", "a b" })
-plan = said("plan %s", T.recipe("unread", { concepts = weights }))
+plan = said("plan --device null %s", T.recipe("unread", { concepts = weights }))
 check(plan:find("captions with weights such as (word:1.2) that are read as words: 1; weighted_captions", 1, true),
   "weights that are not read: %s", plan)
-plan = said("plan %s", T.recipe("read", { concepts = weights, weighted_captions = "true" }))
+plan = said("plan --device null %s", T.recipe("read", { concepts = weights, weighted_captions = "true" }))
 check(not plan:find("weights such as", 1, true) and plan:find("the longest has 6)", 1, true),
   "weights that are read: %s", plan)
 
 -- Prompts have lengths of their own: a long one changes nothing of the captions.
 local drawn = ('{ prompts = { "a", "(%s:1.2) --n %s" } }'):format(words(100), words(230))
 local prior = with_prior("prompts", { "a cat" }, words(80))
-plan = said("plan %s", T.recipe("prompts", { sample = drawn, concepts = prior }))
+plan = said("plan --device null %s", T.recipe("prompts", { sample = drawn, concepts = prior }))
 check(plan:find("captions of 150 tokens (the longest has 80)\n", 1, true), "a long class prompt is a caption: %s", plan)
 check(plan:find("sample prompts of 225 tokens (the longest has 230)\n", 1, true)
   and plan:find("the negative of sample prompt 2: 230 tokens are cut to 225", 1, true), "long sample prompts: %s", plan)
 check(plan:find("class prompts of 150 tokens (the longest has 80)\n", 1, true) and plan:find "class images step",
   "long class prompts: %s", plan)
+
+-- A setting that a family leaves no choice of.
+local skips = { clip_skip = "2", concepts = pictures("skips", { "a cat" }) }
+local quiet = said("plan --device null %s", T.recipe("skips", skips))
+skips.base = base "tiny_sdxl"
+local aloud = said("plan --device null %s", T.recipe("skips", skips))
+check(aloud:find("clip_skip = 2 is not used", 1, true) and not quiet:find "not used", "clip_skip: %s", aloud)
 
 local code, out = T.run("plan " .. T.quote(T.recipe("wrong", { max_tokens = "100" })))
 check(code == 78 and out:find "wrong.lua:%d+: .*max_tokens.* 75, 150, 225", "max_tokens = 100: %d %s", code, out)

@@ -33,10 +33,7 @@ local function options_of(command) return { command.options or {}, command.recip
 
 -- What a recipe may use, before it is run.
 local function set_limits(command, args)
-  if args.recipe_memory then
-    local bytes = amounts.parse(args.recipe_memory) or usage_error "--recipe-memory needs an amount such as '2 GiB'"
-    core.limit_memory(bytes)
-  end
+  if args.recipe_memory then core.limit_memory(amounts.parse(args.recipe_memory)) end
   local steps = math.tointeger(args.recipe_steps or command.recipe.steps or 0)
   if not steps or steps < 0 then usage_error "--recipe-steps needs a whole number" end
   core.limit_steps(steps)
@@ -109,6 +106,9 @@ local function parse(name, command, argv)
         end
         if not value then usage_error("%s needs a value (%s)", flag, o[3]) end
         if o[2] == "number" and not tonumber(value) then usage_error("%s needs a number, not '%s'", flag, value) end
+        if o[2] == "amount" and not amounts.parse(value) then
+          usage_error("%s needs an amount such as '2 GiB', not '%s'", flag, value)
+        end
         value = o[2] == "number" and tonumber(value) or value
         if o.many then
           args[key] = args[key] or {}

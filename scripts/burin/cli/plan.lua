@@ -70,10 +70,7 @@ return {
   recipe = { steps = 2000000000 },
   run = function(args)
     local r = recipe.load(args[1], args.trust)
-    if args.budget then
-      budget.parse(args.budget)
-      r.budget = args.budget
-    end
+    r.budget = args.budget or r.budget
     args.open_device()
     local rate, dispatch = bench.rate()
     local plan = plans.prepare(r)

@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- encode.lua - from texts, captions and prompts alike, to what the U-Net is told: text states, and for SDXL the pooled
--- text and six sizes. Texts are padded or cut to one number of tokens: in pieces of 75, each with its two marks, whose
--- states are joined. The text encoders are either part of the graph (live: they are trained), fed with token ids, or
--- they run once per text and their states are kept. Weighted texts, (word:1.2), have their states multiplied by the
--- weights, as sd-scripts does, without restoring their mean.
+-- encode.lua - from texts, captions and prompts alike, to what the U-Net is told: text states, and where the family
+-- has conditioning the pooled text and sizes. Texts are padded or cut to one number of tokens: in pieces of 75, each
+-- with its two marks, whose states are joined. The text encoders are either part of the graph (live: they are trained),
+-- fed with token ids, or they run once per text and their states are kept. Weighted texts, (word:1.2), have their
+-- states multiplied by the weights, as sd-scripts does, without restoring their mean.
 local class = require "burin.base.class"
 local cache = require "burin.base.cache"
 local clip = require "burin.models.clip"
@@ -47,7 +47,7 @@ end
 function Front:declare(name, rows)
   local vars = {}
   if self.live then declare_ids(self, vars, name, rows) else declare_states(self, vars, name, rows) end
-  if self.added then input_of(vars, name)("sizes", { rows, 6 }) end
+  if self.added then input_of(vars, name)("sizes", { rows, #self.model.family.conditioning.sizes }) end
   return vars
 end
 
@@ -85,13 +85,16 @@ end
 
 -- ---- values -------------------------------------------------------------------------------------------------------
 
--- Sizes that SDXL is conditioned on, in pixels: the picture's (height, width), where the crop begins (top, left) once
--- it has been resized to cover its bucket, the bucket's (height, width). The rule is Stability's, as kohya's programs
+-- The sizes of these names, in pixels: the picture's (height, width), where the crop begins (top, left) once it has
+-- been resized to cover its bucket, the bucket's (target height, width). The rule is Stability's, as kohya's programs
 -- have it.
-function encode.sizes(item)
-  local b = item.bucket
+local function sizes_of(item, names)
+  local b, sizes = item.bucket, { height = item.height, width = item.width }
   local _, _, left, top = core.image_fit(item.width, item.height, b.w, b.h)
-  return core.tensor({ 6 }, "f32", { item.height, item.width, top, left, b.h, b.w })
+  sizes.top, sizes.left, sizes.target_height, sizes.target_width = top, left, b.h, b.w
+  local list = {}
+  for i, name in ipairs(names) do list[i] = sizes[name] end
+  return core.tensor({ #names }, "f32", list)
 end
 
 local function tokenize(self, text)
@@ -132,7 +135,7 @@ end
 -- Gives an item (caption, bucket, width, height) what `write` gathers. key: optional, where the encoders do not change.
 function Front:fill(item, key)
   item.text = self.live and tokenize(self, item.caption) or states_of(self, item.caption, key)
-  if self.added then item.sizes = encode.sizes(item) end
+  if self.added then item.sizes = sizes_of(item, self.model.family.conditioning.sizes) end
 end
 
 -- Writes variables that `declare` made, a row for each item.

@@ -123,8 +123,18 @@ local function caption_texts(plan)
   return list
 end
 
+-- clip_skip where the family leaves no choice
+local function warn_of_clip_skip(plan)
+  for _, rule in ipairs(plan.model.family.text) do
+    if not rule.fixed then return end
+  end
+  core.log("warn", ("clip_skip = %d is not used: a base of this kind always takes the same layer"):format(
+    plan.recipe.clip_skip))
+end
+
 local function trace_text(plan)
   local recipe = plan.recipe
+  if recipe.clip_skip then warn_of_clip_skip(plan) end
   local captions = lengths.survey(plan.model, caption_texts(plan), { what = "captions", tokens = recipe.max_tokens,
     weighted = recipe.weighted_captions })
   plan.lengths = { captions }
