@@ -372,7 +372,7 @@ check(adapters.convert(at "pair.safetensors", at "pair2.safetensors", keep()).wh
 core.export(at "loha.safetensors", "safetensors", { { key .. ".hada_w1_a", random(1, 24, 2) },
   { key .. ".hada_w1_b", random(2, 2, 24) },
   { key .. ".hada_w2_a", random(3, 24, 2) }, { key .. ".hada_w2_b", random(4, 2, 24) } }, {})
-refused("LoHa for PEFT", 65, "loha has no names in peft files", adapters.convert, at "loha.safetensors", at "x",
+refused("LoHa for PEFT", 65, "LoHa has no names in peft files", adapters.convert, at "loha.safetensors", at "x",
   keep { base = ldm "sd1" })
 refused("LoHa resized", 65, "no plain LoRA %(loha%)", resize.run, at "loha.safetensors", at "x.safetensors",
   keep { base = ldm "sd1", rank = 1 })
