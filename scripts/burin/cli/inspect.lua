@@ -3,6 +3,7 @@
 local consumers = require "burin.adapters.consumers"
 local core = require "burin.core"
 local device = require "burin.graph.device"
+local embeddings = require "burin.text.embeddings"
 local errors = require "burin.base.errors"
 local families = require "burin.models.families"
 local file = require "burin.adapters.file"
@@ -128,10 +129,19 @@ local function checkpoint_facts(r)
   return facts
 end
 
+-- Out of text/embeddings.lua.
+local function inversion_facts(e)
+  return { what = ("textual inversion for %s: the word '%s' in prompts"):format(e.family or "an unknown model", e.word),
+    vectors = e.vectors, width = e.widths }
+end
+
 -- { what =, prediction =, consumers = { { program, what it sees } ... }, unknown = { names }, ... } of a checkpoint or
 -- LoRA
 local function facts_of(path, base)
   if adapters.is_lora(path) then return lora_facts(path, base) end
+  local inversion = core.exists(path) == "file"
+    and embeddings.describe(errors.guard("data", core.load, path), path)
+  if inversion then return inversion_facts(inversion) end
   device.null()
   local opens, model = pcall(models.open, path)
   if not opens then
@@ -152,7 +162,9 @@ local function print_facts(facts)
   line("prediction", facts.prediction)
   line("noise", facts.noise)
   line("input channels", facts.channels)
-  for _, name in ipairs { "rank", "alpha", "layers", "kinds", "spelling" } do line(name, facts[name]) end
+  for _, name in ipairs { "vectors", "width", "rank", "alpha", "layers", "kinds", "spelling" } do
+    line(name, facts[name])
+  end
   for _, row in ipairs(facts.consumers or {}) do line(row[1] .. " sees", row[2]) end
   for _, row in ipairs(facts.loads or {}) do line(row.program .. " loads", consumers.text(row)) end
   if facts.unknown and #facts.unknown > 0 then
