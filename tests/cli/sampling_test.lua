@@ -190,7 +190,7 @@ check(code == 78 and out:find "marked.lua:%d+:", "a mistake in a recipe with a m
 
 -- ---- textual inversion ----------------------------------------------------------------------------------------------
 
--- A word with two vectors gives, bit for bit, the picture of a checkpoint whose token table has them at two other words.
+-- A word with two vectors gives, bit for bit, the picture of a checkpoint whose token table has them at two words.
 local model = T.read(root .. "/models/tiny-sd.safetensors")
 local header = model:sub(9, 8 + ("<I8"):unpack(model))
 local begin = header:match 'token_embedding.weight"[^}]*"data_offsets":%s*%[(%d+)'
