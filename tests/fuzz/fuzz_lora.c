@@ -1,4 +1,3 @@
 /* SPDX-License-Identifier: MIT
  * fuzz_lora.c - any bytes as the keys, types and shapes of a LoRA file (lora.lua). */
-#define FUZZ_LUA FUZZ_LORA_LUA
 #include "lua_target.h"

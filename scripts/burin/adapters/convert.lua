@@ -62,7 +62,8 @@ local function family_of(f)
   if certain then return certain end
   for _, key in ipairs(f:names()) do
     local layer, part = keys.split(key)
-    local family = (part == "down" or part == "w1_b") and family_of_width(layer, f:info(key).shape[2])
+    local told = part == "down" or part == "w1_b" or part == "diff"
+    local family = told and family_of_width(layer, f:info(key).shape[2])
     if family then return family end
   end
   local version = f:meta().ss_base_model_version or ""

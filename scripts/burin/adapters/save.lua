@@ -187,11 +187,12 @@ local function write(path, adapters, o)
   local format, all = o.format or "kohya", copy(o.metadata or {})
   check_names(adapters, format)
   metadata.identify(all, path:match "([^/]*)/*$":gsub("%.safetensors$", ""), adapters)
-  if o.sidecar and format ~= "peft" then sidecar(path, all, o) end
-  all = metadata.profile(all, o.profile)
-  if format == "peft" then return save_peft(path, adapters, o, all) end
-  if format == "diffusers" then all.format = "pt" end
-  return export(path, (format == "diffusers" and diffusers_list or kohya_list)(adapters, o), all, o.profile)
+  local said = metadata.profile(all, o.profile)
+  if format == "peft" then return save_peft(path, adapters, o, said) end
+  if format == "diffusers" then said.format = "pt" end
+  local n = export(path, (format == "diffusers" and diffusers_list or kohya_list)(adapters, o), said, o.profile)
+  if o.sidecar then sidecar(path, all, o) end  -- of a file that is there
+  return n
 end
 
 function save.write(path, adapters, o) return errors.guard("output", write, path, adapters, o) end
