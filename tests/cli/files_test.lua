@@ -40,6 +40,19 @@ T.check(out:find "unknown model", "inspect without a base: %s", out)
 local card = T.read(folder .. "/tiny-lora.json")
 T.check(card and card:find '"sd version": "SD1"', "sidecar: %s", tostring(card))
 
+-- What is written says who reads it; what cannot be applied is refused by name, whoever is asked.
+_, out = run "convert tiny-lora.safetensors to-diffusers.safetensors --to diffusers --base tiny-folder"
+T.check(out:find "read by A1111 0 of 210 layers" and out:find "diffusers 210 of 210 layers", "readers: %s", out)
+T.write(folder .. "/oft.safetensors", ("<s8"):pack('{"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q'
+  .. '.oft_blocks":{"dtype":"F32","shape":[1,2,1,1],"data_offsets":[0,8]}}') .. ("\0"):rep(8))
+for line, want in pairs { ["inspect oft.safetensors"] = 0,
+  ["convert oft.safetensors o.safetensors --base tiny-folder"] = 65,
+  ["merge tiny.safetensors oft.safetensors o.safetensors"] = 65,
+  [("sample %s/models/tiny-sd.safetensors --prompt x --lora oft.safetensors"):format(root)] = 65 } do
+  local ended, said = run(line)
+  T.check(ended == want and said:find "of the kind BOFT, which cannot be applied", "%s: %d %s", line, ended, said)
+end
+
 -- ---- hashes ---------------------------------------------------------------------------------------------------
 
 _, out = run "hash tiny-small.safetensors"
@@ -132,6 +145,7 @@ _, out = run "inspect --json runs/minimal-meta/minimal-meta.safetensors"
 T.check(out:find "ss_network_dim" and not out:find "ss_tag_frequency" and not out:find "sks cat", "minimal metadata")
 train("peft-run", "{ format = 'peft', every = 1 }")
 T.check(T.read(folder .. "/runs/peft-run/peft-run/unet/adapter_config.json"), "a run that writes PEFT's layout")
+T.check(T.read(folder .. "/runs/peft-run/peft-run/.burin"), "a folder that a run may replace is marked")
 _, out = run(("inspect --summary --base %s runs/peft-run/peft-run"):format(T.quote(root
   .. "/models/tiny-sd.safetensors")))
 T.check(out:find "sd1 LoRA" and out:find "rank%s+2", "what it wrote: %s", out)

@@ -11,9 +11,11 @@ local families = require "burin.models.families"
 local file = require "burin.adapters.file"
 local keys = require "burin.adapters.keys"
 local models = require "burin.models.model"
+local resize = require "burin.adapters.resize"
 local save = require "burin.adapters.save"
 local adapters = require "burin.adapters.convert"
 
+require("burin.base.progress").quiet = true
 local T = dofile "tests/check.lua"
 local check = T.check
 device.null()
@@ -97,6 +99,19 @@ for _, case in ipairs { "lycoris_full", "peft_loha", "peft_lokr", "peft_lora_bia
     to = "kohya" })
   same_merge(case .. " as kohya's", path_of(case), out, open.sd1)
 end
+
+-- Resizing leaves what has no rank.
+local function vectors(path)
+  local list = {}
+  for _, e in ipairs(file.read(path, keys.index(open.sd1)).adapters) do
+    if e.kind == "diff" then list[#list + 1] = e.layer.module .. e.param .. e.parts.diff:hash() end
+  end
+  table.sort(list)
+  return table.concat(list, " "), #list
+end
+resize.run(path_of "comfy", scratch .. "/small.safetensors", { base = open.sd1.path, dtype = "keep", rank = 1 })
+local before, n = vectors(path_of "comfy")
+check(n == 4 and vectors(scratch .. "/small.safetensors") == before, "norms and biases stay", n)
 
 -- ---- what cannot be applied, by name --------------------------------------------------------------------------------
 
