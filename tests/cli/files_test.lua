@@ -29,7 +29,8 @@ T.check(n >= 10, "docs/files.md has %d examples", n)
 local _, out = run "inspect --summary tiny.safetensors"
 T.check(out:find "Stable Diffusion 1.x checkpoint, single file" and out:find "epsilon", "inspect: %s", out)
 _, out = run "inspect --summary --base tiny-folder tiny-lora.safetensors"
-for _, text in ipairs { "sd1 LoRA", "192 unet", "A1111 sees%s+SD1", "Forge sees%s+SD1", "no key left over", "kohya" } do
+for _, text in ipairs { "sd1 LoRA", "192 unet", "A1111 sees%s+SD1", "Forge sees%s+SD1",
+  "ComfyUI loads%s+210 of 210", "kohya" } do
   T.check(out:find(text), "inspect lacks '%s': %s", text, out)
 end
 _, out = run "inspect --summary tiny-folder"
@@ -38,6 +39,19 @@ _, out = run "inspect tests/golden/tiny_sd1/lora_init.safetensors --summary"
 T.check(out:find "unknown model", "inspect without a base: %s", out)
 local card = T.read(folder .. "/tiny-lora.json")
 T.check(card and card:find '"sd version": "SD1"', "sidecar: %s", tostring(card))
+
+-- What is written says who reads it; what cannot be applied is refused by name, whoever is asked.
+_, out = run "convert tiny-lora.safetensors to-diffusers.safetensors --to diffusers --base tiny-folder"
+T.check(out:find "read by A1111 0 of 210 layers" and out:find "diffusers 210 of 210 layers", "readers: %s", out)
+T.write(folder .. "/oft.safetensors", ("<s8"):pack('{"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q'
+  .. '.oft_blocks":{"dtype":"F32","shape":[1,2,1,1],"data_offsets":[0,8]}}') .. ("\0"):rep(8))
+for line, want in pairs { ["inspect oft.safetensors"] = 0,
+  ["convert oft.safetensors o.safetensors --base tiny-folder"] = 65,
+  ["merge tiny.safetensors oft.safetensors o.safetensors"] = 65,
+  [("sample %s/models/tiny-sd.safetensors --prompt x --lora oft.safetensors"):format(root)] = 65 } do
+  local ended, said = run(line)
+  T.check(ended == want and said:find "of the kind BOFT, which cannot be applied", "%s: %d %s", line, ended, said)
+end
 
 -- ---- hashes ---------------------------------------------------------------------------------------------------
 
@@ -131,11 +145,12 @@ _, out = run "inspect --json runs/minimal-meta/minimal-meta.safetensors"
 T.check(out:find "ss_network_dim" and not out:find "ss_tag_frequency" and not out:find "sks cat", "minimal metadata")
 train("peft-run", "{ format = 'peft', every = 1 }")
 T.check(T.read(folder .. "/runs/peft-run/peft-run/unet/adapter_config.json"), "a run that writes PEFT's layout")
+T.check(T.read(folder .. "/runs/peft-run/peft-run/.burin"), "a folder that a run may replace is marked")
 _, out = run(("inspect --summary --base %s runs/peft-run/peft-run"):format(T.quote(root
   .. "/models/tiny-sd.safetensors")))
 T.check(out:find "sd1 LoRA" and out:find "rank%s+2", "what it wrote: %s", out)
 train("diffusers-run", "{ format = 'diffusers' }")
 _, out = run(("inspect --summary --base %s runs/diffusers-run/diffusers-run.safetensors"):format(T.quote(root
   .. "/models/tiny-sd.safetensors")))
-T.check(out:find "PEFT or diffusers", "what it wrote: %s", out)
+T.check(out:find "spelling%s+diffusers", "what it wrote: %s", out)
 T.finish()

@@ -188,4 +188,44 @@ T.write(marked, "\xef\xbb\xbf" .. plain:gsub("steps = 1", "stepz = 1"))
 code, out = T.run("plan --device null " .. marked)
 check(code == 78 and out:find "marked.lua:%d+:", "a mistake in a recipe with a mark: %d %s", code, out)
 
+-- ---- textual inversion ----------------------------------------------------------------------------------------------
+
+-- A word with two vectors gives, bit for bit, the picture of a checkpoint whose token table has them at two words.
+local model = T.read(root .. "/models/tiny-sd.safetensors")
+local header = model:sub(9, 8 + ("<I8"):unpack(model))
+local begin = header:match 'token_embedding.weight"[^}]*"data_offsets":%s*%[(%d+)'
+check(begin, "the token table of the tiny model")
+local WIDTH = 32
+T.write(place .. "/ids.lua", 'local c = require "burin.core" print(c.tokenize("zzzz")[1], c.tokenize("hokkaido")[1])')
+code, out = burin "run --trust ids.lua"
+local taken = { tonumber(out:match "^(%d+)"), tonumber(out:match "(%d+)%s*$") }
+check(code == 0 and taken[1] and taken[2] and taken[1] ~= taken[2], "two tokens: %s", out)
+local vectors = {}
+for i = 1, 2 * WIDTH do  -- f16
+  vectors[i] = string.char(i * 37 % 256, (i % 3 == 0 and 0x80 or 0) + 0x34 + i % 9)
+end
+local rows = { table.concat(vectors, "", 1, WIDTH), table.concat(vectors, "", WIDTH + 1) }
+local function safetensors(json, bytes) return ("<s8"):pack(json) .. bytes end
+T.write(place .. "/My-Word.safetensors", safetensors(
+  '{"emb_params":{"dtype":"F16","shape":[2,32],"data_offsets":[0,128]}}', rows[1] .. rows[2]))
+local data = 8 + #header
+for i, id in ipairs(taken) do
+  local at = data + begin + id * WIDTH * 2
+  model = model:sub(1, at) .. rows[i] .. model:sub(at + WIDTH * 2 + 1)
+end
+T.write(place .. "/taught.safetensors", model)
+local draw = "sample %s --out words/%s --steps 2 --seed 3 %s --prompt " .. T.quote "a photo of a (%s:1.2) cat on sand"
+code, out = burin(draw:format("taught.safetensors", "a", "", "zzzz hokkaido"))
+check(code == 0, "the taught checkpoint: %s", out)
+code, out = burin(draw:format("models/tiny-sd.safetensors", "b", "--embedding My-Word.safetensors", "my-word"))
+check(code == 0 and out:find "'My%-Word' in prompts: 2 vectors", "with an embedding: %s", out)
+local function pixels(name) return T.read(place .. "/words/" .. name .. "/00001.png"):match "IDAT.*" end
+check(pixels "a" == pixels "b", "a word with vectors of its own draws another picture than their rows")
+check(T.read(place .. "/words/b/00001.png"):find "TI hashes: \"My%-Word: %x+\"", "the picture names the embedding")
+code, out = burin(draw:format("models/tiny-sd.safetensors", "c", "--embedding models/tiny-sd.safetensors", "x"))
+check(code == 65 and out:find "no textual inversion", "a checkpoint as an embedding: %d %s", code, out)
+code, out = burin "inspect --summary My-Word.safetensors"
+check(code == 0 and out:find "textual inversion for an unknown model: the word 'My%-Word'" and out:find "vectors%s+2",
+  "inspect: %s", out)
+
 T.finish()

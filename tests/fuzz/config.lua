@@ -23,7 +23,7 @@ function core.load(path)
     meta = function() return { lora_adapter_metadata = path:find "embedded" and text or nil } end }
 end
 local layer = { component = "unet", module = "a", inputs = 4, outputs = 4 }
-local index = setmetatable({}, { __index = function() return { layer } end })
+local index = setmetatable({}, { __index = function() return { { layer = layer, style = "peft" } } end })
 
 local function config()
   return { family = "sdxl", prediction = "epsilon", prediction_known = true, scaling_factor = 0.13025, bos = 1, eos = 2,

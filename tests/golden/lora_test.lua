@@ -347,7 +347,7 @@ end
 refused("unknown key", with { "lora_unet_nowhere.lora_down.weight", random(2, 2) },
   "1 of its 3 tensors.*lora_unet_nowhere")
 refused("all unknown", { { "clip.weight", random(2, 2) } }, "none of its 1 tensors")
-refused("unsupported", with { base .. ".diff_b", random(24) }, "bias difference is not supported")
+refused("no bias", with { base .. ".diff_b", random(24) }, "to_q, which has none in this model")
 refused("half a pair", { good[1] }, "no counterpart.*'up' is missing")
 refused("wrong width", { { base .. ".lora_down.weight", random(2, 20) }, { base .. ".lora_up.weight", random(24, 2) } },
   "does not fit %(24, 24%).*another size")
@@ -374,7 +374,7 @@ core.write_file(copy .. "/adapter_model.safetensors", core.read_file(from .. "ad
 local text = core.read_file(from .. "adapter_config.json")
 local file = require "burin.adapters.file"
 local index = names.index(models.open(path))
-for _, c in ipairs { { '"peft_type": "LORA"', '"peft_type": "LOHA"', "peft_type LORA" },
+for _, c in ipairs { { '"peft_type": "LORA"', '"peft_type": "BOFT"', "peft_type BOFT cannot" },
   { '"fan_in_fan_out": false', '"fan_in_fan_out": true', "fan_in_fan_out" },
   { '"lora_alpha": 3', '"lora_alpha": "x"', "is not a number" }, { "mid_block.attentions", "mid_block[.]attentions",
     "regular expressions" },

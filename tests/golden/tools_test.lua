@@ -336,6 +336,13 @@ for _, c in ipairs { { { rank = 2 }, 2 }, { { rank = 99 }, 6 }, { { sv_ratio = 5
   check(rank == c[2], "rank", core.json_encode(c[1]), rank, c[2])
   check(math.abs(kept - math.sqrt(squares / 85.3125)) < 1e-6, "share kept", kept)
 end
+-- sd-scripts keeps one more for the same number, and never more than there are.
+for _, c in ipairs { { { sv_ratio = 5 }, 4 }, { { sv_ratio = 4 }, 3 }, { { sv_fro = 0.9 }, 3 },
+  { { sv_cumulative = 0.8 }, 4 }, { { sv_cumulative = 0.8, rank = 2 }, 2 }, { { sv_cumulative = 1 }, 6 },
+  { { rank = 2 }, 2 } } do
+  c[1].rule = "sd-scripts"
+  check(resized(c[1]) == c[2], "rank by sd-scripts' rule", core.json_encode(c[1]), c[2])
+end
 resized { rank = 3 }
 local read = file.read(at "resized.safetensors", names.index(models.open(ldm "sd1")))
 local change = file.delta(read.adapters[1], core.tensor({ 24, 24 }, "f32"))
@@ -372,13 +379,22 @@ check(adapters.convert(at "pair.safetensors", at "pair2.safetensors", keep()).wh
 core.export(at "loha.safetensors", "safetensors", { { key .. ".hada_w1_a", random(1, 24, 2) },
   { key .. ".hada_w1_b", random(2, 2, 24) },
   { key .. ".hada_w2_a", random(3, 24, 2) }, { key .. ".hada_w2_b", random(4, 2, 24) } }, {})
-refused("LoHa for PEFT", 65, "loha has no names in peft files", adapters.convert, at "loha.safetensors", at "x",
+refused("LoHa for PEFT", 65, "LoHa has no names in peft files", adapters.convert, at "loha.safetensors", at "x",
   keep { base = ldm "sd1" })
 refused("LoHa resized", 65, "no plain LoRA %(loha%)", resize.run, at "loha.safetensors", at "x.safetensors",
   keep { base = ldm "sd1", rank = 1 })
 refused("no base", 65, "give %-%-base MODEL", adapters.convert, at "loha.safetensors", at "x", keep())
 adapters.convert(at "loha.safetensors", at "loha2.safetensors", keep { base = ldm "sd1" })
 check(core.load(at "loha2.safetensors"):meta().ss_network_module == "lycoris.kohya", "LyCORIS' module")
+
+-- Only a folder that a training marked is replaced by one of the same name.
+local folders = require "burin.base.folders"
+folders.write(at "result", function(place) core.write_file(place .. "/x", "x") end, true)
+folders.remove_own(at "result")
+check(not core.exists(at "result"), "a marked folder is removed")
+folders.write(at "result", function(place) core.write_file(place .. "/x", "x") end)
+refused("a folder of somebody else", 73, "not written by a training", folders.remove_own, at "result")
+check(core.exists(at "result/x"), "and left as it is")
 
 core.remove_tree(scratch)
 check(not core.exists(scratch), "scratch is gone")

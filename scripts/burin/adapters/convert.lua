@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- convert.lua - what LoRA files are for, and LoRA files in another layout.
+local consumers = require "burin.adapters.consumers"
 local core = require "burin.core"
 local device = require "burin.graph.device"
 local errors = require "burin.base.errors"
@@ -29,7 +30,7 @@ function adapters.is_lora(path)
   end
   for _, key in ipairs(errors.guard("data", core.load, path):names()) do
     local _, part = keys.split(key)
-    if part and part ~= "alpha" then return true end
+    if part and not keys.weak[part] or keys.algorithm(key) then return true end
   end
   return false
 end
@@ -45,22 +46,31 @@ local function family_of_width(layer, width)
   end
 end
 
--- The family that one file's keys say, else its shapes, else its metadata.
-local function family_of(f)
+-- The first family one of whose patterns (a field of `lora`) a key has.
+local function family_of_keys(f, field)
   for _, key in ipairs(f:names()) do
     for _, family in families.each() do
-      for _, pattern in ipairs(family.lora.keys or {}) do if key:match(pattern) then return family end end
+      for _, pattern in ipairs(family.lora[field] or {}) do if key:match(pattern) then return family end end
     end
   end
+end
+
+-- The family that one file's keys say, else its shapes, else its metadata, else the one whose files have such keys most
+-- often.
+local function family_of(f)
+  local certain = family_of_keys(f, "keys")
+  if certain then return certain end
   for _, key in ipairs(f:names()) do
     local layer, part = keys.split(key)
-    local family = (part == "down" or part == "w1_b") and family_of_width(layer, f:info(key).shape[2])
+    local told = part == "down" or part == "w1_b" or part == "diff"
+    local family = told and family_of_width(layer, f:info(key).shape[2])
     if family then return family end
   end
   local version = f:meta().ss_base_model_version or ""
   for _, family in families.each() do
     if family.lora.version and version:match(family.lora.version) then return family end
   end
+  return family_of_keys(f, "likely")
 end
 
 local function guess_family(path)
@@ -80,37 +90,26 @@ function adapters.model(path, base)
   return models.new(families.published(family))
 end
 
--- What a new file says, from an old one's metadata or from the model's family.
-local function describe(model, adapters, title, old)
-  local rank, alpha = {}, {}
-  for _, e in ipairs(adapters) do
-    rank[e.rank or 0], alpha[e.alpha or 0] = true, true
-  end
-  local function only(set)
-    local v = next(set)
-    return next(set, v) == nil and v or nil
-  end
+-- What a new file says, from an old one's metadata or from the model's family; save.lua adds what is of the file.
+local function describe(model, adapters, old)
   local kinds, all = {}, {}
   for _, e in ipairs(adapters) do kinds[e.kind] = true end
   local module = (kinds.loha or kinds.lokr or kinds.diff) and "lycoris.kohya" or "networks.lora"
-  for k, v in pairs(metadata.modelspec(model, { title = title })) do all[k] = v end
+  for k, v in pairs(metadata.modelspec(model, {})) do all[k] = v end
+  for k, v in pairs(metadata.network(model, { module = module })) do all[k] = v end
   for k, v in pairs(old or {}) do all[k] = v end
-  for k, v in pairs(metadata.network(model, { module = module, rank = only(rank), alpha = only(alpha) })) do
-    if not (old and old[k]) or k == "ss_network_dim" or k == "ss_network_alpha" then all[k] = v end
-  end
-  all.format, all.lora_adapter_metadata = nil, nil
   return all
 end
 
-local function stem(path) return (path:match "([^/]*)/*$":gsub("%.safetensors$", "")) end
-
--- adapters -> a file or folder. o: to, dtype, metadata, sidecar; old: metadata to take over
+-- adapters -> a file or folder. o: to, dtype, metadata, sidecar; old: metadata to take over. readers: which programs
+-- read how much of what was written (consumers.lua)
 function adapters.write(output, adapters, model, o, old)
   local to = options.one_of("--to", o.to or (output:match "%.safetensors$" and "kohya" or "peft"), save.formats)
   if o.metadata then options.one_of("--metadata", o.metadata, metadata.profiles) end
   local n = save.write(output, adapters, { map = model.map, format = to, dtype = o.dtype, profile = o.metadata,
-    sidecar = o.sidecar, metadata = describe(model, adapters, stem(output), old) })
-  return { what = model.family.name .. " LoRA", layout = to, tensors = n, layers = #adapters }
+    sidecar = o.sidecar, metadata = describe(model, adapters, old) })
+  local readers = consumers.count(file.read(output, keys.index(model)).adapters)
+  return { what = model.family.name .. " LoRA", layout = to, tensors = n, layers = readers[1].of, readers = readers }
 end
 
 function adapters.convert(input, output, o)

@@ -6,7 +6,8 @@
 --           dW[o,i,h,w] = (alpha / r) sum_ab up[o,a] mid[a,b,h,w] down[b,i]
 --   LoHa    (alpha / r) (w1_a w1_b) * (w2_a w2_b), element-wise   Hyeon-Woo et al. 2022 (FedPara)
 --   LoKr    (alpha / r) w1 (x) w2, Kronecker product              LyCORIS; scale 1 when neither factor is decomposed
---   diff    the difference itself
+--   diff    the difference itself, of a weight, a norm or a bias
+--   value   the new weight or bias; what is added is its difference from the old one
 --   DoRA    W' = m (W + dW) / |W + dW|, so W' - W is added        Liu et al. 2024; one norm per output, or per input
 --
 -- Shapes come from a file, so every product is checked against the weight before it is made.
@@ -73,6 +74,11 @@ end
 
 function kinds.diff(p) return p.diff:cast "f32" end
 
+function kinds.value(p, _, most, _, weight)
+  fits(p.value.count == most, "it is of another size than the layer")
+  return core.add(p.value, weight, -1)
+end
+
 -- dW of DoRA: the magnitudes m replace the norms of W + dW.
 local function decompose(p, weight, d)
   local w = core.add(weight, d)
@@ -91,7 +97,7 @@ end
 -- entry: { kind, parts = { name = tensor }, scale } of file.lua; weight: the layer's own. -> f32, of weight's shape
 return function(entry, weight)
   local s, p = weight.shape, entry.parts
-  local d = kinds[entry.kind](p, entry.scale, weight.count, { s[3] or 1, s[4] or 1 })
+  local d = kinds[entry.kind](p, entry.scale, weight.count, { s[3] or 1, s[4] or 1 }, weight)
   fits(d.shape[1] == s[1] and d.count == weight.count, "it is of another size than the layer")
   d = d:reshape(s)
   return (p.dora or p.magnitude) and decompose(p, weight, d) or d

@@ -13,7 +13,7 @@ local fail = errors.file
 
 -- The layers that kohya's LoRA has: those of the U-Net's transformers, of the text encoders' attention and MLP, and
 -- with convolutions those of residual blocks and samplers too.
-local function is_target(layer, convolutions)
+function extract.is_target(layer, convolutions)
   local m = layer.module
   if layer.component ~= "unet" then return m:find "%.self_attn%." or m:find "%.mlp%." end
   return m:find "attentions%." or convolutions and (m:find "resnets%." or m:find "samplers%.")
@@ -34,7 +34,7 @@ function extract.run(base, tuned, output, o)
   local bar = progress.new("extracting", #layers)
   for i, layer in ipairs(layers) do
     local name = layer.component .. "." .. layer.module .. ".weight"
-    if is_target(layer, o.conv_rank) then
+    if extract.is_target(layer, o.conv_rank) then
       local a, b = from[name], to[name]
       if table.concat(a.shape, ",") ~= table.concat(b.shape, ",") then fail(tuned, "%s has another shape than in %s",
         name, base) end

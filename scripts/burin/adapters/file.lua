@@ -6,67 +6,34 @@ local core = require "burin.core"
 local delta = require "burin.adapters.delta"
 local errors = require "burin.base.errors"
 local keys = require "burin.adapters.keys"
+local peft = require "burin.adapters.peft"
 local file = {}
 
 local fail = errors.file
 
 -- { { path =, component = or nil, config = PEFT's or nil } ... }
 function file.sources(path)
-  local function peft(folder, component)
-    local weights, config = folder .. "/adapter_model.safetensors", folder .. "/adapter_config.json"
+  local function adapter(folder, component)
+    local weights = folder .. "/adapter_model.safetensors"
     if not core.exists(weights) then return nil end
-    local c = core.exists(config) and errors.guard("data", core.json_decode, core.read_file(config), config)
-    if c and (type(c) ~= "table" or c.peft_type ~= "LORA" or c.fan_in_fan_out) then
-      fail(config, "an adapter of the peft_type LORA, without fan_in_fan_out, is expected")
-    end
-    return { path = weights, component = component, config = c }
+    return { path = weights, component = component, config = peft.read(folder .. "/adapter_config.json") }
   end
   if core.exists(path) ~= "folder" then
     local folder = path:match "^(.*)/adapter_model%.safetensors$" or path == "adapter_model.safetensors" and "."
-    return { folder and peft(folder) or { path = path } }
+    return { folder and adapter(folder) or { path = path } }
   end
   if core.exists(path .. "/pytorch_lora_weights.safetensors") then
     return { { path = path .. "/pytorch_lora_weights.safetensors" } }
   end
-  local list = { peft(path) }
+  local list = { adapter(path) }
   for _, component in ipairs { "unet", "text_encoder", "text_encoder_2" } do
-    list[#list + 1] = peft(path .. "/" .. component, component)
+    list[#list + 1] = adapter(path .. "/" .. component, component)
   end
   if #list == 0 then
     errors.raise("input", "%s: no LoRA in this folder (pytorch_lora_weights.safetensors, adapter_model.safetensors)",
       path)
   end
   return list
-end
-
--- diffusers 0.34 and later keep PEFT's configuration of each component in the file: { unet = { r =, lora_alpha = ... }
--- }
-local function embedded_configs(f, path)
-  local text = f:meta().lora_adapter_metadata
-  local all, list = text and errors.guard("data", core.json_decode, text, path) or {}, {}
-  if type(all) ~= "table" then fail(path, "lora_adapter_metadata is no object") end
-  for key, value in pairs(all) do
-    local component, field = tostring(key):match "^([%w_]+)%.([%w_]+)$"
-    if component then
-      list[component] = list[component] or {}
-      list[component][field] = value
-    end
-  end
-  return list
-end
-
--- PEFT's alpha of a module: a pattern's when it names the module or its end, else the general one.
-local function peft_alpha(config, module, rank, path)
-  local alpha, patterns = config.lora_alpha or rank, config.alpha_pattern or {}
-  if type(patterns) ~= "table" then fail(path, "alpha_pattern is no object") end
-  for pattern, value in pairs(patterns) do
-    if type(pattern) ~= "string" or not pattern:match "^[%w_.]+$" then
-      fail(path, "alpha_pattern '%s': a module's name is expected; regular expressions are not supported", pattern)
-    end
-    if module == pattern or module:sub(-#pattern - 1) == "." .. pattern then alpha = value end
-  end
-  if type(alpha) ~= "number" then fail(path, "lora_alpha of %s is not a number", module) end
-  return config.use_rslora and alpha * math.sqrt(rank) or alpha
 end
 
 -- Required parts of each kind; the rank is the first dim of one of them, of the second when it is decomposed.
@@ -78,22 +45,39 @@ local kinds = {
     return b and b.shape[1]
   end },
   { "diff", { "diff" }, function() end },
+  { "value", { "value" }, function() end },
 }
 local marks = { down = "lora", up = "lora", w1_a = "loha", w1_b = "loha", w2_a = "loha", w2_b = "loha", k1 = "lokr",
-  k1_a = "lokr", k2 = "lokr", k2_a = "lokr", diff = "diff" }
+  k1_a = "lokr", k2 = "lokr", k2_a = "lokr", diff = "diff", value = "value" }
+-- Parts that may have one dim.
+local vectors = { alpha = true, dora = true, magnitude = true, up_b = true, diff = true, value = true }
 
--- Turns the keys of one layer into an adapter: kind, parts, rank, alpha, scale.
-local function settle(e, path, config)
-  local p, kind, first = e.parts, nil, e.keys[1]
-  for part, t in pairs(p) do
+-- The kind of an adapter by its parts, which are all there.
+local function kind_of(e, path)
+  local kind, first = nil, e.keys[1]
+  for part, t in pairs(e.parts) do
     if marks[part] and kind and marks[part] ~= kind then fail(path, "%s: one layer has parts of two kinds, %s and %s",
       first, kind, marks[part]) end
     kind = marks[part] or kind
-    local vector = part == "alpha" or part == "dora" or part == "magnitude"
-    if not vector and (#t.shape < 2 or #t.shape > 4 or t.count == 0) then
+    if #t.shape < 2 and not vectors[part] or #t.shape > 4 or t.count == 0 then
       fail(path, "%s: a tensor of the shape (%s) is no part of an adapter", first, table.concat(t.shape, ", "))
     end
   end
+  return kind
+end
+
+-- LyCORIS' and PEFT's LoKr of two whole factors has no rank. LyCORIS' has no scale then, PEFT's has.
+local function scale_whole(e, config, path)
+  local p = e.parts
+  if e.kind ~= "lokr" or e.rank or not config then return end
+  local rank = peft.rank(config, e.layer.module, path)
+  local scale = peft.alpha(config, e.layer.module, rank, path) / rank
+  if scale ~= 1 then p.k1 = p.k1:affine(scale, 0, "f32") end
+end
+
+-- Turns the keys of one layer into an adapter: kind, parts, rank, alpha, scale.
+local function settle(e, path, config)
+  local p, kind, first = e.parts, kind_of(e, path), e.keys[1]
   for _, k in ipairs(kinds) do
     if k[1] == kind then
       for _, part in ipairs(k[2]) do
@@ -105,82 +89,130 @@ local function settle(e, path, config)
   end
   local one = kind == "lokr" and (p.k1 or p.k1_a and p.k1_b) and (p.k2 or p.k2_a and p.k2_b)
   if not kind or kind == "lokr" and not one then fail(path, "%s belongs to no complete adapter", first) end
+  if e.param == "bias" and not e.layer.bias then
+    fail(path, "%s changes the bias of %s.%s, which has none in this model", first, e.layer.component, e.layer.module)
+  end
   local alpha = p.alpha and p.alpha.count == 1 and p.alpha:get(1)
   if p.alpha and (not alpha or alpha ~= alpha or math.abs(alpha) == math.huge) then
     fail(path, "the alpha of %s is not one finite number", first)
   end
-  if not alpha and config and e.rank then alpha = peft_alpha(config, e.layer.module, e.rank, path) end
-  e.alpha = alpha or e.rank
+  if not alpha and config and e.rank then alpha = peft.alpha(config, e.layer.module, e.rank, path) end
+  scale_whole(e, config, path)
+  e.alpha = e.rank and (alpha or e.rank)
   e.scale = e.rank and e.alpha / e.rank or 1
-  e.alpha_dtype, p.alpha = p.alpha and p.alpha.dtype, nil
+  e.alpha_dtype, p.alpha = e.rank and p.alpha and p.alpha.dtype, nil
 end
 
-local function component_of(candidates, wanted, t, part)
-  if #candidates == 1 then return candidates[1] end
-  for _, layer in ipairs(candidates) do
-    if layer.component == wanted then return layer end
+-- PEFT's lora_bias: up has a bias, which is scaled as the product is. -> an adapter of the layer's bias
+local function split_bias(e)
+  local b = e.parts.up_b
+  e.parts.up_b = nil
+  return { layer = e.layer, param = "bias", kind = "diff", parts = { diff = b:affine(e.scale, 0, "f32") }, scale = 1,
+    keys = { e.keys[1] }, spelt = e.spelt, style = e.style, base = e.base, path = e.path }
+end
+
+-- The layer that a key means, of those that share its name; certain: no other key of the adapter can say more.
+local function choose(candidates, wanted, t, part)
+  if #candidates == 1 then return candidates[1], true end
+  for _, c in ipairs(candidates) do
+    if c.layer.component == wanted then return c, true end
   end
   -- Two text encoders share bare names: the width tells them apart.
-  for _, layer in ipairs(candidates) do
+  for _, c in ipairs(candidates) do
     local s = t.shape
-    if part == "down" and s[2] == layer.inputs or part == "up" and s[1] == layer.outputs then return layer end
+    if part == "down" and s[2] == c.layer.inputs or part == "up" and s[1] == c.layer.outputs then return c, true end
   end
-  return candidates[1]
+  return candidates[1], false
 end
 
-local function complain(path, unknown, total)
-  local first, why = unknown[1], ""
-  for tail, what in pairs(keys.unsupported) do
-    if first:sub(-#tail) == tail then why = (" (%s is not supported)"):format(what) end
+-- Stops for keys that no adapter of the model takes; algorithms that cannot be applied are named.
+local function complain(path, unknown, total, f)
+  local n, by = #unknown, {}
+  for _, key in ipairs(unknown) do
+    local algorithm = keys.algorithm(key, #f:info(key).shape)
+    if algorithm then fail(path, "it is an adapter of the kind %s, which cannot be applied to a model here (%s)",
+      algorithm, key) end
+    by[#by + 1] = #by < 5 and key or nil
   end
-  local n = #unknown
-  if n == total then fail(path, "none of its %d tensors belongs to an adapter of this model: %s%s", total, first,
-    why) end
-  fail(path, "%d of its %d tensors belong to no layer of this model: %s%s%s", n, total,
-    table.concat(unknown, ", ", 1, math.min(n, 5)), n > 5 and ", ..." or "", why)
+  if n == total then fail(path, "none of its %d tensors belongs to an adapter of this model: %s", total, by[1]) end
+  fail(path, "%d of its %d tensors belong to no layer of this model: %s%s", n, total, table.concat(by, ", "),
+    n > 5 and ", ..." or "")
 end
 
-local function read_one(source, index, entries)
-  local f = errors.guard("data", core.load, source.path)
-  local all, unknown, pending = f:names(), {}, {}
-  local embedded = embedded_configs(f, source.path)
+local function matches(key, patterns)
+  for _, pattern in ipairs(patterns) do if key:match(pattern) then return true end end
+  return false
+end
+
+-- A tensor of a file; 8-bit floats as f16, which holds every one of them.
+local function read_tensor(f, key, said)
+  local t = f:read(key)
+  if t.dtype ~= "f8_e4m3" and t.dtype ~= "f8_e5m2" then return t end
+  said[#said + 1] = key
+  return t:cast "f16"
+end
+
+-- The keys of a file that are parts of adapters: { { base, param, part, tail, key, tensor, candidates } ... }.
+local function find_parts(f, path, index)
+  local all, unknown, list, eights, of = f:names(), {}, {}, {}, nil
   for _, key in ipairs(all) do
-    local base, part = keys.split(key)
+    local base, part, tail, adapter = keys.split(key)
     local candidates = base and index[base]
-    local ignored = false
-    for _, pattern in ipairs(keys.ignored) do ignored = ignored or key:match(pattern) end
     if candidates then
-      local t = f:read(key)
-      table.insert(pending, { base = base, part = part, key = key, tensor = t, candidates = candidates })
-    elseif ignored then
-      core.log("warn", ("%s: %s is left out, as other programs do"):format(source.path, key))
+      if adapter and of and adapter ~= of then
+        fail(path, "it holds several adapters, '%s' and '%s'; one a file can be read", of, adapter)
+      end
+      of = adapter or of
+      list[#list + 1] = { base = base, part = keys.of_bias[part] or part, param = keys.of_bias[part] and "bias"
+        or "weight", tail = tail, key = key, tensor = read_tensor(f, key, eights), candidates = candidates }
+    elseif matches(key, keys.ignored) then
+      core.log("warn", ("%s: %s is left out, as other programs do"):format(path, key))
+    elseif base and matches(base, keys.unused) then
+      core.log("warn", ("%s: %s is left out: the model's text encoder has no projection"):format(path, key))
     else
       unknown[#unknown + 1] = key
     end
   end
-  if #unknown > 0 then complain(source.path, unknown, #all) end
-  local by_base = {}
-  for _, x in ipairs(pending) do
-    local e = by_base[x.base]
+  if #unknown > 0 then complain(path, unknown, #all, f) end
+  if #eights > 0 then
+    core.log("info", ("%s: %d tensors of 8-bit floats are read as f16"):format(path, #eights))
+  end
+  return list
+end
+
+local function read_one(source, index, entries)
+  local path = source.path
+  local f = errors.guard("data", core.load, path)
+  local embedded, by, mine = peft.embedded(f, path), {}, {}
+  for _, x in ipairs(find_parts(f, path, index)) do
+    local id = x.base .. "\0" .. x.param
+    local e = by[id]
     if not e then
-      e = { parts = {}, keys = {}, base = x.base, path = source.path }
-      by_base[x.base] = e
-      entries[#entries + 1] = e
+      e = { parts = {}, keys = {}, spelt = {}, base = x.base, param = x.param, path = path }
+      by[id], mine[#mine + 1] = e, e
     end
-    if e.parts[x.part] then fail(source.path, "%s and another key say the same", x.key) end
+    if e.parts[x.part] then fail(path, "%s and another key say the same", x.key) end
     e.parts[x.part] = x.tensor
     e.keys[#e.keys + 1] = x.key
-    if #x.candidates == 1 or x.part == "down" or x.part == "up" then
-      e.layer = component_of(x.candidates, source.component, x.tensor, x.part)
-    end
-    e.layer = e.layer or x.candidates[1]
+    e.spelt[#e.spelt + 1] = { part = x.part, form = keys.forms[x.tail] or "processor" }
+    local candidate, certain = choose(x.candidates, source.component, x.tensor, x.part)
+    if certain or not e.layer then e.layer, e.style = candidate.layer, candidate.style end
   end
-  for _, e in pairs(by_base) do settle(e, source.path, source.config or embedded[e.layer.component]) end
+  for _, e in ipairs(mine) do
+    settle(e, path, source.config or embedded[e.layer.component])
+    entries[#entries + 1] = e
+    if e.parts.up_b then
+      if not e.layer.bias then fail(path, "%s: its layer has no bias", e.keys[1]) end
+      entries[#entries + 1] = split_bias(e)
+    end
+  end
   return f
 end
 
--- path, index (keys.index) -> { adapters = { { layer, kind, parts, rank, alpha, scale, keys } ... }, metadata, path },
--- in the order of keys. A tensor that belongs to no adapter of the layers is an error.
+-- path, index (keys.index) -> { adapters = { { layer, param, kind, parts, rank, alpha, scale, keys } ... }, metadata,
+-- path }, in the order of keys. param: "weight", or "bias" of the layer. rank and alpha are nil of what has none. style
+-- and spelt, { { part, form } ... }: how the layer and its parts are written (keys.lua). A tensor that belongs to no
+-- adapter of the layers is an error.
 function file.read(path, index)
   if not core.exists(path) then errors.raise("input", path .. ": there is no such LoRA") end
   local result = { path = path, adapters = {}, files = {}, metadata = {} }
@@ -192,7 +224,7 @@ function file.read(path, index)
   if #result.adapters == 0 then fail(path, "it holds no tensors") end
   local seen = {}
   for _, e in ipairs(result.adapters) do
-    local name = e.layer.component .. "." .. e.layer.module
+    local name = ("%s.%s.%s"):format(e.layer.component, e.layer.module, e.param)
     if seen[name] then fail(path, "%s and %s are the same layer", seen[name], e.keys[1]) end
     seen[name] = e.keys[1]
   end
@@ -218,7 +250,7 @@ function file.merge(loras, model)
   for _, l in ipairs(loras) do
     local read = file.read(l.path, index)
     for _, e in ipairs(read.adapters) do
-      local name = e.layer.component .. "." .. e.layer.module .. ".weight"
+      local name = ("%s.%s.%s"):format(e.layer.component, e.layer.module, e.param)
       by_name[name] = by_name[name] or {}
       table.insert(by_name[name], { adapter = e, strength = l.scale or 1, file = read })
     end

@@ -35,6 +35,37 @@ function metadata.modelspec(model, o)
   }
 end
 
+-- One number as a text; "Dynamic", sd-scripts' word, where layers differ or there is none.
+local function only(set)
+  local v = next(set)
+  return v and next(set, v) == nil and ("%.14g"):format(v) or "Dynamic"
+end
+
+-- kohya's network_args: those that were there, with what is now of the convolutions.
+local function with_conv(text, conv)
+  local ok, args = pcall(core.json_decode, text or "{}", "ss_network_args")
+  args = ok and type(args) == "table" and args or {}
+  local some = next(conv.ranks) ~= nil
+  args.conv_dim, args.conv_alpha = some and only(conv.ranks) or nil, some and only(conv.alphas) or nil
+  return next(args) and core.json_encode(args) or "{}"
+end
+
+-- What a file says of itself, whatever it was made from: its name, and the ranks and alphas of what is in it, of
+-- convolutions apart as in sd-scripts. all: changed; adapters: as save.lua takes them.
+function metadata.identify(all, name, adapters)
+  local plain, conv = { ranks = {}, alphas = {} }, { ranks = {}, alphas = {} }
+  for _, e in ipairs(adapters) do
+    local of = (e.layer.kernel or 1) > 1 and conv or plain
+    if e.rank then of.ranks[e.rank], of.alphas[e.alpha] = true, true end
+  end
+  local first = next(plain.ranks) and plain or conv
+  all.ss_output_name, all["modelspec.title"] = name, name
+  all.ss_network_dim, all.ss_network_alpha = only(first.ranks), only(first.alphas)
+  all.ss_network_args = with_conv(all.ss_network_args, conv)
+  all.sshs_model_hash, all.sshs_legacy_hash, all["modelspec.hash_sha256"] = nil, nil, nil
+  all.format, all.lora_adapter_metadata = nil, nil
+end
+
 local minimal = { "ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha",
   "ss_network_args", "modelspec.architecture" }
 

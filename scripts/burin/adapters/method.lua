@@ -134,7 +134,7 @@ function Instance:adapters(dtype)
     local name = e.layer.component .. "." .. e.layer.name
     if not by_layer[name] then
       by_layer[name] = { kind = "lora", parts = {}, alpha = self.definition.alpha(self.options, e.layer),
-        layer = { component = e.layer.component, module = e.layer.name, kind = e.layer.kind } }
+        layer = { component = e.layer.component, module = e.layer.name, kind = e.layer.kind, kernel = e.layer.kernel } }
       list[#list + 1] = by_layer[name]
     end
     local t = nn.to_file(e, e.var:read(dtype))
@@ -160,7 +160,7 @@ function Instance:save(path, model, o)
   for k, v in pairs(o.metadata or {}) do all[k] = v end
   if self.definition.kind == "lora" then
     return require("burin.adapters.save").write(path, self:adapters(dtype), { map = model.map, metadata = all,
-      format = o.format, profile = o.profile, sidecar = o.sidecar })
+      format = o.format, profile = o.profile, sidecar = o.sidecar, mark = o.mark })
   end
   core.export(path, "safetensors", self:export(model.map, dtype), all)
 end

@@ -29,29 +29,44 @@ function ranks.from_svd(layer, u, s, v, rank, weight_shape)
     keys = { "up", "down" } }
 end
 
+-- How many of n values, the greatest first, are above the greatest / ratio.
+local function above(values, n, ratio, strictly)
+  local keep = 0
+  for i = 1, n do
+    local least = values[1] / ratio
+    if values[i] > least or not strictly and values[i] == least then keep = i end
+  end
+  return keep
+end
+
+-- How many of n values make up a share of the total of their powers.
+local function making_up(values, n, power, share, total)
+  if not total then
+    total = 0
+    for i = 1, n do total = total + values[i] ^ power end
+  end
+  local part = 0
+  for i = 1, n do
+    part = part + values[i] ^ power
+    if part >= share * total then return i end
+  end
+  return n
+end
+
+ranks.rules = { "burin", "sd-scripts" }
+
 -- How many singular values to keep: o.rank at most; o.sv_ratio: those above the greatest / ratio; o.sv_fro: until the
--- kept part of the Frobenius norm reaches it; o.sv_cumulative: the same with the sum. total: the Frobenius norm and sum
--- of all, where s does not hold all. As kohya-ss/sd-scripts networks/resize_lora.py.
+-- kept part of the Frobenius norm reaches it; o.sv_cumulative: the same with the sum. norm: the Frobenius norm of all,
+-- where s does not hold all. o.rule "sd-scripts": as kohya-ss/sd-scripts networks/resize_lora.py (48d368f), which keeps
+-- one more than such a number needs (index + 1), but as many as there are at most; and 1 where all are below 1e-6.
 function ranks.choose(s, o, norm)
   local values, n = s:table(), s.count
-  local keep = n
-  if o.sv_ratio then
-    keep = 0
-    for i = 1, n do if values[i] >= values[1] / o.sv_ratio then keep = i end end
-  elseif o.sv_fro then
-    local total, part = norm and norm * norm or 0, 0
-    if not norm then for i = 1, n do total = total + values[i] ^ 2 end end
-    for i = 1, n do
-      part, keep = part + values[i] ^ 2, i
-      if part >= o.sv_fro ^ 2 * total then break end
-    end
-  elseif o.sv_cumulative then
-    local total, part = 0, 0
-    for i = 1, n do total = total + values[i] end
-    for i = 1, n do
-      part, keep = part + values[i], i
-      if part >= o.sv_cumulative * total then break end
-    end
+  local theirs, keep = o.rule == "sd-scripts", n
+  if o.sv_ratio then keep = above(values, n, o.sv_ratio, theirs)
+  elseif o.sv_fro then keep = making_up(values, n, 2, o.sv_fro ^ 2, norm and norm * norm)
+  elseif o.sv_cumulative then keep = making_up(values, n, 1, o.sv_cumulative) end
+  if theirs and (o.sv_ratio or o.sv_fro or o.sv_cumulative) then
+    keep = values[1] <= 1e-6 and 1 or math.max(1, keep) + 1
   end
   return math.max(1, math.min(keep, o.rank or n, n))
 end
@@ -82,12 +97,13 @@ function ranks.weight_shape(e)
   return { e.parts.up.shape[1], d[2], d[3], d[4] }
 end
 
--- An adapter with the rank that o (as above) asks for; a row of the report.
+-- An adapter with the rank that o (as above) asks for; a row of the report, with what the other rule would keep.
 function ranks.resized(e, o, report)
   local u, s, v = core.svd_product(ranks.matrix(e.parts.up):affine(e.scale, 0, "f32"), ranks.matrix(e.parts.down))
-  local rank = ranks.choose(s, o)
+  local rank, other = ranks.choose(s, o), setmetatable({}, { __index = o })
+  other.rule = o.rule == "sd-scripts" and "burin" or "sd-scripts"
   report[#report + 1] = { layer = e.layer.component .. "." .. e.layer.module, rank = rank, old = e.rank,
-    kept = ranks.kept(s, rank) }
+    kept = ranks.kept(s, rank), other = ranks.choose(s, other) }
   return ranks.from_svd(e.layer, u, s, v, rank, ranks.weight_shape(e))
 end
 

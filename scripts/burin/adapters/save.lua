@@ -10,10 +10,12 @@ local metadata = require "burin.adapters.metadata"
 local save = {}
 
 -- part -> end of kohya's and LyCORIS' keys, in the order of a layer's keys
-local kohya = { down = ".lora_down.weight", up = ".lora_up.weight", mid = ".lora_mid.weight", diff = ".diff",
+local kohya = { down = ".lora_down.weight", up = ".lora_up.weight", mid = ".lora_mid.weight",
   w1_a = ".hada_w1_a", w1_b = ".hada_w1_b", w2_a = ".hada_w2_a", w2_b = ".hada_w2_b", t1 = ".hada_t1", t2 = ".hada_t2",
   k1 = ".lokr_w1", k1_a = ".lokr_w1_a", k1_b = ".lokr_w1_b", k2 = ".lokr_w2", k2_a = ".lokr_w2_a", k2_b = ".lokr_w2_b",
   kt = ".lokr_t2", dora = ".dora_scale" }
+-- Of differences: of a weight and a bias, of a layer and a norm (ComfyUI and LyCORIS).
+local differences = { weight = { layer = ".diff", norm = ".w_norm" }, bias = { layer = ".diff_b", norm = ".b_norm" } }
 local peft = { down = ".lora_A.weight", up = ".lora_B.weight", magnitude = ".lora_magnitude_vector" }
 
 -- Linear layers have matrices, convolutions kernels, whatever the source wrote.
@@ -29,17 +31,24 @@ local function typed(t, dtype) return dtype and dtype ~= "keep" and t.dtype ~= d
 
 local function put(list, name, t, dtype) list[#list + 1] = { name, typed(t, dtype) } end
 
+-- The end of a part's key, and the tensor as it is kept.
+local function kohya_part(e, part, t)
+  if part == "diff" then
+    return differences[e.param or "weight"][e.layer.kind == "norm" and "norm" or "layer"], t
+  elseif part == "magnitude" then  -- PEFT's are one per output: LyCORIS' (out, 1) or (out, 1, 1, 1)
+    return kohya.dora, t:reshape(e.layer.kind == "linear" and { t.count, 1 } or { t.count, 1, 1, 1 })
+  end
+  return kohya[part], shaped(e, part, t)
+end
+
 local function kohya_list(adapters, o)
   local list = {}
   for _, e in ipairs(adapters) do
     local base = o.map:kohya(e.layer.component, e.layer.module)
     local any
     for part, t in pairs(e.parts) do
-      -- PEFT's magnitudes are one per output: LyCORIS' (out, 1) or (out, 1, 1, 1)
-      if part == "magnitude" then
-        t, part = t:reshape(e.layer.kind == "linear" and { t.count, 1 } or { t.count, 1, 1, 1 }), "dora"
-      end
-      put(list, base .. kohya[part], shaped(e, part, t), o.dtype)
+      local tail, kept = kohya_part(e, part, t)
+      put(list, base .. tail, kept, o.dtype)
       any = any or t.dtype
     end
     if e.alpha then
@@ -50,16 +59,20 @@ local function kohya_list(adapters, o)
   return list
 end
 
-local function check_peft(adapters, format)
+local kinds = { loha = "LoHa", lokr = "LoKr", diff = "a difference of weights", value = "a trained value of PEFT" }
+
+-- Stops for what has no names in a layout.
+local function check_names(adapters, format)
+  local function none(e, what, other)
+    errors.raise("data", "%s.%s: %s has no names in %s files%s", e.layer.component, e.layer.module, what, format, other)
+  end
   for _, e in ipairs(adapters) do
-    if e.kind ~= "lora" or e.parts.mid then
-      errors.raise("data", ("%s.%s: %s has no names in %s files; --to kohya has"):format(e.layer.component,
-        e.layer.module,         e.parts.mid and "LoCon with a middle kernel" or e.kind, format))
-    end
-    local m = e.parts.dora
-    if m and m.count ~= e.parts.up.shape[1] then
-      errors.raise("data", ("%s.%s: DoRA with a norm per input has no names in %s files; --to kohya has"):format(
-        e.layer.component, e.layer.module, format))
+    if e.kind == "value" then none(e, kinds.value, "; merging it into a checkpoint works") end
+    if format ~= "kohya" then
+      local m = e.parts.dora
+      if e.kind ~= "lora" then none(e, kinds[e.kind], "; --to kohya has") end
+      if e.parts.mid then none(e, "LoCon with a middle kernel", "; --to kohya has") end
+      if m and m.count ~= e.parts.up.shape[1] then none(e, "DoRA with a norm per input", "; --to kohya has") end
     end
   end
 end
@@ -110,7 +123,22 @@ function save.adapter_config(adapters)
     alpha_pattern = alpha_pattern, target_modules = modules }
 end
 
-local function save_peft(path, adapters, o)
+-- Adds hashes, where a profile has room for them, and writes.
+local function export(path, list, all, profile)
+  if (profile or "full") == "full" then
+    metadata.add_hashes(path, all, function(file, few) core.export(file, "safetensors", list, few) end)
+  end
+  core.export(path, "safetensors", list, all)
+  return #list
+end
+
+local function copy(all)
+  local own = {}
+  for k, v in pairs(all) do own[k] = v end
+  return own
+end
+
+local function save_peft(path, adapters, o, all)
   local parts = {}
   for _, e in ipairs(adapters) do
     parts[e.layer.component] = parts[e.layer.component] or {}
@@ -119,18 +147,18 @@ local function save_peft(path, adapters, o)
   return folders.write(path, function(place)
     local n = 0
     for component, list in pairs(parts) do
-      local folder, tensors = place .. "/" .. component, {}
+      local folder, tensors, own = place .. "/" .. component, {}, copy(all)
       core.make_dirs(folder)
       for _, e in ipairs(list) do
         local module = component == "text_encoder" and target(e) or e.layer.module
         peft_entries(tensors, "base_model.model." .. module, e, o.dtype, 1)
       end
-      core.export(folder .. "/adapter_model.safetensors", "safetensors", tensors, { format = "pt" })
-      n = n + #tensors
+      own.format = "pt"
+      n = n + export(folder .. "/adapter_model.safetensors", tensors, own, o.profile)
       core.write_file(folder .. "/adapter_config.json", core.json_encode(save.adapter_config(list), 2) .. "\n")
     end
     return n
-  end)
+  end, o.mark)
 end
 
 -- What A1111 shows and inserts for a network: <stem>.json beside it.
@@ -143,34 +171,28 @@ end
 
 save.formats = { "kohya", "diffusers", "peft" }
 
+local function diffusers_list(adapters, o)
+  local list = {}
+  for _, e in ipairs(adapters) do
+    peft_entries(list, e.layer.component .. "." .. e.layer.module, e, o.dtype, e.alpha / e.rank)
+  end
+  return list
+end
+
 -- Writes adapters. o: map (names.map of the family), format ("kohya"), dtype ("keep"), metadata (texts), profile
--- ("full"), sidecar (boolean) -> number of tensors. The file's stem becomes ss_output_name, which is what A1111 inserts
+-- ("full"), sidecar (boolean), mark (of folders: a training's, folders.lua) -> number of tensors. What the file says of
+-- itself comes from metadata.identify, in every layout: its stem becomes ss_output_name, which is what A1111 inserts
 -- into prompts.
 local function write(path, adapters, o)
-  local format, all = o.format or "kohya", {}
-  if format ~= "kohya" then check_peft(adapters, format) end
-  if format == "peft" then return save_peft(path, adapters, o) end
-  for k, v in pairs(o.metadata or {}) do all[k] = v end
-  if o.sidecar then sidecar(path, all, o) end
-  local list
-  if format == "diffusers" then
-    list = {}
-    for _, e in ipairs(adapters) do
-      peft_entries(list, e.layer.component .. "." .. e.layer.module, e, o.dtype, e.alpha / e.rank)
-    end
-    all = metadata.profile(all, o.profile)
-    all.format = "pt"
-  else
-    list = kohya_list(adapters, o)
-    all.ss_output_name = path:match "([^/]*)$":gsub("%.safetensors$", "")
-    all = metadata.profile(all, o.profile)
-    if (o.profile or "full") == "full" then
-      all.sshs_model_hash, all.sshs_legacy_hash, all["modelspec.hash_sha256"] = nil, nil, nil
-      metadata.add_hashes(path, all, function(file, few) core.export(file, "safetensors", list, few) end)
-    end
-  end
-  core.export(path, "safetensors", list, all)
-  return #list
+  local format, all = o.format or "kohya", copy(o.metadata or {})
+  check_names(adapters, format)
+  metadata.identify(all, path:match "([^/]*)/*$":gsub("%.safetensors$", ""), adapters)
+  local said = metadata.profile(all, o.profile)
+  if format == "peft" then return save_peft(path, adapters, o, said) end
+  if format == "diffusers" then said.format = "pt" end
+  local n = export(path, (format == "diffusers" and diffusers_list or kohya_list)(adapters, o), said, o.profile)
+  if o.sidecar then sidecar(path, all, o) end  -- of a file that is there
+  return n
 end
 
 function save.write(path, adapters, o) return errors.guard("output", write, path, adapters, o) end

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- arguments.lua - what commands share: checked arguments, reports of what was written.
+local consumers = require "burin.adapters.consumers"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local arguments = {}
@@ -47,13 +48,23 @@ function arguments.report(args, output, report)
   if report.layers then text = text .. (", %d layers"):format(report.layers) end
   if report.same then text = text .. (" (%d do not differ)"):format(report.same) end
   core.write_stdout(core.shown(text) .. "\n")
-  local n, ranks, kept, least = 0, 0, 0, 1
+  if report.readers then
+    local readers = {}
+    for i, row in ipairs(report.readers) do readers[i] = ("%s %s"):format(row.program, consumers.text(row)) end
+    core.write_stdout("read by " .. table.concat(readers, ", ") .. "\n")
+  end
+  local n, ranks, kept, least, others, differ = 0, 0, 0, 1, 0, 0
   for _, r in ipairs(report.ranks or {}) do
     n, ranks, kept, least = n + 1, ranks + r.rank, kept + r.kept, math.min(least, r.kept)
+    others, differ = others + (r.other or r.rank), differ + (r.rank ~= (r.other or r.rank) and 1 or 0)
   end
   if n > 0 then
     core.write_stdout(("mean rank %.1f; %.2f %% of the Frobenius norm kept on average, %.2f %% in the worst layer\n")
       :format(ranks / n, 100 * kept / n, 100 * least))
+    if differ > 0 then
+      core.write_stdout(("with --rank-rule %s the mean rank would be %.1f; %d of %d layers differ\n"):format(
+        report.rule == "sd-scripts" and "burin" or "sd-scripts", others / n, differ, n))
+    end
   end
 end
 

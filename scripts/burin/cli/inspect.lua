@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- inspect.lua - what a file is, and what other programs will take it for.
+local consumers = require "burin.adapters.consumers"
 local core = require "burin.core"
 local device = require "burin.graph.device"
+local embeddings = require "burin.text.embeddings"
 local errors = require "burin.base.errors"
 local families = require "burin.models.families"
 local file = require "burin.adapters.file"
@@ -43,10 +45,41 @@ local function range(list)
   return list[1] == list[#list] and text(list[1]) or text(list[1]) .. " to " .. text(list[#list])
 end
 
+local styles = { first = "kohya", kohya = "kohya", extra = "kohya, with other names of layers", lycoris = "LyCORIS",
+  diffusers = "diffusers", short = "PEFT or diffusers", bare = "bare names", peft = "PEFT", comfy = "ComfyUI",
+  omi = "OneTrainer (OMI)" }
+
+-- Whose names the most layers have.
+local function spelling_of(read)
+  local counts, best = {}, nil
+  for _, e in ipairs(read) do
+    local name = styles[e.style]
+    if e.style == "diffusers" and e.spelt[1].form ~= "peft" then name = "older diffusers" end
+    counts[name] = (counts[name] or 0) + 1
+    if not best or counts[name] > counts[best] then best = name end
+  end
+  return best
+end
+
+-- The algorithm of a file that cannot be applied (keys.lua); nil for others.
+local function algorithm_of(parts)
+  for _, p in ipairs(parts) do
+    for _, key in ipairs(p.file:names()) do
+      local found = keys.algorithm(key, #p.file:info(key).shape)
+      if found then return found end
+    end
+  end
+end
+
 local function lora_facts(path, base)
   local parts, meta = open(path), {}
   for _, p in ipairs(parts) do for k, v in pairs(p.file:meta()) do meta[k] = v end end
   local facts = { consumers = lora_consumers(meta) }
+  local algorithm = algorithm_of(parts)
+  if algorithm then
+    facts.what = ("adapter of the kind %s, which cannot be applied to a model here"):format(algorithm)
+    return facts
+  end
   local known, model = pcall(adapters.model, path, base)
   if not known then
     facts.what = "LoRA of an unknown model; --base MODEL says more"
@@ -74,11 +107,7 @@ local function lora_facts(path, base)
     return table.concat(list, ", ")
   end
   facts.rank, facts.alpha, facts.kinds, facts.layers = range(ranks), range(alphas), counts(kinds), counts(by)
-  local kohya, first = read.adapters[1].base:match "^lora_", read.adapters[1].keys[1]
-  facts.spelling = kohya and "kohya" or first:match "lora_[AB]" and "PEFT or diffusers" or "older diffusers"
-  -- What ComfyUI would report as not loaded: keys under names that are none of this model's layers. file.read refuses
-  -- such files, so there are none here.
-  table.insert(facts.consumers, { "ComfyUI", #read.adapters .. " layers, no key left over" })
+  facts.spelling, facts.loads = spelling_of(read.adapters), consumers.count(read.adapters)
   return facts
 end
 
@@ -100,10 +129,19 @@ local function checkpoint_facts(r)
   return facts
 end
 
+-- Out of text/embeddings.lua.
+local function inversion_facts(e)
+  return { what = ("textual inversion for %s: the word '%s' in prompts"):format(e.family or "an unknown model", e.word),
+    vectors = e.vectors, width = e.widths }
+end
+
 -- { what =, prediction =, consumers = { { program, what it sees } ... }, unknown = { names }, ... } of a checkpoint or
 -- LoRA
 local function facts_of(path, base)
   if adapters.is_lora(path) then return lora_facts(path, base) end
+  local inversion = core.exists(path) == "file"
+    and embeddings.describe(errors.guard("data", core.load, path), path)
+  if inversion then return inversion_facts(inversion) end
   device.null()
   local opens, model = pcall(models.open, path)
   if not opens then
@@ -124,8 +162,11 @@ local function print_facts(facts)
   line("prediction", facts.prediction)
   line("noise", facts.noise)
   line("input channels", facts.channels)
-  for _, name in ipairs { "rank", "alpha", "layers", "kinds", "spelling" } do line(name, facts[name]) end
+  for _, name in ipairs { "vectors", "width", "rank", "alpha", "layers", "kinds", "spelling" } do
+    line(name, facts[name])
+  end
   for _, row in ipairs(facts.consumers or {}) do line(row[1] .. " sees", row[2]) end
+  for _, row in ipairs(facts.loads or {}) do line(row.program .. " loads", consumers.text(row)) end
   if facts.unknown and #facts.unknown > 0 then
     line("unknown", #facts.unknown .. ": " .. table.concat(facts.unknown, ", ", 1, math.min(4, #facts.unknown)))
   end

@@ -2,6 +2,7 @@
 local errors = require "burin.base.errors"
 local options = require "burin.base.options"
 local arguments = require "burin.cli.arguments"
+local ranks = require "burin.adapters.ranks"
 local resize = require "burin.adapters.resize"
 
 return {
@@ -13,6 +14,8 @@ return {
     { "--sv-ratio", "number", "keep singular values above the greatest divided by this" },
     { "--sv-fro", "number", "keep this share (0 to 1) of the Frobenius norm" },
     { "--sv-cumulative", "number", "keep this share (0 to 1) of the sum of singular values" },
+    { "--rank-rule", "name", "burin, or sd-scripts: one more than the --sv option needs, as its resize_lora.py keeps",
+      "burin" },
     { "--dtype", "type", "f32, f16, bf16, or keep", "keep" },
     { "--to", "layout", "kohya, diffusers or peft (default: by OUT's name)" },
     { "--base", "model", "the checkpoint whose layers it names (default: found from its shapes)" },
@@ -21,7 +24,8 @@ return {
   },
   run = function(args)
     local o = { dtype = options.one_of("--dtype", args.dtype, { "keep", "f32", "f16", "bf16" }), to = args.to,
-      base = args.base, metadata = args.metadata, sidecar = args.sidecar }
+      base = args.base, metadata = args.metadata, sidecar = args.sidecar,
+      rule = options.one_of("--rank-rule", args.rank_rule, ranks.rules) }
     arguments.ranks(o, args)
     if not (o.rank or o.sv_ratio or o.sv_fro or o.sv_cumulative) then
       errors.raise("usage", "give --rank, --sv-ratio, --sv-fro or --sv-cumulative")

@@ -3,6 +3,7 @@ local options = require "burin.base.options"
 local adapters = require "burin.adapters.file"
 local arguments = require "burin.cli.arguments"
 local core = require "burin.core"
+local embeddings = require "burin.text.embeddings"
 local errors = require "burin.base.errors"
 local infotext = require "burin.sample.infotext"
 local lengths = require "burin.text.lengths"
@@ -152,6 +153,8 @@ return {
     { "--prompts", "file", "one prompt a line, with kohya's --n --s --l --d --w --h --ss" },
     { "--negative", "text", "what to avoid", "" },
     { "--lora", "file:scale", "a LoRA file, as in dog.safetensors:0.8; several are added up", many = true },
+    { "--embedding", "file", "textual inversion: its name without the ending is a word of prompts (several can be)",
+      many = true },
     { "--steps", "number", "denoising steps", 20 },
     { "--guidance", "number", "classifier-free guidance scale", 7.5 },
     { "--rescale", "number", "0 to 1: guidance rescale, for models with zero terminal SNR" },
@@ -190,6 +193,7 @@ return {
     if args.zero_snr and model.noise.prediction ~= "v" then
       errors.raise("recipe", "--zero-snr needs a model that predicts v; this one predicts epsilon")
     end
+    embeddings.add(model, args.embedding)
     settle_lengths(model, args, jobs)
     local size = model.config.sample_size
     local init, width, height = read_init(args, model)
@@ -198,7 +202,7 @@ return {
     errors.guard("data", model.load, model)
     core.make_dirs(args.out)
     local before = last_number(args.out)
-    local sources, bar, images = infotext.sources(args[1], loras, args.vae), nil, {}
+    local sources, bar, images = infotext.sources(args[1], loras, args.vae, args.embedding), nil, {}
     for _, one in ipairs(list) do
       local o = { steps = args.steps, guidance = args.guidance, sampler = args.sampler, sigmas = args.sigmas,
         spacing = args.spacing,

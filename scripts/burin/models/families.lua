@@ -6,10 +6,11 @@
 --   mark           a tensor that only single files of this family have (optional)
 --   fits           function(unet) -> whether a U-Net of these shapes is of this family (optional: the mark says it)
 --   unet           prefix in single files; lora: kohya's prefix; spellings of its layers in kohya's files ("diffusers"
---                  or "file", the single file's), the one that is written first; upcast_attention, for diffusers
+--                  or "file", the single file's), the one that is written first; extra_spellings: that only some
+--                  programs use; upcast_attention, for diffusers
 --   vae            prefix, scaling_factor (where files do not say), force_upcast, for diffusers
 --   text           a list of text encoders:
---     prefix, lora      as above
+--     prefix, lora      as above; native: what ComfyUI and OneTrainer call it
 --     layout            of single files: "clip" or "openclip"; bare: old ones leave out "text_model."
 --     unused_layers     layers that single files hold and nobody uses, with a projection nobody uses either
 --     projection        false: what files have of it is not used
@@ -22,8 +23,8 @@
 --   noise          the noise process (noise.lua)
 --   prediction     "epsilon" or "v"; prediction_guess: what is said where that is only likely and files do not tell
 --   sample_size    pixels, where files do not say
---   lora           whose a LoRA is: keys that only its files have, version: pattern of ss_base_model_version; the
---                  widths are those of `published`
+--   lora           whose a LoRA is: keys that only its files have, likely: keys that its files have most often;
+--                  version: pattern of ss_base_model_version; the widths are those of `published`
 --   metadata       of LoRA files, kohya's and ModelSpec's words; v: what differs in models that predict v
 --   seen_as        program -> { what it calls this family, function(metadata) -> whether it takes a LoRA for one }
 --                  (optional)

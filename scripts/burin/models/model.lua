@@ -21,6 +21,7 @@ local clip = require "burin.models.clip"
 local unet = require "burin.models.unet"
 local vae = require "burin.models.vae"
 local noise = require "burin.models.noise"
+local words = require "burin.models.words"
 
 local models = {}
 local Model, new_model = class("model", {
@@ -30,6 +31,7 @@ local Model, new_model = class("model", {
   "files", "path", "parts", "map", "patch",
   "unet", "vae", "text",  -- components; text: a list
   "tokenizers", "vocab", "scaling_factor",
+  "words",    -- of prompts, with vectors of their own (words.lua)
   "report",   -- what its files hold and lack (io/report.lua), made when it is asked for
 })
 
@@ -221,7 +223,10 @@ function Model:downsample() return 1 << (#self.config.vae.channels - 1) end
 -- are read, and weights (n, 77) are the second result
 function Model:tokenize(text, i, tokens, weighted)
   local t = self.tokenizers[i or 1]
-  return core.token_chunks(text, t.flavour, tokens or 75, t.pad, weighted)
+  local plain, own, stand_in = words.replace(self, text)
+  local ids, weights = core.token_chunks(plain, t.flavour, tokens or 75, t.pad, weighted)
+  words.restore(ids, own, stand_in, t.flavour)
+  return ids, weights
 end
 
 -- Latents of the VAE are multiplied by it, to have unit deviation.
@@ -275,7 +280,8 @@ function Model:load(components)
     if component:is_declared() then
       local from = (self.parts or {})[component.name] or self.path
       local reader = files.finite(self:reader(component.name), from, component.name)
-      component:load(merged and merged.reader(component.name, reader) or reader)
+      reader = merged and merged.reader(component.name, reader) or reader
+      component:load(words.reader(self, component.name, reader))
     end
   end
 end

@@ -22,12 +22,17 @@ local function stem(path) return (path:match "[^/]*$":gsub("%.%w+$", "")) end
 
 -- What A1111 calls a model and a LoRA: the file's hash, and that of its tensors (what sd-scripts writes as
 -- sshs_model_hash). path: of the model; a folder has no hash. loras: { { path =, scale = } ... }. vae: of the VAE where
--- it is another file's. Returns { model =, hash =, vae =, vae_hash =, loras = { ... } }.
-function infotext.sources(path, loras, vae)
+-- it is another file's. embeddings: paths of textual inversions. Returns { model =, hash =, vae =, vae_hash =, loras =
+-- { ... }, embeddings = { ... } }.
+function infotext.sources(path, loras, vae, embeddings)
   local function hash(of) return core.exists(of) == "file" and cached("file", core.sha256_file, of):sub(1,
     10) or nil end
-  local s = { model = stem(path:gsub("/+$", "")), hash = hash(path), loras = {} }
+  local s = { model = stem(path:gsub("/+$", "")), hash = hash(path), loras = {},
+    embeddings = {} }
   if vae then s.vae, s.vae_hash = vae:match "([^/]*)/*$", hash(vae) end
+  for i, of in ipairs(embeddings or {}) do
+    s.embeddings[i] = { name = stem(of), hash = cached("file", core.sha256_file, of):sub(1, 12) }
+  end
   for i, l in ipairs(loras) do
     local file = core.load(l.path)
     local known = file:meta().sshs_model_hash
@@ -53,6 +58,10 @@ function infotext.write(job, size, sources)
     prompt[#prompt + 1] = ("<lora:%s:%g>"):format(l.name, l.scale)
     hashes[#hashes + 1] = ("%s: %s"):format(l.name, l.hash)
   end
+  local both, inversions = (job.prompt .. "\n" .. (job.negative or "")):lower(), {}
+  for _, e in ipairs(sources and sources.embeddings or {}) do
+    if both:find(e.name:lower(), 1, true) then inversions[#inversions + 1] = ("%s: %s"):format(e.name, e.hash) end
+  end
   local fields = {}
   local function field(name, format, value)
     if value ~= nil then fields[#fields + 1] = name .. ": " .. quoted(format:format(value)) end
@@ -72,6 +81,7 @@ function infotext.write(job, size, sources)
   field("CFG rescale", "%g", size.rescale)
   field("Noise Schedule", "%s", size.zero_snr and "Zero Terminal SNR" or nil)
   field("Lora hashes", "%s", #hashes > 0 and table.concat(hashes, ", ") or nil)
+  field("TI hashes", "%s", #inversions > 0 and table.concat(inversions, ", ") or nil)
   field("Version", "%s", "burin " .. core.version)
   local lines = { table.concat(prompt, " ") }
   if (job.negative or "") ~= "" then lines[2] = "Negative prompt: " .. job.negative end

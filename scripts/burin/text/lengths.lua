@@ -2,6 +2,7 @@
 -- lengths.lua - how many tokens texts have, the smallest length that holds them, and where longer ones are cut.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local words = require "burin.models.words"
 local lengths = {}
 
 -- Tokens that the text encoders are told of a text, without marks: pieces of 75, as in sd-scripts.
@@ -9,8 +10,8 @@ lengths.limits = { 75, 150, 225 }
 
 -- The tokens of a text. weighted: (word:1.2) and the like are read, and are no tokens.
 function lengths.of(model, text, weighted)
-  local most = 0
-  for _, t in ipairs(model.tokenizers) do most = math.max(most, core.token_count(text, t.flavour, weighted)) end
+  local most, plain = 0, words.replace(model, text)
+  for _, t in ipairs(model.tokenizers) do most = math.max(most, core.token_count(plain, t.flavour, weighted)) end
   return most
 end
 

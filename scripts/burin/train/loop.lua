@@ -5,6 +5,7 @@ local class = require "burin.base.class"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local files = require "burin.adapters.metadata"
+local folders = require "burin.base.folders"
 local grid = require "burin.sample.grid"
 local latents = require "burin.train.latents"
 local lengths = require "burin.text.lengths"
@@ -106,11 +107,11 @@ local function save_result(self, name)
   local plan, save = self.plan, self.plan.recipe.save
   local folder = save.format == "peft" or plan.method.whole and save.format == "diffusers"
   local path = self:path(folder and "%s" or "%s.safetensors", name)
-  if folder then core.remove_tree(path) end  -- of the same run, before it was killed and resumed
+  if folder then folders.remove_own(path) end  -- of the same run, before it was killed and resumed
   local all = metadata.of(self)
   if plan.method.whole then all = files.profile(all, save.metadata) end
   errors.guard("output", plan.method.save, plan.method, path, plan.model, { dtype = save.dtype, metadata = all,
-    format = save.format, profile = save.metadata, sidecar = save.sidecar })
+    format = save.format, profile = save.metadata, sidecar = save.sidecar, mark = true })
   return path
 end
 

@@ -229,7 +229,7 @@ local file_names = { unet = "diffusion_pytorch_model", vae = "diffusion_pytorch_
   text_encoder_2 = "model" }
 
 -- A diffusers folder. o: metadata, extras, texts (files that are taken over as they are, { [name] = text }, instead of
--- those made from the configuration).
+-- those made from the configuration), mark (a training's, folders.lua).
 function layout.write_folder(path, items, map, config, o)
   folders.write(path, function(place)
     local parts = {}
@@ -251,7 +251,7 @@ function layout.write_folder(path, items, map, config, o)
       core.make_dirs(place .. "/" .. (name:match "^(.*)/" or "."))
       core.write_file(place .. "/" .. name, text)
     end
-  end)
+  end, o.mark)
 end
 
 -- Beside the components of a folder: what a single file held that diffusers has no place for, so that converting back

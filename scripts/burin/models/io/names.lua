@@ -273,16 +273,26 @@ function Map:from_folder(component, name)
   return name
 end
 
--- Spellings of a layer in kohya's LoRA files, the one that is written first: module names are diffusers' or, where the
--- family's record says so, the single file's.
+-- Spellings of a layer in kohya's LoRA files, the one that is written first; module names are diffusers' or, where the
+-- family's record says so, the single file's. Second result: how many of them are the family's; the rest is only found
+-- in files of some programs.
 function Map:kohya_spellings(component, module)
   local rule, list = self.rules[component], {}
-  for i, spelling in ipairs(rule and rule.lora and (rule.spellings or { "diffusers" }) or {}) do
-    local name = spelling == "file" and replace(self.tables[component].forward, module) or module
-    list[i] = rule.lora .. name:gsub("%.", "_")
+  local function add(spellings)
+    for _, spelling in ipairs(spellings) do
+      local name = spelling == "file" and self:module_in_file(component, module) or module
+      list[#list + 1] = rule.lora .. name:gsub("%.", "_")
+    end
   end
-  return list
+  if not (rule and rule.lora) then return list, 0 end
+  add(rule.spellings or { "diffusers" })
+  local own = #list
+  add(rule.extra_spellings or {})
+  return list, own
 end
+
+-- A module's name in single files, without their prefix; nil when there is none.
+function Map:module_in_file(component, module) return replace(self.tables[component].forward, module) end
 
 -- kohya's name of a layer; nil for a component that has no LoRAs.
 function Map:kohya(component, module) return self:kohya_spellings(component, module)[1] end

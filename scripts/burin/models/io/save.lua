@@ -34,5 +34,6 @@ return function(model, path, o)
     end
   end
   local write = o.format == "diffusers" and layout.write_folder or layout.write_single
-  write(path, list, map, model.config, { metadata = o.metadata, extras = o.format ~= "diffusers" and extras or nil })
+  write(path, list, map, model.config, { metadata = o.metadata, mark = o.mark,
+    extras = o.format ~= "diffusers" and extras or nil })
 end
