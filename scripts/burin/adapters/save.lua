@@ -151,7 +151,6 @@ local function write(path, adapters, o)
   if format ~= "kohya" then check_peft(adapters, format) end
   if format == "peft" then return save_peft(path, adapters, o) end
   for k, v in pairs(o.metadata or {}) do all[k] = v end
-  if o.sidecar then sidecar(path, all, o) end
   local list
   if format == "diffusers" then
     list = {}
@@ -170,6 +169,7 @@ local function write(path, adapters, o)
     end
   end
   core.export(path, "safetensors", list, all)
+  if o.sidecar then sidecar(path, o.metadata or {}, o) end  -- of a file that is there
   return #list
 end
 
