@@ -213,13 +213,12 @@ bool burin_session_profile(burin_session *session, burin_profile *rows, int n);
 /* The first result of a run that holds a NaN or an infinity. Its texts live as long as the session
  * and the variable. */
 typedef struct burin_finding {
-    const char *op;    /* of the node that gives it; NULL: every result is finite */
-    const char *label; /* burin_graph_label of that node; NULL = none */
-    const char *where; /* burin_graph_where of it; NULL = none */
-    bool gradient;     /* it is a node of the backward pass */
-    const char
-        *variable;     /* one that this kernel reads and that is not finite itself; NULL = none */
-    burin_dtype dtype; /* of the result, as it is stored */
+    const char *op;       /* of the node that gives it; NULL: every result is finite */
+    const char *label;    /* burin_graph_label of that node; NULL = none */
+    const char *where;    /* burin_graph_where of it; NULL = none */
+    bool gradient;        /* it is a node of the backward pass */
+    const char *variable; /* that its kernel reads and that is not finite either; NULL = none */
+    burin_dtype dtype;    /* of the result, as it is stored */
     burin_shape shape;
     int64_t first, nans, infinities; /* index of the first such element; how many */
 } burin_finding;
