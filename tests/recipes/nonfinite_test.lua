@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Numbers that are none, in real trainings: a NaN in 20 random layers at 20 random steps, rates that are too high, losses
+-- Numbers that are none, in real trainings: a NaN in 20 random layers at random steps, rates that are too high, losses
 -- and methods that divide by zero, pictures, states, results. All in one process, so that kernels are compiled once.
 --   SCRATCH=folder burin run --trust tests/recipes/nonfinite_test.lua         from the repository root
 local core = require "burin.core"
@@ -183,8 +183,8 @@ do
   check(text:find "%.lora_%w+ %(", "the part of the adapter is not named: %s", text)
   check(table.concat(metrics("rate", "skipped"), " ") == "true true true", "skipped updates in the metrics: %s",
     table.concat(metrics("rate", "skipped"), " "))
-  check(not files_of "rate":find "000002" and not files_of("rate"):find "x.safetensors", "files of a run that diverged: %s",
-    files_of "rate")
+  check(not files_of "rate":find "000002" and not files_of("rate"):find "x.safetensors",
+    "files of a run that diverged: %s", files_of "rate")
   fields.max_nonfinite, fields.steps, fields.optimizer = "5", "9", "burin.sgd { lr = 1e38 }"
   ends("sgd", 70, { "step 6: the loss is NaN, for 5 updates in a row" }, fields)
   -- A half or a quarter of such a rate does not do better, and the state of step 1 is ruined already.
@@ -213,7 +213,8 @@ do
   ends("slope", 70, { "the gradient's norm is NaN", "in the gradient of the loss (" .. line .. ")" }, fields, before)
   -- A loss that is infinite although its gradient is not: no update either.
   fields, before, line = loss("constant", "return mean(s.pred:square()) + mean((s.noise * 0):log()):detach()")
-  local training = ends("constant", 70, { "the loss is infinite", "'log' in the loss (" .. line .. ")" }, fields, before)
+  local training = ends("constant", 70, { "the loss is infinite", "'log' in the loss (" .. line .. ")" }, fields,
+    before)
   check(table.concat(metrics("constant", "grad_norm"), " "):find "%d", "the gradient is finite: %s",
     table.concat(metrics("constant", "grad_norm"), " "))
   check(training.step == 3, "%d steps", training.step)

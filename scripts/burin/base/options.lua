@@ -131,8 +131,8 @@ local function sorted(t)
 end
 
 -- Fills defaults into a copy of `given` and returns it. schema: name -> { type, default =, above =, min =, max =,
--- one_of =, required =, of = (type of a list's entries), example =, help = }; type is one that `is` knows, or several with "|"
--- between them. at: the place of the table; the call that is running.
+-- one_of =, required =, of = (type of a list's entries), example =, help = }; type is one that `is` knows, or several
+-- with "|" between them. at: the place of the table; the call that is running.
 function options.check(what, given, schema, at)
   at = at or place.here(what:match "[%w_]+$")
   if type(given) ~= "table" or kinds.of(given) then
