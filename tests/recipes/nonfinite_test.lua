@@ -193,6 +193,14 @@ do
   check(has_said "back to the state of step 1, with 0.5 of the learning rate (1 of 3 times)"
     and has_said "back to the state of step 0, with 0.25 of the learning rate (2 of 3 times)",
     "where it goes back to: %s", table.concat(said, "\n"))
+  -- A fork has a rate of its own.
+  train(write("fork", { name = '"x"', steps = "3" }), { fork = scratch .. "/ruined/x" })
+  local rates = metrics("fork", "lr")
+  check(tonumber(rates[#rates]) == 2e-3, "the rate of a fork is %s", rates[#rates])
+  fields.max_nonfinite, fields.on_nonfinite, fields.steps, fields.save = "3", nil, "2", nil
+  ends("end", 0, {}, fields)
+  check(has_said "the last update was not finite and skipped: the result is that of step 1", "the end: %s",
+    table.concat(said, "\n"))
 end
 
 -- ---- losses and methods of a recipe ---------------------------------------------------------------------------------

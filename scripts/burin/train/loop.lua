@@ -285,6 +285,7 @@ function Training:execute(o)
   prepare(self)
   if found then go_on(self, found, o) else begin(self, o.record) end
   run_steps(self, began, found and self.step > 0 and self.step == found.info.steps_in_all and self.step < self.steps)
+  nonfinite.say_at_end(self)
   local path = save_result(self, recipe.name)
   if recipe.sample then self.after = self:draw(self.step) end
   return { steps = self.step, loss = self.average, seconds = self.seconds, path = path,

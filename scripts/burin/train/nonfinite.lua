@@ -49,6 +49,13 @@ function nonfinite.is_too_much(self)
   return self.step == self.steps and self.plan.trainer:applied() == 0
 end
 
+-- At the end of a run whose last updates were not finite, but too few to stop it.
+function nonfinite.say_at_end(self)
+  if self.nonfinite == 0 then return end
+  core.log("warn", ("the last %s not finite and skipped: the result is that of step %d"):format(
+    self.nonfinite == 1 and "update was" or ("%d updates were"):format(self.nonfinite), self.step - self.nonfinite))
+end
+
 -- ---- which node it was ----------------------------------------------------------------------------------------------
 
 local function names_of(batch)

@@ -135,7 +135,7 @@ function resuming.restore(self, found, fork)
   state.restore(info, found.file, found.path, self.plan.trainer:state())
   found.file:close()
   self.step, self.average = info.step, tonumber(info.average)
-  self.nonfinite, self.backs = info.nonfinite or 0, info.backs or 0
+  if not fork then self.nonfinite, self.backs = info.nonfinite or 0, info.backs or 0 end
   resume_metrics(self, info.metrics, found.folder)
 end
 
