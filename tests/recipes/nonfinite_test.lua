@@ -222,7 +222,14 @@ do
   -- A loss that is infinite although its gradient is not: no update either.
   fields, before, line = loss("constant", "return mean(s.pred:square()) + mean((s.noise * 0):log()):detach()")
   local training = ends("constant", 70, { "the loss is infinite", "'log' in the loss (" .. line .. ")" }, fields,
-    before)
+    before, function(_, plan)
+      local explain = nonfinite.explain
+      function nonfinite.explain(...)
+        check(plan.trainer:applied() == 0, "%d updates of an infinite loss are applied", plan.trainer:applied())
+        nonfinite.explain = explain
+        return explain(...)
+      end
+    end)
   check(table.concat(metrics("constant", "grad_norm"), " "):find "%d", "the gradient is finite: %s",
     table.concat(metrics("constant", "grad_norm"), " "))
   check(training.step == 3, "%d steps", training.step)
