@@ -72,6 +72,9 @@ int64_t burin_shape_count(const burin_shape *shape); /* number of elements */
 /* How many elements a tensor of these dims has, and how many bytes they take; false and an error
  * when numbers of 64 bits do not hold it. Every shape from outside goes through here once. */
 bool burin_size(int rank, const int64_t *dim, burin_dtype dtype, int64_t *count, uint64_t *bytes);
+/* Whether no element of F32, F16 or BF16 is a NaN or an infinity, at the speed of memory; integers
+ * always are finite. Of other types it says nothing: true. */
+bool burin_all_finite(burin_dtype dtype, const void *data, int64_t count);
 
 /* ---- devices --------------------------------------------------------------------------------- */
 
@@ -160,6 +163,9 @@ burin_graph *burin_graph_create(void);
 void burin_graph_destroy(burin_graph *graph);
 const char *burin_graph_error(const burin_graph *graph);       /* NULL while all is well */
 void burin_graph_where(burin_graph *graph, const char *where); /* "recipe.lua:17", copied */
+/* What the nodes belong to that are made from now on: a layer's name, or words such as "the loss".
+ * Copied, cut to 255 bytes. A gradient belongs to what its node belongs to. */
+void burin_graph_label(burin_graph *graph, const char *label);
 
 burin_node *burin_leaf(burin_graph *graph, burin_var *var); /* one leaf per variable */
 /* op: a name of the op table; attrs in the order of its row, to: the target shape where the row
@@ -204,6 +210,23 @@ typedef struct burin_profile {
     double seconds, flops, bytes; /* bytes: size of the tensors it touches */
 } burin_profile;
 bool burin_session_profile(burin_session *session, burin_profile *rows, int n);
+/* The first result of a run that holds a NaN or an infinity. Its texts live as long as the session
+ * and the variable. */
+typedef struct burin_finding {
+    const char *op;       /* of the node that gives it; NULL: every result is finite */
+    const char *label;    /* burin_graph_label of that node; NULL = none */
+    const char *where;    /* burin_graph_where of it; NULL = none */
+    bool gradient;        /* it is a node of the backward pass */
+    const char *variable; /* that its kernel reads and that is not finite either; NULL = none */
+    burin_dtype dtype;    /* of the result, as it is stored */
+    burin_shape shape;
+    int64_t first, nans, infinities; /* index of the first such element; how many */
+} burin_finding;
+/* One run with every result looked at as soon as it is there: the nodes of a fused kernel one by
+ * one, too. It ends at the first that is not finite, or before the first node that changes
+ * parameters or their state, so these stay as they are; what the graph assigns is written. Slow:
+ * each result is read back. */
+bool burin_session_watch(burin_session *session, burin_finding *out);
 /* Allocates the variables and an arena for the largest session so far. After it, with `sealed`, any
  * further device allocation is an error. */
 bool burin_device_commit(burin_device *device, bool sealed);

@@ -70,6 +70,8 @@
 ---@field schedule? burin.Schedule      # burin.constant {}
 ---@field loss? burin.Loss              # burin.mse()
 ---@field max_grad_norm? number         # 1; 0 = no clipping
+---@field on_nonfinite? "stop"|"back"   # "stop"
+---@field max_nonfinite? integer        # 3; updates in a row
 ---@field precision? burin.Dtype        # "f32", or what the budget asks for
 ---@field base_precision? burin.Dtype|"int8"
 ---@field clip_skip? integer

@@ -75,6 +75,8 @@ bool device_computes(const burin_device *d); /* false: the null device */
 
 /* Lets go of what was recorded; the next run records again. */
 void session_forget(burin_session *s);
+/* Sees to it that all memory is there and the session is recorded for it. */
+bool session_prepare(burin_session *s);
 
 /* ---- var.c ----------------------------------------------------------------------------------- */
 

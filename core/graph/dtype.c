@@ -61,3 +61,38 @@ bool burin_size(int rank, const int64_t *dim, burin_dtype d, int64_t *count, uin
     *bytes = (uint64_t)all;
     return true;
 }
+
+/* ---- finite numbers -------------------------------------------------------------------------- */
+
+/* Whether no number has all exponent bits set, looked at 8 bytes at a time: mask is the exponents
+ * of the numbers in them, one their lowest bits, sign the bits that full exponents carry into when
+ * one is added. */
+static bool all_finite(const void *numbers, uint64_t bytes, uint64_t mask, uint64_t one,
+                       uint64_t sign)
+{
+    const char *p = numbers;
+    uint64_t carried = 0, word = 0, i = 0;
+    for (; i + sizeof word <= bytes; i += sizeof word) {
+        memcpy(&word, p + i, sizeof word);
+        carried |= (word & mask) + one;
+    }
+    word = 0;
+    if (i < bytes) memcpy(&word, p + i, bytes - i);
+    carried |= (word & mask) + one;
+    return !(carried & sign);
+}
+
+#define TWO(x) ((uint64_t)(x) << 32 | (x))
+#define FOUR(x) (TWO(x) << 16 | TWO(x))
+
+bool burin_all_finite(burin_dtype d, const void *data, int64_t count)
+{
+    uint64_t bytes = (uint64_t)count * burin_dtype_bytes(d);
+    switch (d) {
+    case BURIN_F16: return all_finite(data, bytes, FOUR(0x7c00), FOUR(0x0400), FOUR(0x8000));
+    case BURIN_BF16: return all_finite(data, bytes, FOUR(0x7f80), FOUR(0x0080), FOUR(0x8000));
+    case BURIN_F32:
+        return all_finite(data, bytes, TWO(0x7f800000), TWO(0x00800000), TWO(0x80000000));
+    default: return true;
+    }
+}

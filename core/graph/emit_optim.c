@@ -9,9 +9,9 @@ bool emit_grad_factor(struct emit *e)
 {
     const struct plan_step *s = e->step;
     struct kernel_call c = { .shader = SHADER_grad_factor,
-                             .bind = { s->in[0], s->in[1], s->out[0] },
-                             .n_bind = 3,
-                             .writes = 1u << 1 | 1u << 2,
+                             .bind = { s->in[0], s->in[1], s->in[2], s->out[0] },
+                             .n_bind = 4,
+                             .writes = 1u << 1 | 1u << 3,
                              .n_push = 1,
                              .groups = { 1, 1, 1 } };
     c.push[0] = kernel_float((float)s->node->at[0]);

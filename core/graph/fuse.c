@@ -81,25 +81,26 @@ static int chain_immediate(struct chain *c, float v)
     return c->n_immediates++;
 }
 
-static bool chain_step(struct chain *c, int op, int a, int b, float p, float q, int n_attrs)
+static bool chain_step(struct chain *c, const burin_node *n, int a, int b, float p, float q)
 {
+    int n_attrs = op_at((enum op_code)n->op)->n_attrs;
     if (c->n_steps == CHAIN_STEPS || a == NO_REGISTER || b == NO_REGISTER) return false;
     int at_p = n_attrs > 0 ? chain_immediate(c, p) : 0,
         at_q = n_attrs > 1 ? chain_immediate(c, q) : 0;
     if (at_p == NO_REGISTER || at_q == NO_REGISTER) return false;
-    c->step[c->n_steps].op = (uint8_t)op;
+    c->step[c->n_steps].op = (uint8_t)n->op;
     c->step[c->n_steps].a = (uint8_t)a;
     c->step[c->n_steps].b = (uint8_t)b;
     c->step[c->n_steps].p = (uint8_t)at_p;
     c->step[c->n_steps].q = (uint8_t)at_q;
+    c->step[c->n_steps].node = n;
     c->n_steps++;
     return true;
 }
 
 static bool node_step(struct chain *c, const burin_node *n, int a, int b)
 {
-    return chain_step(c, n->op, a, b, (float)n->at[0], (float)n->at[1],
-                      op_at((enum op_code)n->op)->n_attrs);
+    return chain_step(c, n, a, b, (float)n->at[0], (float)n->at[1]);
 }
 
 /* Appends an elementwise run b to c; returns the register of b's result. */
@@ -111,9 +112,7 @@ static int chain_merge(struct chain *c, const struct chain *b, int64_t count)
     for (int i = 0; i < b->n_inputs; i++)
         map[CHAIN_INPUT + i] = chain_input(c, b->input[i], &b->read[i], count);
     for (int i = 0; i < b->n_steps; i++) {
-        enum op_code op = (enum op_code)b->step[i].op;
-        if (!chain_step(c, op, map[b->step[i].a], map[b->step[i].b], b->immediate[b->step[i].p],
-                        b->immediate[b->step[i].q], op_at(op)->n_attrs))
+        if (!node_step(c, b->step[i].node, map[b->step[i].a], map[b->step[i].b]))
             return NO_REGISTER;
     }
     return c->n_steps;

@@ -341,24 +341,30 @@ bool burin_backward(burin_graph *g, burin_node *loss, burin_node *seed, burin_no
     if (!check_backward(g, loss, seed, wrt, n)) return false;
     if (!g->forward_count) g->forward_count = g->count;
 
-    const char *where = g->where;
+    const char *where = g->where, *label = g->label;
     uint32_t region = g->region;
     int count = (int)loss->index + 1;
     bool *leads = mem_alloc((size_t)g->count * sizeof *leads);
     burin_node **grad = mem_alloc((size_t)g->count * sizeof *grad);
     mark(g, wrt, n, count, leads);
     g->region = 0;
+    g->relabelled = false;
+    g->label = loss->label;
+    g->backward = true;
     if (leads[loss->index]) grad[loss->index] = seed_gradient(loss, seed);
     for (int i = count - 1; i >= 0 && !g->error; i--) {
         burin_node *node = g->node[i];
         if (!grad[i] || !op_at((enum op_code)node->op)->gradient) continue;
         g->where = node->where; /* a gradient is the work of the line that made its node */
+        g->label = node->label;
         differentiate(node, grad, leads);
     }
     for (int i = 0; i < n && !g->error; i++)
         if ((int)wrt[i]->index < count) dwrt[i] = grad[wrt[i]->index];
     g->region = region;
     g->where = where;
+    g->label = label;
+    g->backward = false;
     mem_free(grad);
     mem_free(leads);
     return !g->error;

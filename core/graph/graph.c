@@ -30,6 +30,13 @@ void burin_graph_where(burin_graph *g, const char *where)
     else if (!g->where || strcmp(g->where, where)) g->where = arena_strdup(&g->arena, where);
 }
 
+/* Kept once a node has it: a recipe that sets labels and makes nothing takes no memory. */
+void burin_graph_label(burin_graph *g, const char *label)
+{
+    snprintf(g->new_label, sizeof g->new_label, "%s", label);
+    g->relabelled = !g->label || strcmp(g->label, g->new_label) != 0;
+}
+
 burin_node *graph_fail(burin_graph *g, const char *fmt, ...)
 {
     if (g->error) return NULL;
@@ -84,6 +91,10 @@ static burin_node *node_new(burin_graph *g, enum op_code op, burin_node *const *
     n->region = g->region;
     n->graph = g;
     n->where = g->where;
+    if (g->relabelled) g->label = arena_strdup(&g->arena, g->new_label);
+    g->relabelled = false;
+    n->label = g->label;
+    n->backward = g->backward;
     return n;
 }
 

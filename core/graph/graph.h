@@ -62,7 +62,11 @@ struct burin_node {
     burin_var *var;                    /* leaf and assign */
     burin_graph *graph;
     const char *where; /* "recipe.lua:17" or NULL */
+    const char *label; /* what it belongs to, or NULL */
+    bool backward;     /* made by burin_backward */
 };
+
+#define LABEL_BYTES 256
 
 struct burin_graph {
     struct arena arena;
@@ -71,6 +75,9 @@ struct burin_graph {
     int forward_count; /* nodes made before the first burin_backward; 0 = none yet */
     uint32_t region, region_count;
     const char *where;
+    const char *label;           /* of the nodes that are made */
+    char new_label[LABEL_BYTES]; /* takes its place with the next node, if relabelled */
+    bool relabelled, backward;
     const char *op; /* the op being made, for messages */
     char *error;    /* first error; NULL = fine */
 };

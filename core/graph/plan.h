@@ -36,6 +36,7 @@ struct chain {
     /* a, b: registers; p, q: immediates */
     struct {
         uint8_t op, a, b, p, q;
+        const burin_node *node; /* whose value it gives */
     } step[CHAIN_STEPS];
     float immediate[CHAIN_IMMEDIATES];
     struct chain_read read[CHAIN_INPUTS];

@@ -64,7 +64,7 @@ struct lister {
     burin_node **node;
     bool *again;
     int count, capacity, again_capacity;
-    const char *where, *where_copy;
+    const char *where, *where_copy, *label, *label_copy;
 };
 
 static burin_node *add(struct lister *l, const burin_node *n, bool again)
@@ -110,7 +110,9 @@ static burin_node *add_new(struct lister *l, enum op_code op, burin_node *in,
                      .region = like->region,
                      .in = { in },
                      .shape = *shape,
-                     .where = like->where };
+                     .where = like->where,
+                     .label = like->label,
+                     .backward = like->backward };
     return add(l, &n, false);
 }
 
@@ -127,16 +129,24 @@ static void add_broadcasts(struct lister *l, burin_node *n)
         n->in[0] = add_new(l, OP_broadcast, n->in[0], &n->shape, n->in[0]->dtype, n);
 }
 
+/* A node's text in the plan's memory: neighbours share theirs. */
+static const char *copy_text(struct lister *l, const char *text, const char **last,
+                             const char **last_copy)
+{
+    if (text && text != *last) {
+        *last = text;
+        *last_copy = arena_strdup(l->arena, text);
+    }
+    return text ? *last_copy : NULL;
+}
+
 /* The copy of a live node, its inputs already copied to map[]. */
 static void add_live(struct lister *l, const burin_node *n, burin_node **map, int forward_count)
 {
     burin_node c = *n;
     for (int k = 0; k < c.n_in; k++) c.in[k] = map[n->in[k]->index];
-    if (c.where && c.where != l->where) {
-        l->where = c.where;
-        l->where_copy = arena_strdup(l->arena, c.where);
-    }
-    c.where = c.where ? l->where_copy : NULL;
+    c.where = copy_text(l, c.where, &l->where, &l->where_copy);
+    c.label = copy_text(l, c.label, &l->label, &l->label_copy);
     if ((int)n->index >= forward_count) c.region = BACKWARD;
     else if (node_changes_variables(n)) c.region = 0;
     else if (node_is_alias(n)) c.region = c.n_in ? c.in[0]->region : 0; /* as its owner */

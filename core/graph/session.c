@@ -146,7 +146,7 @@ static bool has_memory(const burin_session *s)
     return true;
 }
 
-static bool prepare(burin_session *s)
+bool session_prepare(burin_session *s)
 {
     if (!s->device) return fail("session %s: its device is gone", s->name);
     if (s->program && s->generation == s->device->generation) return true;
@@ -159,11 +159,14 @@ static bool prepare(burin_session *s)
     return record(s);
 }
 
-bool burin_session_run(burin_session *s) { return prepare(s) && gpu_program_submit(s->program); }
+bool burin_session_run(burin_session *s)
+{
+    return session_prepare(s) && gpu_program_submit(s->program);
+}
 
 bool burin_session_profile(burin_session *s, burin_profile *out, int n)
 {
-    if (!prepare(s)) return false;
+    if (!session_prepare(s)) return false;
     int count = gpu_program_count(s->program);
     if (n != count) return fail("session %s has %d dispatches, not %d", s->name, count, n);
     double *seconds = mem_alloc((size_t)(count + 1) * sizeof *seconds);

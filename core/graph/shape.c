@@ -509,6 +509,7 @@ bool shape_grad_factor(burin_node *n, const burin_shape *to)
     (void)to;
     if (burin_shape_count(in_shape(n, 0)) != 1)
         return misfit(n, "the sum of squares must be a scalar");
+    if (burin_shape_count(in_shape(n, 2)) != 1) return misfit(n, "the loss must be a scalar");
     if (n->at[0] < 0) return misfit(n, "max_norm must not be negative");
     default_f32(n);
     return want_block(n, 1, AMP_WORDS, "amp");

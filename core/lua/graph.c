@@ -345,6 +345,13 @@ static int graph_checkpoint(lua_State *L)
     return lua_gettop(L) - 1;
 }
 
+/* g:label(text): what the nodes belong to that are made from now on, for messages */
+static int graph_label(lua_State *L)
+{
+    burin_graph_label(graph_check(L, 1), luaL_checkstring(L, 2));
+    return 0;
+}
+
 static int graph_count(lua_State *L)
 {
     lua_pushinteger(L, graph_check(L, 1)->count);
@@ -596,6 +603,41 @@ static int session_profile(lua_State *L)
     return 1;
 }
 
+/* s:watch() -> nil when every result of a run is finite; else { op, label, where (of a recipe),
+ * variable (each nil where there is none), gradient, dtype, shape, first, nans, infinities } of the
+ * first that is not */
+static int session_watch(lua_State *L)
+{
+    burin_finding f;
+    if (!burin_session_watch(session_check(L, 1), &f)) return script_raise(L);
+    if (!f.op) return 0;
+    const struct {
+        const char *name, *text;
+    } text[] = { { "op", f.op },
+                 { "label", f.label },
+                 { "where", script_is_library(f.where) ? NULL : f.where },
+                 { "variable", f.variable },
+                 { "dtype", burin_dtype_name(f.dtype) } };
+    const struct {
+        const char *name;
+        int64_t n;
+    } number[] = { { "first", f.first }, { "nans", f.nans }, { "infinities", f.infinities } };
+    lua_newtable(L);
+    for (int i = 0; i < COUNT_OF(text); i++) {
+        lua_pushstring(L, text[i].text); /* nil for NULL */
+        lua_setfield(L, -2, text[i].name);
+    }
+    for (int i = 0; i < COUNT_OF(number); i++) {
+        lua_pushinteger(L, (lua_Integer)number[i].n);
+        lua_setfield(L, -2, number[i].name);
+    }
+    lua_pushboolean(L, f.gradient);
+    lua_setfield(L, -2, "gradient");
+    script_push_shape(L, f.shape.dim, f.shape.rank);
+    lua_setfield(L, -2, "shape");
+    return 1;
+}
+
 /* Nodes have a method for each op, and the operators. */
 static void open_node_class(lua_State *L)
 {
@@ -651,16 +693,18 @@ void script_open_graph(lua_State *L)
     };
     static const luaL_Reg var_meta[] = { { "__gc", var_gc }, { NULL, NULL } };
     static const luaL_Reg graph[] = {
-        { "leaf", graph_leaf },         { "assign", graph_assign },
-        { "backward", graph_backward }, { "checkpoint", graph_checkpoint },
-        { "count", graph_count },       { NULL, NULL },
+        { "leaf", graph_leaf },
+        { "assign", graph_assign },
+        { "backward", graph_backward },
+        { "checkpoint", graph_checkpoint },
+        { "label", graph_label },
+        { "count", graph_count },
+        { NULL, NULL },
     };
     static const luaL_Reg graph_meta[] = { { "__gc", graph_gc }, { NULL, NULL } };
     static const luaL_Reg session[] = {
-        { "run", session_run },
-        { "info", session_info },
-        { "profile", session_profile },
-        { NULL, NULL },
+        { "run", session_run },     { "info", session_info }, { "profile", session_profile },
+        { "watch", session_watch }, { NULL, NULL },
     };
     static const luaL_Reg session_meta[] = {
         { "__gc", session_gc },

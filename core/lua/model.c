@@ -263,6 +263,12 @@ static bool export_put(lua_State *L, const struct burin_exporter *x, void *self,
     const struct tensor *t = ok ? luaL_testudata(L, -1, "burin.tensor") : NULL;
     if (ok && (!t || (int)t->dtype != info.dtype || t->bytes != info.bytes))
         ok = fail("export: %s is not what was announced", info.name);
+    if (ok && !burin_all_finite(t->dtype, tensor_data(t), t->count)) {
+        fail_as(FAIL_NOT_FINITE,
+                "%s: tensor \"%s\" holds a NaN or an infinity, so the file is not written",
+                lua_tostring(L, 1), info.name);
+        ok = false;
+    }
     if (ok) {
         int result = x->put(self, info.name, tensor_data(t), t->bytes);
         ok = !result;

@@ -102,6 +102,16 @@ static const struct embed_file *find_module(const char *name, const char *suffix
     return NULL;
 }
 
+bool script_is_library(const char *where)
+{
+    const char *colon = where ? strrchr(where, ':') : NULL;
+    for (const struct embed_file *f = embed_lua; colon && f->name; f++) {
+        size_t n = strlen(f->name);
+        if (n == (size_t)(colon - where) && !memcmp(f->name, where, n)) return true;
+    }
+    return false;
+}
+
 /* package.searchers entry: the library out of the binary. "burin.nn" is
  * burin/nn.lua, "burin" burin/init.lua. */
 static int library_searcher(lua_State *L)

@@ -82,6 +82,8 @@ void script_push_error(lua_State *L, const char *kind);
 /* Pushes "recipe.lua:17" of the innermost Lua function outside the library, or of
  * the library when there is none. */
 void script_push_where(lua_State *L);
+/* Whether that is a line of the library's. */
+bool script_is_library(const char *where);
 /* The line of the recipe that is running, or the first one of the function that is argument 1: as
  * "a long/way/to/recipe.lua:17", and as Lua's own messages begin. Pushes and returns nothing
  * where that is no recipe. */

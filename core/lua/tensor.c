@@ -420,47 +420,14 @@ static int method_stats(lua_State *L)
     return 1;
 }
 
-/* Whether no number has all exponent bits set, looked at 8 bytes at a time: mask is the exponents
- * of the numbers in them, one their lowest bits, sign the bits that full exponents carry into when
- * one is added. */
-static bool all_finite(const void *numbers, uint64_t bytes, uint64_t mask, uint64_t one,
-                       uint64_t sign)
-{
-    const char *p = numbers;
-    uint64_t carried = 0, word = 0, i = 0;
-    for (; i + sizeof word <= bytes; i += sizeof word) {
-        memcpy(&word, p + i, sizeof word);
-        carried |= (word & mask) + one;
-    }
-    word = 0;
-    if (i < bytes) memcpy(&word, p + i, bytes - i);
-    carried |= (word & mask) + one;
-    return !(carried & sign);
-}
-
-#define TWO(x) ((uint64_t)(x) << 32 | (x))
-#define FOUR(x) (TWO(x) << 16 | TWO(x))
-
 /* t:finite() -> whether no element is a NaN or an infinity; at the speed of memory for the types
  * that weights have. */
 static int method_finite(lua_State *L)
 {
     const struct tensor *t = tensor_check(L, 1);
-    const void *p = tensor_data(t);
-    bool finite = true;
-    switch (t->dtype) {
-    case BURIN_F16:
-        finite = all_finite(p, t->bytes, FOUR(0x7c00), FOUR(0x0400), FOUR(0x8000));
-        break;
-    case BURIN_BF16:
-        finite = all_finite(p, t->bytes, FOUR(0x7f80), FOUR(0x0080), FOUR(0x8000));
-        break;
-    case BURIN_F32:
-        finite = all_finite(p, t->bytes, TWO(0x7f800000), TWO(0x00800000), TWO(0x80000000));
-        break;
-    default:
-        for (int64_t i = 0; finite && i < t->count; i++) finite = isfinite(tensor_get(t, i));
-    }
+    bool finite = burin_all_finite(t->dtype, tensor_data(t), t->count);
+    bool other = t->dtype == BURIN_F64 || t->dtype == BURIN_F8_E4M3 || t->dtype == BURIN_F8_E5M2;
+    for (int64_t i = 0; other && finite && i < t->count; i++) finite = isfinite(tensor_get(t, i));
     lua_pushboolean(L, finite);
     return 1;
 }

@@ -49,6 +49,7 @@ local function table_of(what, path, from)
     local rule = schema[name]
     local help = rule.help or error(("%s: '%s' has no help"):format(path, name))
     if rule.one_of then help = help .. ": `" .. table.concat(rule.one_of, "`, `") .. "`" end
+    if rule.above then help = help .. (" (above %g)"):format(rule.above) end
     if rule.min or rule.max then
       help = help .. (" (%s)"):format(not rule.max and ("at least %g"):format(rule.min)
         or ("%g .. %g"):format(rule.min, rule.max))

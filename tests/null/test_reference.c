@@ -111,9 +111,10 @@ static void test_grad_factor(void **state)
 {
     (void)state;
     burin_node *total = fixture_leaf(&f, BURIN_F32, SCALAR),
-               *block = fixture_leaf(&f, BURIN_F32, SHAPE(AMP_WORDS));
+               *block = fixture_leaf(&f, BURIN_F32, SHAPE(AMP_WORDS)),
+               *loss = fixture_leaf(&f, BURIN_F32, SCALAR);
     double *amp = fixture_value(&f, block);
-    assert_non_null(burin_call(f.g, "grad_factor", (burin_node *[]){ total, block }, 2,
+    assert_non_null(burin_call(f.g, "grad_factor", (burin_node *[]){ total, block, loss }, 3,
                                (double[]){ 1 }, 1, NULL, 0));
     amp[AMP_SCALE] = 4, amp[AMP_GROWTH] = 2, *fixture_value(&f, total) = 64;
     assert_true(reference_run(f.r, f.g));
@@ -126,6 +127,9 @@ static void test_grad_factor(void **state)
     assert_true(reference_run(f.r, f.g));
     assert_true(amp[AMP_STEP] == 2 && amp[AMP_SKIPPED] == 1 && amp[AMP_SCALE] == 4 &&
                 amp[AMP_FACTOR] == 0);
+    *fixture_value(&f, total) = 1, *fixture_value(&f, loss) = NAN;
+    assert_true(reference_run(f.r, f.g));
+    assert_true(amp[AMP_STEP] == 2 && amp[AMP_SKIPPED] == 2 && amp[AMP_FACTOR] == 0);
 }
 
 static void test_storage(void **state)

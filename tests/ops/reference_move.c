@@ -192,7 +192,7 @@ void ref_grad_factor(struct ref *r)
     double *amp = r->x[1], scale = amp[AMP_SCALE], growth = amp[AMP_GROWTH], max_norm = r->n->at[0];
     double norm = sqrt(r->x[0][0]) / scale, clip = 1;
     amp[AMP_NORM] = norm;
-    if (!isfinite(norm)) {
+    if (!isfinite(norm) || !isfinite(r->x[2][0])) {
         amp[AMP_FACTOR] = 0;
         amp[AMP_SKIPPED] += 1;
         amp[AMP_GOOD] = 0;

@@ -18,9 +18,9 @@ local definition = {
   name = "lora", kind = "lora", network_module = "networks.lora",
   options = {
     rank = { "integer", default = 8, min = 1, help = "inner width" },
-    alpha = { "number", min = 0, help = "the scale is alpha / rank; default rank" },
+    alpha = { "number", above = 0, help = "the scale is alpha / rank; default rank" },
     conv_rank = { "integer", min = 1, help = "inner width of 3x3 convolutions (LoCon)" },
-    conv_alpha = { "number", min = 0, help = "alpha of 3x3 convolutions; default conv_rank" },
+    conv_alpha = { "number", above = 0, help = "alpha of 3x3 convolutions; default conv_rank" },
   },
   settle = function(o)
     o.alpha = o.alpha or o.rank

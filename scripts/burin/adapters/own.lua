@@ -27,9 +27,9 @@ local function checked_alpha(definition, f)
   local at, call = place.of(f), definition.alpha
   return function(o, layer)
     local alpha = call(o, layer)
-    if not options.finite(alpha) then
-      options.fail_at(at, "method '%s': alpha must give a finite number, not %s", definition.name,
-        kinds.describe(alpha))
+    if not options.finite(alpha) or alpha == 0 then
+      options.fail_at(at, "method '%s': alpha must give a finite number other than 0, not %s", definition.name,
+        alpha == 0 and "0" or kinds.describe(alpha))
     end
     return alpha
   end

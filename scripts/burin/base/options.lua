@@ -78,6 +78,9 @@ local function number(what, name, value, rule, at)
   if not options.finite(value) then
     options.fail_at(at, "%s: '%s' must be a finite number, not %s", what, name, value ~= value and "NaN" or value)
   end
+  if rule.above and value <= rule.above then
+    options.fail_at(at, "%s: '%s' = %s must be above %s (%s)", what, name, value, rule.above, rule.help)
+  end
   if (rule.min and value < rule.min) or (rule.max and value > rule.max) then
     options.fail_at(at, "%s: '%s' = %s is outside %s .. %s", what, name, value, rule.min or "-inf", rule.max or "inf")
   end
@@ -127,9 +130,9 @@ local function sorted(t)
   return list
 end
 
--- Fills defaults into a copy of `given` and returns it. schema: name -> { type, default =, min =, max =, one_of =,
--- required =, of = (type of a list's entries), example =, help = }; type is one that `is` knows, or several with "|"
--- between them. at: the place of the table; the call that is running.
+-- Fills defaults into a copy of `given` and returns it. schema: name -> { type, default =, above =, min =, max =,
+-- one_of =, required =, of = (type of a list's entries), example =, help = }; type is one that `is` knows, or several
+-- with "|" between them. at: the place of the table; the call that is running.
 function options.check(what, given, schema, at)
   at = at or place.here(what:match "[%w_]+$")
   if type(given) ~= "table" or kinds.of(given) then

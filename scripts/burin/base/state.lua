@@ -125,6 +125,25 @@ function state.latest(folder)
   return info, file, path
 end
 
+-- The same of the newest whole state before a step.
+function state.before(folder, step)
+  local files = step_files(folder)
+  for i = #files, 1, -1 do
+    local path = folder .. "/" .. files[i]
+    if tonumber(files[i]:match "%d+") < step and is_whole(path) then
+      local info, file = open(path)
+      return info, file, path
+    end
+  end
+end
+
+-- Forgets the states after a step, which a run has gone back to.
+function state.drop_after(folder, step)
+  for _, file in ipairs(step_files(folder)) do
+    if tonumber(file:match "%d+") > step then core.remove_file(folder .. "/" .. file) end
+  end
+end
+
 -- Everything is checked before the first variable is written.
 function state.restore(info, file, path, variables)
   local tensors = {}

@@ -89,6 +89,7 @@ function Component:declare(name, kind, shape, init, fan_in)
 end
 
 function Component:trace(graph)
+  graph:label(self.name)
   return new_scope { component = self, graph = graph, path = "", group = "none" }
 end
 
@@ -199,11 +200,20 @@ end
 
 -- ---- scopes -------------------------------------------------------------------------------------
 
+-- Nodes belong to the layer that makes them, those between two layers to the scope that was entered last or whose
+-- layer came last: what is said when one of them goes wrong.
+local function label(scope, name)
+  local path = name and (scope.path == "" and name or scope.path .. "." .. name) or scope.path
+  scope.graph:label(path == "" and scope.component.name or scope.component.name .. "." .. path)
+end
+
 -- scope:at("resnets", 0) -> the child "resnets.0"
 function Scope:at(...)
   local path = self.path == "" and "" or self.path .. "."
-  return new_scope { component = self.component, graph = self.graph, group = self.group,
+  local child = new_scope { component = self.component, graph = self.graph, group = self.group,
     path = path .. table.concat({ ... }, ".") }
+  label(child)
+  return child
 end
 
 -- The same scope whose layers belong to another group; methods choose their targets by it.
@@ -240,7 +250,7 @@ end
 local function new_layer(scope, name, kind, inputs, outputs)
   return new_layer_table { name = join(scope, name), component = scope.component.name, kind = kind,
     inputs = inputs, outputs = outputs, kernel = 1, stride = 1, pad = { 0, 0, 0, 0 },
-    group = scope.group, graph = scope.graph, kinds = {} }
+    group = scope.group, graph = scope.graph, kinds = {}, names = {} }
 end
 
 local function bias_and_adapters(scope, name, layer, x, y, bias, fan_in)
@@ -250,6 +260,7 @@ local function bias_and_adapters(scope, name, layer, x, y, bias, fan_in)
     y = y + scope.graph:leaf(e.var)
   end
   for _, adapter in ipairs(scope.component.adapters) do y = adapter:apply(layer, x, y) end
+  label(scope)
   return y
 end
 
@@ -263,6 +274,7 @@ function Scope:linear(x, name, out, o)
   local shape = x.shape
   local inputs = shape[#shape]
   local layer = new_layer(self, name, "linear", inputs, out)
+  label(self, name)
   local e = self.component:declare(layer.name .. ".weight", "linear", { inputs, out }, "kaiming")
   local y = scaled(self, e, x:matmul(self.graph:leaf(e.var)))
   return bias_and_adapters(self, name, layer, x, y, o and o.bias, inputs)
@@ -274,6 +286,7 @@ function Scope:conv(x, name, out, o)
   local shape = x.shape
   local inputs, k = shape[#shape], o.kernel or 3
   local layer = new_layer(self, name, "conv", inputs, out)
+  label(self, name)
   local p = o.pad or k // 2
   layer.kernel, layer.stride = k, o.stride or 1
   layer.pad = type(p) == "table" and p or { p, p, p, p }
@@ -291,21 +304,30 @@ local function affine(scope, name, width)
   return scope.graph:leaf(gamma.var), scope.graph:leaf(beta.var)
 end
 
+-- make() gives the nodes of a layer without adapters.
+local function labelled(scope, name, make)
+  label(scope, name)
+  local y = make()
+  label(scope)
+  return y
+end
+
 function Scope:group_norm(x, name, o)
   local shape = x.shape
   local gamma, beta = affine(self, name, shape[#shape])
-  return x:group_norm(gamma, beta, { groups = o.groups, eps = o.eps })
+  return labelled(self, name, function() return x:group_norm(gamma, beta, { groups = o.groups, eps = o.eps }) end)
 end
 
 function Scope:layer_norm(x, name, o)
   local shape = x.shape
   local gamma, beta = affine(self, name, shape[#shape])
-  return x:layer_norm(gamma, beta, { eps = o and o.eps or 1e-5 })
+  return labelled(self, name, function() return x:layer_norm(gamma, beta, { eps = o and o.eps or 1e-5 }) end)
 end
 
 -- ids (..) -> (.., width) in the component's compute type
 function Scope:embedding(ids, name, rows, width)
-  return self:cast(self:param(name .. ".weight", { rows, width }, "table", 0.02):embedding(ids))
+  local rows_of = self:param(name .. ".weight", { rows, width }, "table", 0.02)
+  return labelled(self, name, function() return self:cast(rows_of:embedding(ids)) end)
 end
 
 -- Brings an input to the component's compute type.
@@ -341,14 +363,18 @@ function Layer:param(name, dims, init, o)
   e.layer = { component = self.component, name = self.name, kind = self.kind, kernel = self.kernel,
     group = self.group }
   local node = self.graph:leaf(e.var)
-  self.kinds[node] = kind
+  self.kinds[node], self.names[node] = kind, name
   return node
 end
 
 -- The product of a variable made by layer:param with x.
 function Layer:apply(node, x)
   local kind = self.kinds[node] or error("layer:apply takes what layer:param returned", 2)
-  return self:product(node, kind, x)
+  local path = self.component .. "." .. self.name
+  self.graph:label(path .. "." .. self.names[node])
+  local y = self:product(node, kind, x)
+  self.graph:label(path)
+  return y
 end
 
 return nn

@@ -134,6 +134,13 @@ local function write_texts(self, round)
   self.text:write(self.told, items)
 end
 
+-- Stops at latents or a picture that are no numbers: a black picture would hide it. what: of which that is said.
+local function check_finite(t, what, job)
+  if t:finite() then return t end
+  errors.raise("internal", "the %s of '%s' hold a NaN or an infinity, so there is no picture: the weights, or what is "
+    .. "computed in f16, are too large", what, job.prompt)
+end
+
 -- The latents of a round of jobs.
 local function denoise(self, group, round, image, progress)
   local b = self.batch
@@ -188,9 +195,9 @@ function Sampler:run(jobs, o, done, progress)
         if progress then progress(finished, total) end
       end)
       for i = 1, #round do
-        self.latent:write(latents:rows(i, i))
+        self.latent:write(check_finite(latents:rows(i, i), "latents", round[i]))
         self.decode_session:run()
-        local picture = self.image:read():affine(127.5, 127.5, "u8")
+        local picture = check_finite(self.image:read(), "pixels", round[i]):affine(127.5, 127.5, "u8")
         local job = { prompt = round[i].prompt, negative = round[i].negative, seed = round[i].seed or 0,
           steps = group.steps,
           guidance = group.guidance, sampler = group.sampler, sigmas = o.sigmas,

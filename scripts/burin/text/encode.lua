@@ -8,6 +8,7 @@ local class = require "burin.base.class"
 local cache = require "burin.base.cache"
 local clip = require "burin.models.clip"
 local core = require "burin.core"
+local errors = require "burin.base.errors"
 local encode = {}
 
 local Front, new_front = class("text", {
@@ -110,7 +111,14 @@ end
 local function encode_one(self, text)
   for name, t in pairs(tokenize(self, text)) do self.vars[name]:write(t) end
   self.session:run()
-  return { context = self.vars.context:read(), pooled = self.added and self.vars.pooled:read() or nil }
+  local states = { context = self.vars.context:read(), pooled = self.added and self.vars.pooled:read() or nil }
+  for _, t in pairs(states) do
+    if not t:finite() then
+      errors.raise("internal", "the text encoders make a NaN or an infinity of '%s'; if they compute in f16, bf16 has "
+        .. "a wider range", text)
+    end
+  end
+  return states
 end
 
 -- Encodes texts once and for all: `fill` then needs no text encoder for them.

@@ -19,7 +19,11 @@ local function latents_of(plan, item, key)
     local b, e = item.bucket, plan.encoders[item.bucket]
     e.pixels:write(core.image_cover(image, b.w, b.h):affine(1 / 127.5, -1, "f32"))
     e.session:run()
-    return e.moments:read()
+    local read = e.moments:read()
+    if not read:finite() then
+      errors.raise("internal", "%s: the VAE makes a NaN or an infinity of this picture", item.path)
+    end
+    return read
   end)
   return moments, why
 end

@@ -10,6 +10,7 @@ local grid = require "burin.sample.grid"
 local latents = require "burin.train.latents"
 local lengths = require "burin.text.lengths"
 local metadata = require "burin.train.metadata"
+local nonfinite = require "burin.train.nonfinite"
 local options = require "burin.base.options"
 local priors = require "burin.train.priors"
 local progress = require "burin.base.progress"
@@ -32,6 +33,8 @@ local Training, new_training = class("training", {
   "began_at",                                -- seconds since 1970
   -- updates done; of the last one the rate and the gradient's norm; the loss, averaged
   "step", "rate", "norm", "average",
+  "nonfinite", "backs",                      -- updates in a row that were not finite; times that it went back
+  "went_back_to",                            -- the step of that state, until an update is finite (nonfinite.lua)
   "metrics_bytes",                           -- of metrics.jsonl, up to this step
   "before", "after",                         -- samples: { picture ... }
   "draw",                                    -- function(training, step) -> pictures, instead of the recipe's samples
@@ -42,6 +45,7 @@ local Training, new_training = class("training", {
 -- A training of a plan. Nothing is taken or written yet.
 function loop.new(plan)
   return new_training { plan = plan, folder = recipes.folder(plan.recipe), step = 0, metrics_bytes = 0,
+    nonfinite = 0, backs = 0,
     settings = settings.binding(plan.recipe, plan.settings) }
 end
 
@@ -121,9 +125,10 @@ local function save_state(self)
   state.save(self:path "state", self.step, self.plan.trainer:state(), resuming.info(self), self.plan.recipe.state.keep)
 end
 
-local function log_step(self, loss)
+-- applied: false for an update that was skipped; what is not finite is null then
+local function log_step(self, loss, applied)
   local line = core.json_encode { step = self.step, epoch = (self.step - 1) // self.steps_per_epoch, loss = loss,
-    grad_norm = self.norm, lr = self.rate } .. "\n"
+    grad_norm = self.norm, lr = self.rate, skipped = not applied or nil } .. "\n"
   errors.guard("output", core.append_file, self:path "metrics.jsonl", line)
   self.metrics_bytes = self.metrics_bytes + #line
 end
@@ -143,11 +148,11 @@ end
 
 -- An update of fewer batches than `accumulate` (the last of an epoch) takes the last places of a whole one, and each of
 -- its batches counts more: the gradient is their mean.
-local function one_step(self, updates)
+local function one_step(self, batches)
   local recipe, trainer = self.plan.recipe, self.plan.trainer
-  local factor = recipe.schedule.factor(self.step, self.steps)
+  local factor = recipe.schedule.factor(self.step, self.steps) * nonfinite.rate(self)
   self.rate = recipe.optimizer.lr * factor
-  local total, batches = 0, updates()
+  local total = 0
   for i, batch in ipairs(batches) do
     local session = write_batch(self, batch, recipe.accumulate / #batches)
     local micro = recipe.accumulate - #batches + i - 1
@@ -178,29 +183,46 @@ local function results_between(self, every)
   end
 end
 
+-- What is due after a step: nothing but the state of a run that stops or ends, while updates are not finite.
+local function publish(self, every)
+  local last, finite = self.step == self.steps, self.nonfinite == 0
+  if finite and not last then results_between(self, every) end
+  local stop = core.stop_requested()  -- asked once: who is told that we stopped has a state of this very step
+  if finite and self.step % every.state == 0 or last or stop then save_state(self) end
+  if stop then
+    errors.raise("stopped", "stopped after step %d; continue with: burin resume %s", self.step, self.folder)
+  end
+end
+
+-- One update, and what is due after it. Returns nothing, or why it cannot go on like this: a sentence.
+local function next_step(self, batches, every, bar)
+  local scale = self.plan.trainer:loss_scale()
+  local loss = one_step(self, batches)
+  check_memory(self)
+  local applied = nonfinite.look(self, loss, scale)
+  if options.finite(loss) then self.average = self.average and self.average + 0.05 * (loss - self.average) or loss end
+  log_step(self, loss, applied)
+  bar:update(self.step, ("loss %.4f"):format(self.average or loss))
+  if nonfinite.is_too_much(self) then return nonfinite.explain(self, batches, loss, write_batch) end
+  return nonfinite.caught(self, function() publish(self, every) end)
+end
+
 -- due: what is due after the step that it begins behind, as that is no longer the last.
 local function run_steps(self, began, due)
   local recipe = self.plan.recipe
   local every = { state = options.every(recipe.state.every, self.steps_per_epoch),
     save = options.every(recipe.save.every, self.steps_per_epoch),
     sample = recipe.sample and options.every(recipe.sample.every, self.steps_per_epoch) }
-  local updates = updates_from(self.plan.data, recipe.accumulate, self.steps_per_epoch, self.step)
-  local bar, start = progress.new("training", self.steps, self.step), core.clock()
+  local function updates() return updates_from(self.plan.data, recipe.accumulate, self.steps_per_epoch, self.step) end
+  local bar, start, next_update = progress.new("training", self.steps, self.step), core.clock(), updates()
   core.catch_stop()
   if due then results_between(self, every) end
   while self.step < self.steps do
-    local loss = one_step(self, updates)
-    self.average = self.average and self.average + 0.05 * (loss - self.average) or loss
+    local trouble = next_step(self, next_update(), every, bar)
     if self.step == 1 then self.first_step_seconds = core.clock() - began end
-    check_memory(self)
-    log_step(self, loss)
-    bar:update(self.step, ("loss %.4f"):format(self.average))
-    local last = self.step == self.steps
-    if not last then results_between(self, every) end
-    local stop = core.stop_requested()  -- asked once: who is told that we stopped has a state of this very step
-    if self.step % every.state == 0 or last or stop then save_state(self) end
-    if stop then
-      errors.raise("stopped", "stopped after step %d; continue with: burin resume %s", self.step, self.folder)
+    if trouble then
+      nonfinite.back(self, trouble, save_state)
+      next_update = updates()
     end
   end
   self.seconds = core.clock() - start
@@ -264,6 +286,7 @@ function Training:execute(o)
   prepare(self)
   if found then go_on(self, found, o) else begin(self, o.record) end
   run_steps(self, began, found and self.step > 0 and self.step == found.info.steps_in_all and self.step < self.steps)
+  nonfinite.say_at_end(self)
   local path = save_result(self, recipe.name)
   if recipe.sample then self.after = self:draw(self.step) end
   return { steps = self.step, loss = self.average, seconds = self.seconds, path = path,

@@ -26,12 +26,14 @@ function losses.objective(o)
   local graph, shape, process = o.latents.graph, o.latents.shape, o.process
   local b = shape[1]
   local function look_up(name, t) return graph:leaf(o.tables[name].var):embedding(t):reshape { b, 1, 1, 1 } end
+  graph:label "the noise"
   local t = o.t or process:draw(o.control, b, o.min_timestep, o.max_timestep)
   local noise = o.noise or o.control:randn(shape, { use = 2 })
   local signal, sigma = look_up("signal", t), look_up("noise", t)
   local noisy = process:noisy(o.latents, noise, signal, sigma)
   local target = process:target(o.latents, noise, signal, sigma)
   local pred = o.predict(noisy, t)
+  graph:label "the loss"
   local s = { pred = pred, target = target, noisy = noisy, latents = o.latents, noise = noise, t = t,
     snr = look_up("snr", t), weight = look_up("weight", t):reshape { b }, graph = graph }
   local loss = o.loss.per_sample and o.loss.per_sample(s) or losses.squared_error(pred, target) * s.weight

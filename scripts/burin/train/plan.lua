@@ -72,6 +72,7 @@ local function trace_bucket(plan, bucket)
     text = plan.text:declare("batch.%s." .. name, b),
   }
   local session = plan.trainer:session("train." .. name, function(graph, control)
+    graph:label "the latents"
     local moments = graph:leaf(inputs.moments)
     local mean = moments:slice { axis = 3, begin = 0, stop = z }
     local std = moments:slice { axis = 3, begin = z, stop = 2 * z }

@@ -35,6 +35,10 @@ local schema = {
   schedule = { "schedule", help = "burin.constant{...}, linear, cosine ...; default burin.constant{}" },
   loss = { "loss", help = "burin.mse(), burin.min_snr{...} or burin.loss{...}; default burin.mse()" },
   max_grad_norm = { "number", default = 1, min = 0, help = "0 = no clipping" },
+  on_nonfinite = { "string", default = "stop", one_of = { "stop", "back" },
+    help = "after max_nonfinite updates in a row with a NaN or an infinity: stop, or go back to the newest state with "
+      .. "half the learning rate" },
+  max_nonfinite = { "integer", default = 3, min = 1, help = "such updates in a row, each skipped, that are too many" },
   precision = { "string", one_of = { "f32", "f16", "bf16" },
     help = "storage of activations and frozen weights; f32, or what the budget asks for" },
   base_precision = { "string", one_of = { "f32", "f16", "bf16", "int8" },
@@ -101,6 +105,18 @@ function recipe.check_name(name, fail)
   if own then fail("name '%s': a run's folder holds something of this name already; choose another", name) end
 end
 
+-- Whether anything would change.
+local function check_learns(o, here)
+  local optimizer, m = o.optimizer, kinds.value(o.method).options
+  if m.unet == false and not m.text_encoder then
+    options.fail_at(here:at "method", "nothing is trained: %s has neither unet nor text_encoder", o.method.name)
+  end
+  local unet, text = m.unet ~= false and optimizer.lr > 0, m.text_encoder and optimizer.text_encoder_lr > 0
+  if not unet and not text then
+    options.fail_at(here:at "optimizer", "nothing is trained: the learning rate of all that is to learn is 0")
+  end
+end
+
 -- Checks a recipe's table; returns a handle of it. Touches neither files nor the device.
 function recipe.check(given)
   local here = place.here "train"
@@ -124,6 +140,7 @@ function recipe.check(given)
   o.optimizer = o.optimizer or optimizers.adamw {}
   o.schedule = o.schedule or schedules.constant {}
   o.loss = o.loss or losses.mse {}
+  check_learns(o, here)
   local formats = o.method.whole and "checkpoint or diffusers" or "kohya, diffusers or peft"
   if o.save.format and not formats:find(o.save.format, 1, true) then
     options.fail_at(here:at("save", "format"), "save: %s is written as %s, not as '%s'", o.method.name, formats,

@@ -26,7 +26,8 @@ end
 function resuming.info(self)
   return { step = self.step, steps_in_all = self.steps, settings = self.settings, files = record.hashes(),
     data = self.data_key, base = self.base_key, metrics = self.metrics_bytes,
-    average = self.average and ("%a"):format(self.average), device = name_of_device(), version = core.version,
+    average = self.average and ("%a"):format(self.average), nonfinite = self.nonfinite,
+    backs = self.backs, device = name_of_device(), version = core.version,
     plugins = plugins() }
 end
 
@@ -134,6 +135,7 @@ function resuming.restore(self, found, fork)
   state.restore(info, found.file, found.path, self.plan.trainer:state())
   found.file:close()
   self.step, self.average = info.step, tonumber(info.average)
+  if not fork then self.nonfinite, self.backs = info.nonfinite or 0, info.backs or 0 end
   resume_metrics(self, info.metrics, found.folder)
 end
 

@@ -7,7 +7,8 @@ local place = require "burin.base.place"
 local settings = {}
 
 -- What a run that goes on may have changed: nothing that was learnt depends on it.
-local free = { name = true, steps = true, epochs = true, save = true, sample = true, state = true }
+local free = { name = true, steps = true, epochs = true, save = true, sample = true, state = true,
+  on_nonfinite = true, max_nonfinite = true }
 
 -- Of pictures and base the bytes count, which have hashes of their own; of a budget what it chose counts
 -- (plan.settings).
