@@ -30,9 +30,13 @@ static struct image check_image(lua_State *L, int index)
 static int core_image_load(lua_State *L)
 {
     struct image image = { 0 };
-    if (!image_load(luaL_checkstring(L, 1), (uint64_t)luaL_optinteger(L, 2, 1 << 28), &image))
-        return script_raise(L);
-    return push_image(L, &image);
+    const char *path = luaL_checkstring(L, 1);
+    uint64_t max = (uint64_t)luaL_optinteger(L, 2, 1 << 28);
+    mem_for(path);
+    bool ok = image_load(path, max, &image);
+    int n = ok ? push_image(L, &image) : 0;
+    mem_for(NULL);
+    return ok ? n : script_raise(L);
 }
 
 static int core_image_size(lua_State *L)

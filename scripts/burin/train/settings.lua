@@ -9,9 +9,9 @@ local settings = {}
 -- What a run that goes on may have changed: nothing that was learnt depends on it.
 local free = { name = true, steps = true, epochs = true, save = true, sample = true, state = true }
 
--- Of pictures and base the bytes count, which have hashes of their own; of a budget what it chose counts
--- (plan.settings).
-local elsewhere = { "^base%.path$", "^concepts%[%d+%]%.images$", "^concepts%[%d+%]%.prior%.images$", "^budget$",
+-- Of pictures, base and the file that a run begins from the bytes count, which have hashes of their own; of a budget
+-- what it chose counts (plan.settings).
+local elsewhere = { "^from$", "^base%.path$", "^concepts%[%d+%]%.images$", "^concepts%[%d+%]%.prior%.images$", "^budget$",
   "^precision$", "^base_precision$", "^checkpoint$" }
 
 local standard = {}  -- names that are no recipe's
