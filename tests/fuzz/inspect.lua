@@ -8,7 +8,12 @@ local inspect = require "burin.cli.inspect"
 local models = require "burin.models.model"
 
 require("burin.graph.device").null()
-local model = models.open "models/tiny-sd.safetensors"
+local model = models.new { family = "sd1",
+  unet = { in_channels = 4, out_channels = 4, channels = { 8, 16 }, depth = { 1, 0 }, mid_depth = 1, layers = 1, groups = 4,
+    heads = { 2, 4 }, context = 8 },
+  vae = { channels = { 8, 16 }, layers = 1, groups = 4, latent_channels = 4 },
+  text = { { vocab = 64, tokens = 77, width = 8, mlp = 16, layers = 1, heads = 2, act = "quick_gelu" } } }
+model:declare()
 
 -- "key\0value\0 ... \0name": a file of text's pieces.
 local file, picture
@@ -47,7 +52,7 @@ local function check(text, json)
   if where then
     error(("a control character is printed: %q"):format(text:sub(math.max(1, where - 20), where + 20)), 0)
   end
-  if json then core.json_decode(text, "what was printed") end
+  if json then core.json_decode(text:gsub("\\u0000", ""), "what was printed") end  -- which the reader refuses
   if json or picture then return end
   local n, most = 0, 0  -- a line break in a value would make a line of its own
   for _ in text:gmatch "\n" do n = n + 1 end
