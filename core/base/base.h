@@ -39,7 +39,7 @@ void log_line(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void *mem_alloc(size_t bytes);
 /* The file that this thread asks memory for from now on; NULL: none. Kept as a copy. */
 void mem_for(const char *path);
-const char *mem_file(void); /* or NULL */
+const char *mem_file(void);                              /* or NULL */
 void *mem_grow(void *p, size_t old_bytes, size_t bytes); /* the new part is zeroed */
 void mem_free(void *p);
 /* Makes room for element n of an array and returns the (possibly moved) array. */

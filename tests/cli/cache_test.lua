@@ -1,16 +1,18 @@
 -- SPDX-License-Identifier: MIT
 -- burin cache: what is kept, of what; what is damaged; what may go.
---   SCRATCH=folder BURIN_CACHE=folder/kept XDG_CACHE_HOME=folder/xdg burin run --trust tests/cli/cache_test.lua
+--   SCRATCH=folder BURIN_CACHE=folder/kept burin run --trust tests/cli/cache_test.lua
 local core = require "burin.core"
 local C = dofile "tests/recipes/commands.lua"
 local T = dofile "tests/check.lua"
 
 local place, cache = assert(os.getenv "SCRATCH"), assert(os.getenv "BURIN_CACHE")
-local xdg = assert(os.getenv "XDG_CACHE_HOME") .. "/burin/pipelines"
+local xdg = place .. "/xdg/burin/pipelines"
+function core.cache_root() return place .. "/xdg/burin" end  -- the pipelines of this machine are not ours to damage
 local pictures = place .. "/pictures"
 local EVIL = "a\27[2J"
 os.execute(([[rm -rf '%s' '%s' '%s'; mkdir -p '%s' '%s'; cp examples/sks-cat/*/1-grass.png '%s/one.png'
-  cp examples/sks-cat/*/5-brick.jpg '%s/%s.jpg']]):format(cache, xdg, pictures, pictures, xdg, pictures, pictures, EVIL))
+  cp examples/sks-cat/*/5-brick.jpg '%s/%s.jpg']]):format(cache, xdg, pictures, pictures, xdg, pictures,
+    pictures, EVIL))
 
 local function read(path)
   local file <close> = io.open(path, "rb")
@@ -27,13 +29,14 @@ local function aged(path, days) os.execute(("touch -d '%d days ago' '%s'"):forma
 -- A training that caches and then ends: a schedule is asked before each step.
 write(pictures .. "/one.txt", "a grey cat")
 local recipe = write(place .. "/cached.lua", ([[local burin = require "burin"
-return burin.train { name = "cached", base = burin.model "models/tiny-sd.safetensors", resolution = 64, steps = 1, buckets = false,
+return burin.train { name = "cached", base = burin.model "models/tiny-sd.safetensors", resolution = 64,
+  steps = 1, buckets = false,
   concepts = { { images = %q, prompt = "another cat" } }, method = burin.lora { rank = 2, text_encoder = false },
   schedule = burin.schedule("ends", function() error "cached" end) }
 ]]):format(pictures))
 local function train()
   local code, out = C.run { "train", recipe, "--force", "--output", place .. "/runs" }
-  T.check(code == 78 and out:find "cached%.lua:4: cached", "training", code, out)
+  T.check(code == 78 and out:find "cached%.lua:5: cached", "training", code, out)
 end
 train()
 
@@ -90,7 +93,8 @@ says(ask(0, "verify"), "5 entries, 0 damaged")
 -- ---- what goes ------------------------------------------------------------------------------------------------------
 
 latents, captions = entries "latents", entries "captions"
-local others = { write(cache .. "/mine.txt", "not ours"), write(latents[1].path:match "^.*/" .. "note.txt", "nor this") }
+local others = { write(cache .. "/mine.txt", "not ours"),
+  write(latents[1].path:match "^.*/" .. "note.txt", "nor this") }
 says(ask(0, "prune", "--size", "1 GiB", "--days", "30"), "0 of 5 entries removed")
 aged(captions[1].path, 40)
 says(ask(0, "prune", "--days", "30", "--dry-run"), "1 of 5 entries would be removed")
@@ -104,7 +108,8 @@ local folder = latents[2].path:match "^.*/"
 local left = write(folder .. "0123.safetensors.tmp-999999999-0", "half")
 local busy = write(folder .. "4567.safetensors.tmp-1-0", "half")
 says(ask(0, "prune", "--entries"), "another version of Burin", "no plugin any more", "its process has ended")
-T.check(not there(captions[2].path) and not there(latents[1].path) and there(latents[2].path), "what is of no use stays")
+T.check(not there(captions[2].path) and not there(latents[1].path) and there(latents[2].path),
+  "what is of no use stays")
 T.check(not there(left) and there(busy), "files that are not finished")
 -- The longest unused go first; what is used is new again.
 train()
@@ -120,7 +125,7 @@ ask(0, "prune", "--days", "30")
 T.check(there(latents[2].path), "what was used now counts as old")
 for _, path in ipairs(others) do T.check(there(path), "a file of others is gone", path) end
 
-for _, wrong in ipairs { { "usage: burin cache" }, { "not 'lst'", "lst" }, { "--size needs", "prune", "--size", "many" },
+for _, wrong in ipairs { { "usage: burin cache" }, { "not 'lst'", "lst" }, { "--size needs", "prune", "--size", "x" },
   { "--days takes", "prune", "--days=-1" } } do
   says(ask(2, table.unpack(wrong, 2)), wrong[1])
 end

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * nth_call.c - the n-th call that changes a folder fails, for LD_PRELOAD and one process that tries
- * every n (saves_test.lua). CALLS_IN names the folder, CALLS_JOURNAL a file to which every such call
- * is written, CALLS_ORDER a file that says what is to happen, read at every call:
+ * every n (saves_test.lua). CALLS_IN names the folder, CALLS_JOURNAL a file to which every such
+ * call is written, CALLS_ORDER a file that says what is to happen, read at every call:
  *
  *   "<round> <n> <what> <times>"   from call n of this round on, so many times: what > 0 is errno,
  *                                  -1 SIGKILL before the call, -2 a write of one byte
  *
- * chdir("//fork") is a fork: 0 in the child, -1 in its parent, which waits for it first and journals
- * how it ended; chdir("//exit") ends the child. Nothing is really synced: no disk is needed for the
- * order of calls. */
+ * chdir("//fork") is a fork: 0 in the child, -1 in its parent, which waits for it first and
+ * journals how it ended; chdir("//exit") ends the child. Nothing is really synced: the order of
+ * calls needs no disk. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- Every call of every save path fails once: SIGKILL before it, EIO, ENOSPC, EINTR, a write of one byte. What is saved is
--- whole and equal byte for byte, or there is an error for people (exit 74, the file and why); what was there before is
--- whole; no part of a file has a final name; and what stays half written is gone after the next save. Runs in one
+-- Every call of every save path fails once: SIGKILL before it, EIO, ENOSPC, EINTR, a write of one byte. What is saved
+-- is whole and equal byte for byte, or there is an error for people (exit 74, the file and why); what was there before
+-- is whole; no part of a file has a final name; and what stays half written is gone after the next save. Runs in one
 -- process, since the library that makes calls fail (nth_call.c) can fork it:
 --   burin plan --trust --recipe-steps 0 --device null tests/cli/saves_test.lua
 local core = require "burin.core"

@@ -144,7 +144,7 @@ static int decode(const uint8_t *bytes, size_t n, uint64_t max, struct burin_pix
     out->width = how & 2 ? (int)number() : w;
     out->height = how & 4 ? (int)number() : h;
     out->channels = how & 8 ? (int)number() : c;
-    /* What is larger than what was made cannot be seen from outside; what is said must be believed. */
+    /* That less was made than is said cannot be seen from outside, so it is not tried. */
     if (out->data && (int64_t)out->width * out->height * out->channels > (int64_t)w * h * c) {
         host->free(out->data);
         out->data = NULL;

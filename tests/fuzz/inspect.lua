@@ -9,8 +9,8 @@ local models = require "burin.models.model"
 
 require("burin.graph.device").null()
 local model = models.new { family = "sd1",
-  unet = { in_channels = 4, out_channels = 4, channels = { 8, 16 }, depth = { 1, 0 }, mid_depth = 1, layers = 1, groups = 4,
-    heads = { 2, 4 }, context = 8 },
+  unet = { in_channels = 4, out_channels = 4, channels = { 8, 16 }, depth = { 1, 0 }, mid_depth = 1, layers = 1,
+    groups = 4, heads = { 2, 4 }, context = 8 },
   vae = { channels = { 8, 16 }, layers = 1, groups = 4, latent_channels = 4 },
   text = { { vocab = 64, tokens = 77, width = 8, mlp = 16, layers = 1, heads = 2, act = "quick_gelu" } } }
 model:declare()

@@ -52,8 +52,8 @@ local function write(folder, step, variables, info, keep)
   for i = 1, #old - (keep or 2) + 1 do core.remove_file(folder .. "/" .. old[i]) end
 end
 
--- variables: { { name, var } ... }; info: JSON-able facts that resume checks or needs. Keeps the newest `keep` files: an
--- old one goes when the new one is on the disk and named.
+-- variables: { { name, var } ... }; info: JSON-able facts that resume checks or needs. Keeps the newest `keep` files:
+-- an old one goes when the new one is on the disk and named.
 function state.save(...) errors.guard("output", write, ...) end
 
 -- What a state file says of itself; its file stays open.

@@ -145,8 +145,8 @@ function metadata.of(training)
     add { ss_training_started_at = training.began_at or now, ss_training_finished_at = now }
   end
   for _, part in ipairs { of_data(plan.data), of_base(training), of_start(training.from), of_settings(plan),
-    of_steps(training), files.modelspec(model, { title = recipe.name, resolution = recipe.resolution, clip_skip = recipe.clip_skip,
-      trigger = trigger, date = date }) } do add(part) end
+    of_steps(training), files.modelspec(model, { title = recipe.name, resolution = recipe.resolution,
+      clip_skip = recipe.clip_skip, trigger = trigger, date = date }) } do add(part) end
   return all
 end
 

@@ -11,8 +11,8 @@ local free = { name = true, steps = true, epochs = true, save = true, sample = t
 
 -- Of pictures, base and the file that a run begins from the bytes count, which have hashes of their own; of a budget
 -- what it chose counts (plan.settings).
-local elsewhere = { "^from$", "^base%.path$", "^concepts%[%d+%]%.images$", "^concepts%[%d+%]%.prior%.images$", "^budget$",
-  "^precision$", "^base_precision$", "^checkpoint$" }
+local elsewhere = { "^from$", "^base%.path$", "^concepts%[%d+%]%.images$", "^concepts%[%d+%]%.prior%.images$",
+  "^budget$", "^precision$", "^base_precision$", "^checkpoint$" }
 
 local standard = {}  -- names that are no recipe's
 for name in pairs(_G) do standard[name] = true end
