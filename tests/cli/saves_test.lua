@@ -149,6 +149,7 @@ local function try(name, kind, before, after, n, what, times)
   if what == KILL then
     T.check(journal[#journal].path == "killed", label .. ": the process was not killed")
   end
+  local cleaning = hit and (hit.call == "unlink" or hit.call == "remove")
   local done = difference(files, after) == ""
   if what ~= KILL and ok then T.checkf(done, "%s: no error, but not equal: %s", label, difference(files, after)) end
   if not ok then
@@ -175,8 +176,10 @@ local function try(name, kind, before, after, n, what, times)
       opened:close()
     end
   end
+  if name == "state" and not ok and not cleaning then
+    T.checkf(files["state/step-00000001.safetensors"], "%s: a save that failed removed an old state", label)
+  end
   -- An error cleans up at once, unless it was cleaning up that failed; a kill when the next process takes the folder.
-  local cleaning = hit.call == "unlink" or hit.call == "remove"
   if not ok and times == 1 and not cleaning then
     T.checkf(not unfinished(files), "%s: it leaves %s", label, unfinished(files))
   end
@@ -248,6 +251,29 @@ for _, name in ipairs { "adapter", "sidecar", "folder", "state", "checkpoint", "
   end
   print(("%-10s %d calls"):format(name, #journal))
 end
+
+-- ---- one bit --------------------------------------------------------------------------------------------------------
+
+-- Wherever a bit of a state flips, it is found before anything of it is used.
+clean()
+save_state(1)()
+local path = place .. "/state/step-00000001.safetensors"
+local whole, found = core.read_file(path), 0
+math.randomseed(20240229)
+for _ = 1, 1000 do
+  local at, bit = math.random(#whole), 1 << math.random(0, 7)
+  local file <close> = assert(io.open(path, "wb"))
+  file:write(whole:sub(1, at - 1), string.char(whole:byte(at) ~ bit), whole:sub(at + 1))
+  file:flush()
+  local took = 0
+  local function into(n) return { count = 4 * n, write = function() took = took + 1 end } end
+  local ok, e = pcall(function()
+    local info, opened, from = state.latest(place .. "/state")
+    state.restore(info, opened, from, { { "amp", into(2) }, { "params.0", into(9) } })
+  end)
+  if not ok and errors.code(e) == 65 and took == 0 then found = found + 1 end
+end
+T.checkf(found == 1000, "of 1000 flipped bits %d were found", found)
 clean()
 core.remove_tree(place)
 print(("%d cases; %d passed, %d failed"):format(total, T.passed, T.failed))

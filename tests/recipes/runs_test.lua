@@ -1,14 +1,16 @@
 -- SPDX-License-Identifier: MIT
+-- Many short runs in one process.
 -- `from`: a training begins from a file. The picture before its first step is the one after the last step of the run
 -- that wrote the file; without a learning rate what comes out is what went in, whatever the spelling; what does not
 -- agree with the recipe is an error that names both values.
---   SCRATCH=folder burin run --trust tests/recipes/from_test.lua
+-- Resuming: with a clock that was set back, and at the cost that it has, whatever the step is.
+--   SCRATCH=folder burin run --trust tests/recipes/runs_test.lua
 local core = require "burin.core"
 local C = dofile "tests/recipes/commands.lua"
 local T = dofile "tests/check.lua"
 
 local MODEL = "models/tiny-sd.safetensors"
-local place = assert(os.getenv "SCRATCH") .. "/from"
+local place = assert(os.getenv "SCRATCH") .. "/runs"
 os.execute(("rm -rf '%s'; mkdir -p '%s'"):format(place, place))
 local runs = place .. "/runs"
 
@@ -131,5 +133,50 @@ refused({ method = "burin.full {}", from = quoted "tests/golden/tiny_sd1/model_l
   "'prediction' is v of the base and epsilon of the file")
 refused({ method = "burin.full {}", from = quoted "tests/golden/tiny_sdxl/model_ldm.safetensors" }, 78, "the base is",
   "and the file is SDXL")
+
+-- ---- the clock ------------------------------------------------------------------------------------------------------
+
+local long = { steps = "4", sample = "nil", state = "{ every = 1, keep = 9 }" }
+local direct, stopped = train("direct", long), runs .. "/stopped"
+os.execute(("cp -r '%s' '%s'; cd '%s'; rm direct.safetensors state/*3.safetensors state/*4.safetensors"):format(direct,
+  stopped, stopped))
+-- Newer states are older by their dates, and it is 1999.
+os.execute(("cd '%s/state'; touch -d 1999-01-03 *0.safetensors; touch -d 1999-01-02 *1.safetensors; "
+  .. "touch -d 1999-01-01 *2.safetensors; printf '{' >latest.json"):format(stopped))
+local date = core.date
+function core.date() return "1999-01-01T00:00:00Z", 915148800 end
+ends({ "resume", stopped }, 0, "step-00000002.safetensors")
+core.date = date
+for _, file in ipairs { "direct.safetensors", "metrics.jsonl", "state/step-00000004.safetensors",
+  "state/latest.json" } do same(direct .. "/" .. file, stopped .. "/" .. file, "with a clock that was set back") end
+
+-- ---- what resuming costs --------------------------------------------------------------------------------------------
+
+local state = require "burin.base.state"
+-- Seconds of processor time from the command to the end of one further step, behind a step that the state says.
+local function cost(step)
+  local run = runs .. "/direct"
+  local info, file, path = state.latest(run .. "/state")
+  local variables = {}
+  for name in pairs(info.hashes) do
+    local t = file:read(name)
+    variables[#variables + 1] = { name, { read = function() return t end } }
+  end
+  table.sort(variables, function(a, b) return a[1] < b[1] end)
+  local lines = ('{"epoch": 0, "grad_norm": 0.1, "loss": 0.5, "lr": 0.002, "step": 1}\n'):rep(step)
+  info.step, info.steps_in_all, info.metrics = step, step + 1, #lines
+  state.save(run .. "/state", step, variables, info, 1)
+  write(run .. "/metrics.jsonl", lines)
+  long.steps = tostring(step + 1)
+  long.name = '"direct"'
+  local edited, began = recipe("edited", long), os.clock()
+  ends({ "resume", run, "--recipe", edited }, 0)
+  local seconds = os.clock() - began
+  T.check(#read(run .. "/metrics.jsonl") > #lines, "no step was done after", path)
+  return seconds
+end
+local early, late = cost(10), cost(1000000)
+print(("resuming at step 10: %.2f s, at step 1,000,000: %.2f s"):format(early, late))
+T.checkf(late < early + 2, "resuming at step 1,000,000 takes %.1f s, at step 10 %.1f s", late, early)
 os.execute(("rm -rf '%s'"):format(place))
 T.finish()
