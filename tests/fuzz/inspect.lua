@@ -5,6 +5,7 @@ local core = require "burin.core"
 local convert = require "burin.adapters.convert"
 local errors = require "burin.base.errors"
 local inspect = require "burin.cli.inspect"
+local keys = require "burin.adapters.keys"
 local models = require "burin.models.model"
 
 require("burin.graph.device").null()
@@ -14,6 +15,8 @@ local model = models.new { family = "sd1",
   vae = { channels = { 8, 16 }, layers = 1, groups = 4, latent_channels = 4 },
   text = { { vocab = 64, tokens = 77, width = 8, mlp = 16, layers = 1, heads = 2, act = "quick_gelu" } } }
 model:declare()
+local index = keys.index(model)
+function keys.index() return index end
 
 -- "key\0value\0 ... \0name": a file of text's pieces.
 local file, picture

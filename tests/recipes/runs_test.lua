@@ -3,6 +3,7 @@
 -- `from`: a training begins from a file. The picture before its first step is the one after the last step of the run
 -- that wrote the file; without a learning rate what comes out is what went in, whatever the spelling; what does not
 -- agree with the recipe is an error that names both values.
+-- Nothing of the environment gets into what they write.
 -- Resuming: with a clock that was set back, and at the cost that it has, whatever the step is.
 --   SCRATCH=folder burin run --trust tests/recipes/runs_test.lua
 local core = require "burin.core"
@@ -177,6 +178,14 @@ local function cost(step)
 end
 local early, late = cost(10), cost(1000000)
 print(("resuming at step 10: %.2f s, at step 1,000,000: %.2f s"):format(early, late))
+-- ---- secrets --------------------------------------------------------------------------------------------------------
+
+if os.getenv "HF_TOKEN" then
+  local pipe = io.popen(("cd '%s'; ls | wc -l; grep -rl canary4711 . '%s'; grep -rl %s ."):format(place,
+    assert(os.getenv "BURIN_CACHE"), "Y2FuYXJ5NDcxM"))  -- the latter in base64
+  T.check(pipe:read "n" > 10 and not pipe:read "a":find "%S", "a secret of the environment is in a file of a run")
+  pipe:close()
+end
 T.checkf(late < early + 2, "resuming at step 1,000,000 takes %.1f s, at step 10 %.1f s", late, early)
 os.execute(("rm -rf '%s'"):format(place))
 T.finish()
