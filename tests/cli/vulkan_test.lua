@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Each of the first calls of each function of Vulkan's that can fail does so, for want of memory or because the device is
--- lost: an error for people and an exit code, never a crash. One process forks the others (nth_call.c):
+-- Each of the first calls of each function of Vulkan's that can fail does so, for want of memory or because the device
+-- is lost: an error for people and an exit code, never a crash. One process forks the others (nth_call.c):
 --   burin plan --trust --recipe-steps 0 --device null tests/cli/vulkan_test.lua
 local core = require "burin.core"
 local errors = require "burin.base.errors"
