@@ -103,10 +103,10 @@ local kinds = {
   folder = { file = "f", run = function()
       save.write(place .. "/f", adapters, { map = model.map, format = "peft" })
     end },
-  checkpoint = { file = "c.safetensors", every = 300, few = true,
+  checkpoint = { file = "c.safetensors", every = 300, of_others = 2, few = true,
     before = function() core.write_file(place .. "/c.safetensors", "older") end,
     run = function() errors.guard("output", model.save, model, place .. "/c.safetensors", { dtype = "f16" }) end },
-  diffusers = { file = "d", every = 300, of_others = 6, few = true,
+  diffusers = { file = "d", every = 300, of_others = 12, few = true,
     run = function()
       errors.guard("output", model.save, model, place .. "/d", { dtype = "f16", format = "diffusers" })
     end },
