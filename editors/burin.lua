@@ -59,6 +59,7 @@
 ---@field vae? string                  # instead of the base's
 ---@field concepts burin.Concept[]
 ---@field method burin.Method
+---@field from? string                  # a LoRA, or with burin.full a checkpoint, that the training begins from
 ---@field resolution? integer           # 512
 ---@field buckets? boolean              # true
 ---@field batch? integer                # 1

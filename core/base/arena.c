@@ -2,8 +2,10 @@
  * arena.c - host memory. Nobody can handle running out of it, so that ends the program here. */
 #include "base/base.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BLOCK_BYTES (64u << 10)
 #define ALIGNMENT 16
@@ -14,10 +16,29 @@ struct arena_block {
     _Alignas(ALIGNMENT) uint8_t data[];
 };
 
+static _Thread_local char file_name[1024];
+
+void mem_for(const char *path) { snprintf(file_name, sizeof file_name, "%s", path ? path : ""); }
+
+const char *mem_file(void) { return file_name[0] ? file_name : NULL; }
+
+/* What is half written goes too, as at the end by a signal. */
+static _Noreturn void out_of_memory(size_t bytes)
+{
+    static _Thread_local bool again; /* what cleans up takes a little memory itself */
+    if (!again) {
+        again = true;
+        log_line(LOG_ERROR, "out of memory on the host: %zu bytes asked%s%s", bytes,
+                 mem_file() ? " for " : "", file_name);
+        temp_remove_all();
+    }
+    _exit(71);
+}
+
 void *mem_alloc(size_t bytes)
 {
     void *p = calloc(1, bytes ? bytes : 1);
-    if (!p) panic("out of host memory (%zu bytes asked)", bytes);
+    if (!p) out_of_memory(bytes);
     return p;
 }
 
@@ -25,7 +46,7 @@ void *mem_grow(void *p, size_t old_bytes, size_t bytes)
 {
     if (!p) return mem_alloc(bytes);
     uint8_t *grown = realloc(p, bytes ? bytes : 1);
-    if (!grown) panic("out of host memory (%zu bytes asked)", bytes);
+    if (!grown) out_of_memory(bytes);
     if (bytes > old_bytes) memset(grown + old_bytes, 0, bytes - old_bytes);
     return grown;
 }

@@ -34,8 +34,12 @@ void log_line(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* ---- memory (arena.c) ------------------------------------------------------------------------ */
 
-/* Zeroed; aborts when the host is out of memory (in one place: mem_alloc). */
+/* Zeroed. When the host is out of memory the process ends here, with exit code 71 and a sentence
+ * that names the file that memory is asked for. */
 void *mem_alloc(size_t bytes);
+/* The file that this thread asks memory for from now on; NULL: none. Kept as a copy. */
+void mem_for(const char *path);
+const char *mem_file(void);                              /* or NULL */
 void *mem_grow(void *p, size_t old_bytes, size_t bytes); /* the new part is zeroed */
 void mem_free(void *p);
 /* Makes room for element n of an array and returns the (possibly moved) array. */

@@ -109,9 +109,20 @@ char *caption_load(const char *path)
     return tidy(out.data);
 }
 
+/* One that a plugin gives instead of a file. */
+static char *caption_given(const char *caption)
+{
+    struct text t = { 0 };
+    bool ok = text_decode(&t, caption, strlen(caption));
+    text_finish(&t);
+    if (ok) return tidy(str_dup(caption));
+    fail("the caption that comes with it is not UTF-8");
+    return NULL;
+}
+
 char *caption_of(const struct burin_item *item)
 {
-    if (item->caption) return tidy(str_dup(item->caption));
+    if (item->caption) return caption_given(item->caption);
     if (item->caption_path) return caption_load(item->caption_path);
     return str_dup(item->class_tokens ? item->class_tokens : "");
 }

@@ -30,9 +30,13 @@ static struct image check_image(lua_State *L, int index)
 static int core_image_load(lua_State *L)
 {
     struct image image = { 0 };
-    if (!image_load(luaL_checkstring(L, 1), (uint64_t)luaL_optinteger(L, 2, 1 << 28), &image))
-        return script_raise(L);
-    return push_image(L, &image);
+    const char *path = luaL_checkstring(L, 1);
+    uint64_t max = (uint64_t)luaL_optinteger(L, 2, 1 << 28);
+    mem_for(path);
+    bool ok = image_load(path, max, &image);
+    int n = ok ? push_image(L, &image) : 0;
+    mem_for(NULL);
+    return ok ? n : script_raise(L);
 }
 
 static int core_image_size(lua_State *L)
@@ -205,17 +209,22 @@ static void push_skipped(lua_State *L, const char *path, const char *reason, int
     lua_rawseti(L, -2, n);
 }
 
-static void push_remarks(lua_State *L, const struct burin_source *s, void *self)
+#define ITEMS_MAX 100000000
+
+/* false: what the source says cannot be. */
+static bool push_remarks(lua_State *L, const struct burin_source *s, void *self)
 {
-    const char *text;
+    const char *text = NULL;
     lua_newtable(L);
     for (int64_t i = 0; s->remark && s->remark(self, i, &text) == 1; i++) {
+        if (!text || i == ITEMS_MAX)
+            return plug_lies(s, text ? "its remarks have no end" : "a remark of it is missing");
         lua_pushstring(L, text);
         lua_rawseti(L, -2, (int)i + 1);
+        text = NULL;
     }
+    return true;
 }
-
-#define ITEMS_MAX 100000000
 
 /* What a source says of picture i, checked once. */
 static bool ask_item(const struct burin_source *s, void *self, int64_t i, struct burin_item *item)
@@ -268,12 +277,14 @@ static int core_source(lua_State *L)
         lua_rawseti(L, -3, ++kept);
         mem_free(caption);
     }
-    const char *path, *reason;
+    const char *path = NULL, *reason = NULL;
     for (int64_t i = 0; ok && s->skipped && s->skipped(self, i, &path, &reason) == 1; i++) {
-        ok = i < ITEMS_MAX || plug_lies(s, "the files that it leaves out have no end");
+        ok = (i < ITEMS_MAX || plug_lies(s, "the files that it leaves out have no end")) &&
+             ((path && reason) || plug_lies(s, "a file that it leaves out has no path or reason"));
         if (ok) push_skipped(L, path, reason, ++left_out);
+        path = reason = NULL;
     }
-    if (ok) push_remarks(L, s, self);
+    ok = ok && push_remarks(L, s, self);
     s->close(self);
     return ok ? 3 : script_raise(L);
 }

@@ -20,11 +20,12 @@ static int core_read_file(lua_State *L)
     struct str s = { 0 };
     const char *path = luaL_checkstring(L, 1);
     size_t max = (size_t)luaL_optinteger(L, 2, 16 << 20);
-    if (!(lua_toboolean(L, 3) ? file_read_stream : file_read)(path, max, &s))
-        return script_raise(L);
-    lua_pushlstring(L, s.data ? s.data : "", s.len);
+    mem_for(path);
+    bool ok = (lua_toboolean(L, 3) ? file_read_stream : file_read)(path, max, &s);
+    if (ok) lua_pushlstring(L, s.data ? s.data : "", s.len);
+    mem_for(NULL);
     str_finish(&s);
-    return 1;
+    return ok ? 1 : script_raise(L);
 }
 
 /* core.read_part(path, first, count) -> the bytes from `first` (0) on, fewer at the file's end */
@@ -82,13 +83,34 @@ static int core_sync_file(lua_State *L)
     return script_raise(L);
 }
 
+/* core.exists(path) -> "file", "folder" or "device", bytes, when it was changed (seconds since
+ * 1970); nothing when there is nothing */
 static int core_exists(lua_State *L)
 {
     struct stat st;
     if (stat(luaL_checkstring(L, 1), &st)) return 0;
     lua_pushstring(L, S_ISDIR(st.st_mode) ? "folder" : S_ISREG(st.st_mode) ? "file" : "device");
     lua_pushinteger(L, st.st_size);
-    return 2;
+    lua_pushinteger(L, st.st_mtime);
+    return 3;
+}
+
+/* core.touch(path): it was changed now. That it cannot be said is no error. */
+static int core_touch(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    if (file_may_write(path)) (void)utimensat(AT_FDCWD, path, NULL, 0);
+    return 0;
+}
+
+/* core.cache_root() -> the folder of Burin's caches, that of the pipelines in any case; nil when
+ * there is no place for one */
+static int core_cache_root(lua_State *L)
+{
+    char *root = file_cache_root();
+    lua_pushstring(L, root);
+    mem_free(root);
+    return 1;
 }
 
 /* core.real_path(path) -> the same place without links, "." and ".."; nil when there is nothing */
@@ -170,6 +192,7 @@ static int core_rename(lua_State *L)
     lua_pushlstring(L, slash ? to : ".", slash ? (size_t)(slash - to) + 1 : 1);
     const char *folder = lua_tostring(L, -1);
     bool ok = file_sync(folder) || (errno == EIO && file_sync(folder));
+    if (!ok) fail_prefix("%s", to);
     return ok ? 0 : script_raise(L);
 }
 
@@ -269,6 +292,8 @@ void script_open_disk(lua_State *L)
         { "append_file", core_append_file },
         { "sync_file", core_sync_file },
         { "exists", core_exists },
+        { "touch", core_touch },
+        { "cache_root", core_cache_root },
         { "real_path", core_real_path },
         { "make_dirs", core_make_dirs },
         { "list", core_list },

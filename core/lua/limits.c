@@ -58,9 +58,10 @@ static int core_out_of_memory(lua_State *L)
     bool out = lua_type(L, 1) == LUA_TSTRING && !strcmp(lua_tostring(L, 1), "not enough memory");
     lua_pushboolean(L, out);
     if (!out) return 1;
-    char text[128];
-    snprintf(text, sizeof text, "out of memory: Lua may take %.3g GiB (--recipe-memory)",
-             (double)memory.limit / 0x1p30);
+    char text[2048];
+    const char *file = mem_file();
+    snprintf(text, sizeof text, "%s%sout of memory: Lua may take %.3g GiB (--recipe-memory)",
+             file ? file : "", file ? ": " : "", (double)memory.limit / 0x1p30);
     lua_pushstring(L, text);
     return 2;
 }

@@ -20,6 +20,7 @@
 struct model_file {
     const struct burin_loader *loader;
     void *self;
+    char *path;
     bool lent;   /* tensors were given out that look into the mapped file, and keep it alive */
     bool closed; /* by its user; lent tensors are still good */
 };
@@ -73,8 +74,12 @@ static int core_load(lua_State *L)
     const struct burin_loader *loader = plug_loader_for(path);
     if (!loader) return script_raise(L);
     struct model_file *m = model_push(L);
+    m->path = str_dup(path);
     plug_ask();
-    if (loader->open(path, &m->self)) {
+    mem_for(path);
+    bool opened = !loader->open(path, &m->self);
+    mem_for(NULL);
+    if (!opened) {
         plug_refused(loader);
         return script_raise(L);
     }
@@ -105,6 +110,8 @@ static int model_gc(lua_State *L)
     struct model_file *m = luaL_checkudata(L, 1, MODEL);
     if (m->loader) m->loader->close(m->self);
     m->loader = NULL;
+    mem_free(m->path);
+    m->path = NULL;
     return 0;
 }
 
@@ -188,9 +195,12 @@ static int model_read(lua_State *L)
         m->lent = true;
         return 1;
     }
+    mem_for(m->path);
     struct tensor *t = tensor_push(L, dtype, info.rank, info.dim);
     plug_ask();
-    if (!m->loader->read(m->self, at, t->own, t->bytes)) return 1;
+    bool read = !m->loader->read(m->self, at, t->own, t->bytes);
+    mem_for(NULL);
+    if (read) return 1;
     plug_refused(m->loader);
     return script_raise(L);
 }

@@ -51,9 +51,12 @@ const void *tensor_data(const struct tensor *t) { return t->view ? t->view : t->
 static void check_size(lua_State *L, struct tensor *t)
 {
     bool ok = burin_size(t->rank, t->dim, t->dtype, &t->count, &t->bytes);
+    const char *file = mem_file();
     if (ok && !t->view && t->bytes > script_memory_limit())
-        ok = fail("tensor too large: %.1f GiB; --recipe-memory allows %.1f GiB of memory",
-                  (double)t->bytes / 0x1p30, (double)script_memory_limit() / 0x1p30);
+        ok = fail("%s%stensor too large: %.1f GiB; --recipe-memory allows %.1f GiB of memory",
+                  file ? file : "", file ? ": " : "", (double)t->bytes / 0x1p30,
+                  (double)script_memory_limit() / 0x1p30);
+    if (!ok) mem_for(NULL); /* the error is not one of Lua's memory: its file is said */
     if (!ok) script_raise(L);
 }
 

@@ -46,6 +46,7 @@ for letter, says in pairs { n = "-7 x -7 pixels", h = "1073741824 x", b = "was d
     'the plugin "liar"', says)
 end
 for letter, says in pairs { n = "-1 pictures", c = "pictures", p = "has no path", r = "repeated -3 times",
+  s = "no path or reason",
   f = "gave no reason" } do
   local place = T.folder(letter .. ".lies")
   refused("dataset: " .. letter, "plan --device null " .. T.recipe("lies",

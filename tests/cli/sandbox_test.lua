@@ -229,5 +229,16 @@ ends(RUN .. MEMORY, "pcall(string.rep, 'x', 1 << 30) local t = {} for i = 1, 1e1
   "out of memory")
 ends(RUN .. MEMORY, "for i = 1, 500 do require('burin').tensor({ 1 << 20 }, 'f32') end", 0)  -- garbage is no memory
 ends("plan --recipe-memory lots", "", 2, "--recipe-memory needs an amount")
+-- A file that needs too much is named: its tensor is copied, since it is not aligned.
+local header = '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+  .. '"b":{"dtype":"F32","shape":[4194304],"data_offsets":[1,16777217]}}'
+header = header .. (" "):rep(-#header % 8)
+local large = T.write(place .. "/large.safetensors", ("<I8"):pack(#header) .. header .. ("\0"):rep(16777217))
+ends(RUN .. " --recipe-memory 17MB", ("require('burin').read(%q):read 'b'"):format(large), 71,
+  large .. ": out of memory: Lua may take")
+ends(RUN .. " --recipe-memory 12MB", ("require('burin').read(%q):read 'b'"):format(large), 1,
+  large .. ": tensor too large")
+ends(RUN .. " --recipe-memory 64MB", ("require('burin').read(%q):read 'b'"):format(large), 0)
+os.remove(large)
 
 T.finish()

@@ -34,6 +34,7 @@ static inline void open_and_read(const uint8_t *data, size_t n)
     const char *path = as_file(data, n, &fd);
     void *self = NULL;
     l->probe(path, data, n < 4096 ? n : 4096);
+    alloc_max = 4 * n + ((size_t)64 << 10);
     if (*path && l->open(path, &self) == 0) {
         read_all(l, self, n);
         l->close(self);

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "burin.h"
@@ -26,6 +28,38 @@ static void test_errors(void **state)
     assert_string_equal(burin_error(), "step 3: cannot open x");
     fail("%s!", burin_error());
     assert_string_equal(burin_error(), "step 3: cannot open x!");
+}
+
+/* Running out of memory ends the process with a sentence that names the file, and leaves nothing
+ * half written. */
+static void test_no_memory(void **state)
+{
+    (void)state;
+    char half[4200], said[256] = { 0 };
+    int out[2], status;
+    snprintf(half, sizeof half, "%s/half.tmp-1-0", folder);
+    assert_int_equal(pipe(out), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(out[1], STDERR_FILENO);
+        fclose(fopen(half, "w"));
+        temp_begin(half);
+        mem_for("large\033.bin");
+        mem_free(mem_alloc(SIZE_MAX / 2));
+        _exit(0);
+    }
+    close(out[1]);
+    assert_true(child > 0 && waitpid(child, &status, 0) == child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 71);
+    assert_true(read(out[0], said, sizeof said - 1) > 0);
+    close(out[0]);
+    assert_non_null(strstr(said, "out of memory on the host"));
+    assert_non_null(strstr(said, "large\\u001b.bin"));
+    assert_false(file_exists(half));
+    mem_for("x");
+    assert_string_equal(mem_file(), "x");
+    mem_for(NULL);
+    assert_null(mem_file());
 }
 
 static void test_memory(void **state)
@@ -409,11 +443,11 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_errors),       cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_strings),      cmocka_unit_test(test_files),
-        cmocka_unit_test(test_commit_fails), cmocka_unit_test(test_hashes),
-        cmocka_unit_test(test_halves),       cmocka_unit_test(test_eighths),
-        cmocka_unit_test(test_shown),
+        cmocka_unit_test(test_errors),    cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_files),     cmocka_unit_test(test_commit_fails),
+        cmocka_unit_test(test_hashes),    cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_eighths),   cmocka_unit_test(test_shown),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

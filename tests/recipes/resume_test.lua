@@ -2,11 +2,12 @@
 -- Kills runs with SIGKILL, resumes them twice, and wants every file equal to the uninterrupted run's, byte for byte:
 -- the LoRA, the training state, the metrics, the class images, the samples. Moments are random but seeded; some are
 -- chosen to hit a file while it is being written. BURIN_KILLS sets the number of random kills (12: 6 runs are killed,
--- resumed, killed again and resumed; scripts/dev/kill_chains.lua makes many more).
+-- resumed, killed again and resumed; scripts/dev/kill_chains.lua makes many more), BURIN_CHAIN how many of them a run
+-- meets (2).
 package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 T.private_cache()
-local kills = tonumber(os.getenv "BURIN_KILLS" or 12)
+local kills, in_a_row = tonumber(os.getenv "BURIN_KILLS" or 12), tonumber(os.getenv "BURIN_CHAIN" or 2)
 math.randomseed(20240229)
 
 local recipe = T.recipe("resume", {
@@ -70,16 +71,16 @@ local function when(pattern)
 end
 
 local met = 0
-local function chain(label, first, second)
+local function chain(label, ...)
   local folder = T.folder "chain"
   local report = {}
-  for i, how in ipairs { first, second } do
+  for i, how in ipairs { ... } do
     local c, text = go_on(folder, how)
     T.check(c == 137 or c == 0, "%s: kill %d ends with %d: %s", label, i, c, text)
     met = met + (c == 137 and 1 or 0)
     report[i] = (c == 137 and "killed at " or "not met, ended at ") .. whereabouts(folder)
   end
-  print(("%-28s %s; then %s"):format(label, report[1], report[2]))
+  print(("%-28s %s"):format(label, table.concat(report, "; then ")))
   local c, text = go_on(folder, T.run)
   T.check(c == 0, "%s: the last resume ends with %d: %s", label, c, text)
   local wrong = T.difference(reference .. "/tiny", folder .. "/tiny")
@@ -91,7 +92,11 @@ local function random_moment(i)
   if i % 2 == 0 then return after(0, total * (0.05 + 0.7 * math.random())) end
   return after(math.random(7), 30 * math.random())
 end
-for i = 1, kills // 2 do chain("random " .. i, random_moment(i // 2), random_moment(i)) end
+for i = 1, kills // in_a_row do
+  local moments = {}
+  for k = 1, in_a_row do moments[k] = random_moment(k == 1 and i // 2 or i + k) end
+  chain("random " .. i, table.unpack(moments))
+end
 local run = T.scratch .. "/chain/tiny"
 chain("class image, state", when(run .. "/prior-*/*.tmp-*"), when(run .. "/state/step-*.tmp-*"))
 T.shell("rm -rf " .. T.quote(T.burin_cache))  -- otherwise no latents are written

@@ -92,9 +92,12 @@ function metadata.add_hashes(path, all, write)
   local few, temporary = {}, path .. ".hash.tmp-0-0"
   for k, v in pairs(all) do if k:match "^ss_" then few[k] = v end end
   core.begin_temporary(temporary)
-  write(temporary, few)
-  all.sshs_model_hash, all.sshs_legacy_hash = metadata.data_hash(temporary), metadata.legacy_hash(temporary)
-  core.remove_file(temporary)
+  local ok, why = pcall(function()
+    write(temporary, few)
+    all.sshs_model_hash, all.sshs_legacy_hash = metadata.data_hash(temporary), metadata.legacy_hash(temporary)
+  end)
+  local gone, still = pcall(core.remove_file, temporary)
+  if not (ok and gone) then error(not ok and why or still, 0) end
   if all["modelspec.sai_model_spec"] then all["modelspec.hash_sha256"] = "0x" .. all.sshs_model_hash end
 end
 

@@ -122,10 +122,18 @@ function Instance:export(map, dtype, read)
   return list
 end
 
--- Reads parameters back from a file that export wrote; the layers must have been traced.
-function Instance:load(file, map)
-  self.component:load(function(name) return file:read(kohya_key(map, self.component.vars[name])) end)
+-- reader(name of a parameter) -> its tensor in a file that export wrote, and the set of keys that it has asked for.
+function Instance:reader(file, map)
+  local used = {}
+  return function(name)
+    local key = kohya_key(map, self.component.vars[name])
+    used[key] = true
+    return file:read(key)
+  end, used
 end
+
+-- Reads parameters back from a file that export wrote; the layers must have been traced.
+function Instance:load(file, map) self.component:load((self:reader(file, map))) end
 
 -- { { layer, kind = "lora", parts = { down, up }, rank, alpha } ... }: what lora/save.lua writes.
 function Instance:adapters(dtype)

@@ -33,8 +33,7 @@ function state.sweep(folder)
   end
 end
 
--- variables: { { name, var } ... }; info: JSON-able facts that resume checks or needs. Keeps the newest `keep` files.
-function state.save(folder, step, variables, info, keep)
+local function write(folder, step, variables, info, keep)
   core.make_dirs(folder)
   local tensors, full = {}, { hashes = {} }
   for k, v in pairs(info) do full[k] = v end
@@ -43,15 +42,19 @@ function state.save(folder, step, variables, info, keep)
     full.hashes[v[1]] = tensors[i][2]:hash()
   end
   local name, text = ("step-%08d.safetensors"):format(step), core.json_encode(full)
-  errors.guard("output", core.export, folder .. "/" .. name, "safetensors", tensors,
+  core.export(folder .. "/" .. name, "safetensors", tensors,
     { ["burin.state"] = text, ["burin.check"] = core.hash(text) })
-  errors.guard("output", core.write_file, latest_path(folder), core.json_encode { file = name, step = step } .. "\n")
+  core.write_file(latest_path(folder), core.json_encode { file = name, step = step } .. "\n")
   local old = {}
   for _, file in ipairs(step_files(folder)) do
     if file < name then old[#old + 1] = file end
   end
   for i = 1, #old - (keep or 2) + 1 do core.remove_file(folder .. "/" .. old[i]) end
 end
+
+-- variables: { { name, var } ... }; info: JSON-able facts that resume checks or needs. Keeps the newest `keep` files:
+-- an old one goes when the new one is on the disk and named.
+function state.save(...) errors.guard("output", write, ...) end
 
 -- What a state file says of itself; its file stays open.
 local function open(path)

@@ -21,8 +21,8 @@ local fields = {
     "write method = burin.lora { text_encoder = false }, or true",
     "text_encoder" },
   { "network_train_text_encoder_only, train_unet", "write method = burin.lora { unet = false }, or true", "unet" },
-  { "network_weights, dim_from_weights, base_weights, lora_model_name",
-    NONE .. " for training on from a LoRA; burin merge puts one into the base" },
+  { "network_weights, dim_from_weights, lora_model_name, pretrained_lora_path", "write from = 'lora.safetensors'" },
+  { "base_weights", NONE .. " for LoRAs beside the one that is trained; burin merge puts one into the base" },
   { "network_dropout, rank_dropout, module_dropout, lora_dropout, dropout, scale_weight_norms, use_dora, "
     .. "lora_decompose, loraplus_lr_ratio, block_dims, block_alphas, down_lr_weight, mid_lr_weight, up_lr_weight, "
     .. "stop_text_encoder, stop_text_encoder_training, target_modules, layer_filter", NONE },

@@ -7,7 +7,7 @@ local errors = require "burin.base.errors"
 local progress = require "burin.base.progress"
 
 local commands = { "train", "resume", "plan", "sample", "run", "inspect", "convert", "merge",
-  "extract", "resize", "hash", "devices", "ops", "plugins", "bench", "verify" }
+  "extract", "resize", "hash", "cache", "devices", "ops", "plugins", "bench", "verify" }
 
 local common = {
   { "--device", "text", "part of a device name, its number, or 'null' (env BURIN_DEVICE)" },

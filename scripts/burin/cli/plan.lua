@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+local arguments = require "burin.cli.arguments"
 local bench = require "burin.graph.bench"
 local budget = require "burin.train.budget"
 local core = require "burin.core"
@@ -8,12 +9,6 @@ local recipe = require "burin.train.recipe"
 local reports = require "burin.models.io.report"
 local residency = require "burin.train.residency"
 local plans = require "burin.train.plan"
-
-local function size(bytes)
-  local units, i = { "B", "KiB", "MiB", "GiB" }, 1
-  while bytes >= 1024 and i < #units do bytes, i = bytes / 1024, i + 1 end
-  return i == 1 and ("%d B"):format(bytes) or ("%.2f %s"):format(bytes, units[i])
-end
 
 -- All sessions of a phase share one arena, so it needs its variables and its largest session's arena.
 local function session_rows(plan)
@@ -85,13 +80,14 @@ return {
     local seconds = rate and (flops / rate + dispatches * dispatch) * r.accumulate
     if args.json then
       core.write_stdout(core.json_encode { memory = memory, phases = phases, traded = traded, settings = plan.settings,
-        sessions = sessions, texts = plan.lengths,
+        sessions = sessions, texts = plan.lengths, from = plan.start and plan.start.what,
         concepts = plan.data:summary(), images = plan.data:images(), steps = steps, steps_per_epoch = per_epoch,
         flops_per_step = flops * r.accumulate, seconds_per_step = seconds } .. "\n")
       return 0
     end
     local out = { "base   " .. reports.line(plan.model:look()) }
-    local function row(name, bytes) out[#out + 1] = ("  %-34s %12s"):format(name, size(bytes)) end
+    if plan.start then out[#out + 1] = "from   " .. plan.start.what end
+    local function row(name, bytes) out[#out + 1] = ("  %-34s %12s"):format(name, arguments.size(bytes)) end
     out[#out + 1] = ("memory (%s)"):format(phases[largest].name)
     row("weights (frozen)", memory.weights)
     row("trained parameters", memory.params)
@@ -108,7 +104,7 @@ return {
     for i, text in ipairs(traded) do out[#out + 1] = (i == 1 and "traded " or "       ") .. text end
     out[#out + 1] = "sessions                                    arena   GFLOP  dispatches"
     for _, s in ipairs(sessions) do
-      out[#out + 1] = ("  %-34s %12s %7.2f %11d"):format(s.name, size(s.arena), s.flops / 1e9, s.dispatches)
+      out[#out + 1] = ("  %-34s %12s %7.2f %11d"):format(s.name, arguments.size(s.arena), s.flops / 1e9, s.dispatches)
     end
     for i, survey in ipairs(plan.lengths) do
       local line, warnings = lengths.report(survey)

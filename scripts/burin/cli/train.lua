@@ -33,7 +33,7 @@ end
 -- Shared with resume: runs and reports. o: as of Training:execute
 function command.execute(args, r, o)
   say_device()
-  local training = loop.new(plans.prepare(r))
+  local training = loop.new(plans.prepare(r, o.resume or o.fork))
   local result = training:execute(o)
   if args.json then
     core.write_stdout(core.json_encode(result) .. "\n")

@@ -14,7 +14,7 @@ local function cached(kind, hash, path)
     local values = {}
     for pair in hash(path):gmatch "%x%x" do values[#values + 1] = tonumber(pair, 16) end
     return core.tensor({ 32 }, "u8", values)
-  end)
+  end, { of = core.real_path(path) })
   return (bytes:bytes():gsub(".", function(c) return ("%02x"):format(c:byte()) end))
 end
 

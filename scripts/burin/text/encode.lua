@@ -136,7 +136,8 @@ end
 -- States as they were kept, here or, under a key (see above), on disk; else new ones.
 local function states_of(self, text, key)
   if self.kept[text] or not key then return self.kept[text] or encode_one(self, text) end
-  self.kept[text] = cache.get("captions", core.hash(text .. "\0" .. key), function() return encode_one(self, text) end)
+  self.kept[text] = cache.get("captions", core.hash(text .. "\0" .. key), function() return encode_one(self, text) end,
+    { of = text:sub(1, 200) })
   return self.kept[text]
 end
 

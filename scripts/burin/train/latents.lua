@@ -8,7 +8,7 @@ local progress = require "burin.base.progress"
 local latents = {}
 
 -- The distribution of a picture's latents; nil and the reason when the picture cannot be decoded.
-local function latents_of(plan, item, key)
+local function latents_of(plan, item, key, codec)
   local why
   local moments = cache.get("latents", key, function()
     local ok, image = pcall(core.image_load, item.path)
@@ -24,7 +24,7 @@ local function latents_of(plan, item, key)
       errors.raise("internal", "%s: the VAE makes a NaN or an infinity of this picture", item.path)
     end
     return read
-  end)
+  end, { of = core.real_path(item.path) or item.path, needs = codec })
   return moments, why
 end
 
@@ -55,7 +55,7 @@ function latents.fill(plan)
     local why = not read and content
     if read then
       local key = table.concat({ content, recipe, vae_key, b.w .. "x" .. b.h }, "|")
-      item.moments, why = latents_of(plan, item, core.hash(key))
+      item.moments, why = latents_of(plan, item, core.hash(key), recipe)
     end
     if item.moments then
       kept[#kept + 1] = item

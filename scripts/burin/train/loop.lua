@@ -30,6 +30,7 @@ local Training, new_training = class("training", {
   "settings",                                -- what it learns with (settings.lua): resume wants the same
   "data_key", "base_key",                    -- hashes of what it learns from, likewise
   "base_hash",                               -- SHA-256 of the base's file, for metadata
+  "from",                                    -- { path, hash } of the file that it began from, or nil
   "began_at",                                -- seconds since 1970
   -- updates done; of the last one the rate and the gradient's norm; the loss, averaged
   "step", "rate", "norm", "average",
@@ -245,8 +246,19 @@ local function prepare(self)
   errors.guard("data", residency.enter, plan, 2)
 end
 
+-- What a file gives comes last: class images are the base's, as they are without it.
+local function take_first_values(self)
+  local start = self.plan.start
+  if not start then return end
+  core.log("info", ("beginning from %s; the optimizer begins anew"):format(start.what))
+  self.from = start:facts()
+  errors.guard("data", start.load)
+end
+
 -- Step 0. There is a run, to be resumed, once its state is there and run.json is beside it.
 local function begin(self, kept)
+  take_first_values(self)
+  if kept then kept.from = self.from end
   errors.guard("output", core.write_file, self:path "metrics.jsonl", "")
   -- Before the state: once there is one, resume takes everything up to its step as done.
   if self.plan.recipe.sample then self.before = self:draw(0) end

@@ -99,6 +99,11 @@ local function of_base(training)
   return all
 end
 
+-- Nobody else has words for the file that a training begins from.
+local function of_start(from)
+  return from and { ["burin.from"] = from.path:match "([^/]*)/*$", ["burin.from_sha256"] = from.hash } or {}
+end
+
 local function of_settings(plan)
   local recipe, settings, method = plan.recipe, plan.settings, plan.method
   local optimizer, none = recipe.optimizer, "None"
@@ -139,9 +144,9 @@ function metadata.of(training)
     date = text
     add { ss_training_started_at = training.began_at or now, ss_training_finished_at = now }
   end
-  for _, part in ipairs { of_data(plan.data), of_base(training), of_settings(plan), of_steps(training),
-    files.modelspec(model, { title = recipe.name, resolution = recipe.resolution, clip_skip = recipe.clip_skip,
-      trigger = trigger, date = date }) } do add(part) end
+  for _, part in ipairs { of_data(plan.data), of_base(training), of_start(training.from), of_settings(plan),
+    of_steps(training), files.modelspec(model, { title = recipe.name, resolution = recipe.resolution,
+      clip_skip = recipe.clip_skip, trigger = trigger, date = date }) } do add(part) end
   return all
 end
 

@@ -15,6 +15,7 @@ local options = require "burin.base.options"
 local priors = require "burin.train.priors"
 local residency = require "burin.train.residency"
 local sample = require "burin.sample.sampler"
+local start = require "burin.train.start"
 local plans = {}
 
 local Plan, new_plan = class("plan", {
@@ -31,6 +32,7 @@ local Plan, new_plan = class("plan", {
   "sampler",        -- for samples, or nil
   "prior_sampler",  -- for class images, or nil
   "phases",         -- residency.lua: what is on the device when
+  "start",          -- start.lua: the file that it begins from, or nil
 })
 
 -- Batches of an epoch, updates of an epoch, updates in all: they follow from the data.
@@ -209,9 +211,8 @@ local function prepare(recipe, settings, pictures)
   return plan, pictures
 end
 
--- Traces and plans a checked recipe, with settings that keep it within its budget when it has one.
-function plans.prepare(recipe)
-  sample_jobs(recipe)  -- what is wrong with them is said before anything is opened
+-- With settings that keep it within its budget when it has one.
+local function within_budget(recipe)
   if not recipe.budget then return (prepare(recipe, budget.plain(recipe))) end
   local pictures
   return budget.choose(recipe, budget.parse(recipe.budget), function(settings)
@@ -219,6 +220,14 @@ function plans.prepare(recipe)
     plan, pictures = prepare(recipe, settings, pictures)
     return plan
   end)
+end
+
+-- Traces and plans a checked recipe. goes_on: from a state, which has all values, so that no file of them is opened.
+function plans.prepare(recipe, goes_on)
+  sample_jobs(recipe)  -- what is wrong with them is said before anything is opened
+  local plan = within_budget(recipe)
+  if not goes_on then plan.start = start.open(plan) end
+  return plan
 end
 
 return plans

@@ -24,6 +24,7 @@ local schema = {
   concepts = { "list", required = true, of = "table", example = '{ { images = "folder" } }',
     help = "what to learn: { { images = 'folder', prompt = '...' } }" },
   method = { "method", required = true, help = "burin.lora{...} or burin.full{...}" },
+  from = { "string", help = "file that the training begins from: a LoRA, or with burin.full a checkpoint" },
   resolution = { "integer", default = 512, min = 8, max = 4096, help = "pixels; the area of a picture is its square" },
   buckets = { "boolean", default = true, help = "group images by aspect ratio instead of cropping to squares" },
   batch = { "integer", default = 1, min = 1, max = 1024, help = "pictures per batch" },

@@ -16,6 +16,7 @@ local Record, new_record = class("record", {
   "trust", "started", "started_in",
   "changes",    -- { steps =, epochs = }: what the command line has set over the recipe
   "forked",     -- { folder = }: where it comes from
+  "from",       -- { path =, hash = }: the file that it began from
   "settings",   -- settings.lua: as a file to compare with
 })
 
@@ -82,7 +83,8 @@ function record.read(folder)
   local text = errors.guard("input", core.read_file, recipe_path(folder))
   local r = new_record { recipe = { path = text_or_nil(info.recipe), text = text }, trust = info.trust == true,
     started = text_or_nil(info.started), started_in = text_or_nil(info.folder), name = text_or_nil(info.name),
-    changes = {}, settings = type(info.settings) == "table" and info.settings or {}, forked = info.forked }
+    changes = {}, settings = type(info.settings) == "table" and info.settings or {}, forked = info.forked,
+    from = info.from }
   -- Whoever has edited the recipe since means what it says.
   if info.recipe_hash == core.hash(text) then r.changes = read_changes(info.changes) end
   if r.forked then r.new_name = text_or_nil(info.new_name) end
@@ -121,7 +123,7 @@ function Record:write(folder)
     name = self.name,
     recipe_hash = core.hash(self.recipe.text), trust = self.trust, version = core.version, started = self.started,
     folder = self.started_in, changes = self.changes, forked = self.forked, new_name = self.new_name,
-      settings = self.settings }, 2) .. "\n")
+    from = self.from, settings = self.settings }, 2) .. "\n")
 end
 
 return record

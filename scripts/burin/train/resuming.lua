@@ -5,6 +5,7 @@ local core = require "burin.core"
 local errors = require "burin.base.errors"
 local record = require "burin.train.record"
 local settings = require "burin.train.settings"
+local start = require "burin.train.start"
 local state = require "burin.base.state"
 local resuming = {}
 
@@ -25,7 +26,7 @@ end
 -- What is kept in a training's state beside its variables.
 function resuming.info(self)
   return { step = self.step, steps_in_all = self.steps, settings = self.settings, files = record.hashes(),
-    data = self.data_key, base = self.base_key, metrics = self.metrics_bytes,
+    data = self.data_key, base = self.base_key, from = self.from, metrics = self.metrics_bytes,
     average = self.average and ("%a"):format(self.average), nonfinite = self.nonfinite,
     backs = self.backs, device = name_of_device(), version = core.version,
     plugins = plugins() }
@@ -53,6 +54,7 @@ local function check_settings(self, info, fork)
   for file, hash in pairs(record.hashes()) do
     if info.files[file] ~= hash then list[#list + 1] = ("%s, which it requires, is another file"):format(file) end
   end
+  list[#list + 1] = start.difference(info.from, self.plan.recipe.from)
   if #list > 0 and not fork then
     errors.raise("recipe", "%s: the recipe has changed since this run began: %s. Only steps, epochs, save, "
       .. "sample, state, "
@@ -124,6 +126,10 @@ function resuming.find(folder)
     if type(info[field]) ~= "table" then errors.file(path, "it lacks '%s': a state of another version of Burin",
       field) end
   end
+  local from = info.from
+  if from ~= nil and not (type(from) == "table" and type(from.path) == "string" and type(from.hash) == "string") then
+    errors.file(path, "'from' is no path with a hash")
+  end
   return { folder = folder, info = info, file = file, path = path }
 end
 
@@ -134,7 +140,7 @@ function resuming.restore(self, found, fork)
   check_steps(self, info)
   state.restore(info, found.file, found.path, self.plan.trainer:state())
   found.file:close()
-  self.step, self.average = info.step, tonumber(info.average)
+  self.step, self.average, self.from = info.step, tonumber(info.average), info.from
   if not fork then self.nonfinite, self.backs = info.nonfinite or 0, info.backs or 0 end
   resume_metrics(self, info.metrics, found.folder)
 end

@@ -10,10 +10,10 @@ local settings = {}
 local free = { name = true, steps = true, epochs = true, save = true, sample = true, state = true,
   on_nonfinite = true, max_nonfinite = true }
 
--- Of pictures and base the bytes count, which have hashes of their own; of a budget what it chose counts
--- (plan.settings).
-local elsewhere = { "^base%.path$", "^concepts%[%d+%]%.images$", "^concepts%[%d+%]%.prior%.images$", "^budget$",
-  "^precision$", "^base_precision$", "^checkpoint$" }
+-- Of pictures, base and the file that a run begins from the bytes count, which have hashes of their own; of a budget
+-- what it chose counts (plan.settings).
+local elsewhere = { "^from$", "^base%.path$", "^concepts%[%d+%]%.images$", "^concepts%[%d+%]%.prior%.images$",
+  "^budget$", "^precision$", "^base_precision$", "^checkpoint$" }
 
 local standard = {}  -- names that are no recipe's
 for name in pairs(_G) do standard[name] = true end

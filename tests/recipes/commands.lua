@@ -1,0 +1,36 @@
+-- SPDX-License-Identifier: MIT
+-- commands.lua - commands of burin in one process, for tests that train many times: the device compiles its kernels
+-- once. Runs inside `burin run --trust`:
+--   local C = dofile "tests/recipes/commands.lua"
+--   local code, out = C.run { "train", "recipe.lua", "--output", "runs" }
+local core = require "burin.core"
+local main = require "burin.cli.main"
+local C = {}
+
+-- Each run seals the device's memory for good; here others follow.
+local commit = core.commit
+function core.commit() commit(false) end
+function core.open_device() end
+
+local out
+local log, write = core.log, core.write_stdout
+local function keep(text) if out then out[#out + 1] = text end end
+function core.log(level, text) if out then keep(text .. "\n") else log(level, text) end end
+function core.write_stdout(text) if out then keep(text) else write(text) end end
+
+-- argv -> exit code, all that it said. Recipes run without the sandbox, which would hold this process as well.
+function C.run(argv)
+  local line = { table.unpack(argv) }
+  if line[1] == "train" or line[1] == "resume" or line[1] == "plan" then
+    for _, more in ipairs { "--trust", "--recipe-steps", "0" } do line[#line + 1] = more end
+  end
+  out = {}
+  local code = main(line, function(e) return e end)
+  local text = table.concat(out)
+  out = nil
+  collectgarbage()
+  collectgarbage()
+  return code, text
+end
+
+return C
