@@ -2,7 +2,7 @@
 -- Opening, saving and adapting models: what comes back from a file is what went in.
 -- Runs as `burin run --trust tests/golden/model_test.lua` from the repository root.
 local core = require "burin.core"
-local nn = require "burin.graph.nn"
+local components = require "burin.graph.component"
 local models = require "burin.models.model"
 local lora = require "burin.adapters.lora"
 local full = require "burin.adapters.full"
@@ -19,7 +19,7 @@ local function same_weights(label, a, b)
     local read_a, read_b, wrong = a:reader(component.name), b:reader(component.name), 0
     for _, e in ipairs(component.order) do
       local x, y = read_a(e.name), read_b(e.name)
-      if not y or nn.to_device(e, x):distance(nn.to_device(e, y)) > 0 then wrong = wrong + 1 end
+      if not y or components.to_device(e, x):distance(components.to_device(e, y)) > 0 then wrong = wrong + 1 end
     end
     check(wrong == 0 and #component.order > 0, label, component.name, wrong .. " tensors differ")
   end
@@ -80,7 +80,7 @@ a:save(temporary, { dtype = "f32" })
 local again = models.open(temporary)
 check(same_config(a.config, again.config), "configuration of a new model")
 local w = a.unet.vars["conv_in.weight"]
-check(nn.to_device(w, again:reader "unet" "conv_in.weight"):distance(w.var:read()) == 0, "weights")
+check(components.to_device(w, again:reader "unet" "conv_in.weight"):distance(w.var:read()) == 0, "weights")
 
 local known, why = pcall(models.new, { family = "sd9", unet = {}, text = {} })
 check(not known and why.kind == "recipe" and why.message:find "no model family 'sd9'; there are sd1, sd2, sdxl",
@@ -167,7 +167,7 @@ for _, p in ipairs(published) do
     local seen, extra, wrong = {}, 0, 0
     for _, e in ipairs(adapter.component.order) do
       local name = big.map:kohya(e.layer.component, e.layer.name)
-      local w, s = wanted[name], require("burin.graph.nn").file_shape(e)
+      local w, s = wanted[name], components.file_shape(e)
       if not w then extra = extra + 1
       else
         seen[name] = (seen[name] or 0) + 1

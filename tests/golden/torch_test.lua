@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- A PyTorch checkpoint is taken wherever a safetensors file is: the same weights in both, as base model and as LoRA.
 -- Runs as `burin run --trust tests/golden/torch_test.lua` from the repository root.
+local components = require "burin.graph.component"
 local core = require "burin.core"
-local nn = require "burin.graph.nn"
 local models = require "burin.models.model"
 local torch = dofile "tests/golden/torch_file.lua"
 
@@ -33,7 +33,7 @@ for _, name in ipairs { "tiny_sd1", "tiny_sdxl" } do
     local read_a, read_b, wrong = plain:reader(component.name), pickled:reader(component.name), 0
     for _, e in ipairs(component.order) do
       local x, y = read_a(e.name), read_b(e.name)
-      if not y or nn.to_device(e, x):distance(nn.to_device(e, y)) > 0 then wrong = wrong + 1 end
+      if not y or components.to_device(e, x):distance(components.to_device(e, y)) > 0 then wrong = wrong + 1 end
     end
     check(wrong == 0 and #component.order > 0, name, component.name, wrong .. " tensors differ")
   end

@@ -14,7 +14,7 @@
 local clip = require "burin.models.clip"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
-local nn = require "burin.graph.nn"
+local components = require "burin.graph.component"
 local models = require "burin.models.model"
 local unet = require "burin.models.unet"
 local lora = require "burin.adapters.lora"
@@ -283,7 +283,7 @@ local function check_gradients(self)
       local reference = grads:read(target.key)
       local function compare(ours)
         local set = sets[target.component]
-        local distance, norm = nn.to_file(target.entry, ours):distance(reference)
+        local distance, norm = components.to_file(target.entry, ours):distance(reference)
         set[#set + 1] = { target.key, distance, norm }
         set.max = math.max(set.max, norm)
         if target.component == "unet" then total = total + ours:stats().norm ^ 2 end
@@ -449,7 +449,7 @@ local function check_folder(self)
       for _, e in ipairs(component.order) do
         local a, b = ours(e.name), theirs(e.name)
         n = n + 1
-        local distance = a and b and nn.to_device(e, a):distance(nn.to_device(e, b)) or math.huge
+        local distance = a and b and components.to_device(e, a):distance(components.to_device(e, b)) or math.huge
         if distance > 0 then
           wrong[#wrong + 1] = { component.name .. "." .. e.name, distance, 1 }
         end

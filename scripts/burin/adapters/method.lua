@@ -13,6 +13,7 @@
 -- method.define returns its constructor: lora { rank = 16 } -> a description, which nothing changes. What a training
 -- changes is an instance of it, which model:adapt makes.
 local class = require "burin.base.class"
+local components = require "burin.graph.component"
 local core = require "burin.core"
 local kinds = require "burin.base.kinds"
 local metadata = require "burin.adapters.metadata"
@@ -111,7 +112,7 @@ function Instance:export(map, dtype, read)
   local list, seen = {}, {}
   for _, e in ipairs(self.component.order) do
     local t = read and read(e.var) or e.var:read(dtype)
-    list[#list + 1] = { kohya_key(map, e), nn.to_file(e, t) }
+    list[#list + 1] = { kohya_key(map, e), components.to_file(e, t) }
     local layer = map:kohya(e.layer.component, e.layer.name)
     if self.definition.alpha and not seen[layer] then
       seen[layer] = true
@@ -145,7 +146,7 @@ function Instance:adapters(dtype)
         layer = { component = e.layer.component, module = e.layer.name, kind = e.layer.kind, kernel = e.layer.kernel } }
       list[#list + 1] = by_layer[name]
     end
-    local t = nn.to_file(e, e.var:read(dtype))
+    local t = components.to_file(e, e.var:read(dtype))
     by_layer[name].parts[e.param:match "^lora_(.*)$"] = t
     if e.param == "lora_down" then by_layer[name].rank = t.shape[1] end
   end

@@ -4,6 +4,7 @@
 -- trained follows from the recipe, so both have to agree, and a number of the file that the recipe does not have is an
 -- error, never a conversion.
 local class = require "burin.base.class"
+local components = require "burin.graph.component"
 local convert = require "burin.adapters.convert"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
@@ -12,7 +13,6 @@ local files = require "burin.models.io.files"
 local keys = require "burin.adapters.keys"
 local kinds = require "burin.base.kinds"
 local models = require "burin.models.model"
-local nn = require "burin.graph.nn"
 local options = require "burin.base.options"
 local reports = require "burin.models.io.report"
 local start = {}
@@ -133,7 +133,7 @@ local function layers_of(method)
     if e.param == "lora_down" then
       local l = e.layer
       list[l.component .. "." .. l.name] = { component = l.component, kind = l.kind, kernel = l.kernel,
-        rank = nn.file_shape(e)[1], alpha = method.definition.alpha(method.options, l) }
+        rank = components.file_shape(e)[1], alpha = method.definition.alpha(method.options, l) }
     end
   end
   return list
@@ -179,7 +179,7 @@ local function open_lora(plan, path)
     method.component:load(function(full)
       local e = method.component.vars[full]
       local part = theirs[e.layer.component .. "." .. e.layer.name].parts[e.param:match "^lora_(.*)$"]
-      local s, want = part.shape, nn.file_shape(e)
+      local s, want = part.shape, components.file_shape(e)
       local product = 1
       for _, d in ipairs(want) do product = product * d end
       -- linear layers and 1x1 convolutions are taken for each other
@@ -197,8 +197,8 @@ local function open_own(plan, path)
   for _, e in ipairs(method.component.order) do
     local t = reader(e.name)
     if not t then fail(plan, "'method' is %s in the recipe, and the file lacks its %s", method.name, e.name) end
-    if not nn.fits(e, t.shape) then
-      fail(plan, "%s is (%s) in the recipe and (%s) in the file", e.name, table.concat(nn.file_shape(e), ", "),
+    if not components.fits(e, t.shape) then
+      fail(plan, "%s is (%s) in the recipe and (%s) in the file", e.name, table.concat(components.file_shape(e), ", "),
         table.concat(t.shape, ", "))
     end
   end
@@ -232,9 +232,9 @@ local function compare_networks(plan, report)
     for _, e in ipairs(component.order) do
       local shape = shapes[component.name .. "." .. e.name]
       if not shape then fail(plan, "it lacks %s, which the recipe trains", component.name .. "." .. e.name) end
-      if not nn.fits(e, shape) then
+      if not components.fits(e, shape) then
         fail(plan, "%s.%s is (%s) in the base and (%s) in the file", component.name, e.name,
-          table.concat(nn.file_shape(e), ", "), table.concat(shape, ", "))
+          table.concat(components.file_shape(e), ", "), table.concat(shape, ", "))
       end
     end
   end

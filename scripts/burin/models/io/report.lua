@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- report.lua - what a model's files hold, lack and are, found once when it is opened: inspect, plan, train and sample
 -- print from it, and refuse by it.
+local components = require "burin.graph.component"
 local errors = require "burin.base.errors"
 local families = require "burin.models.families"
 local layout = require "burin.models.io.layout"
-local nn = require "burin.graph.nn"
 local scaled = require "burin.models.io.scaled"
 local reports = {}
 
@@ -47,9 +47,9 @@ local function wrong_in(model, component, items)
   for _, item in ipairs(items) do by[item.name] = item end
   for _, e in ipairs(component.order) do
     local item = by[e.name]
-    if item and not nn.fits(e, item.shape) then
+    if item and not components.fits(e, item.shape) then
       list[#list + 1] = ("%s has the shape (%s), not (%s)"):format(full_name(model, component.name, e.name),
-        table.concat(item.shape, ", "), table.concat(nn.file_shape(e), ", "))
+        table.concat(item.shape, ", "), table.concat(components.file_shape(e), ", "))
     elseif item and not scaled.floats[item.dtype] then
       list[#list + 1] = ("%s is %s; a float is expected"):format(full_name(model, component.name, e.name), item.dtype)
     end

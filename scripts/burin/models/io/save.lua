@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- save.lua - a model as a checkpoint that every other program reads, in either layout. Components that are on the
 -- device are read from it; the others are copied from the file that the model was opened from.
+local components = require "burin.graph.component"
 local layout = require "burin.models.io.layout"
-local nn = require "burin.graph.nn"
 
 -- o: dtype ("f16"), metadata (texts), format: "checkpoint" (one file, the default) or "diffusers" (a folder)
 return function(model, path, o)
@@ -29,8 +29,8 @@ return function(model, path, o)
       error(component.name .. " has no values to save: it was never declared", 0)
     end
     for _, e in ipairs(component:is_declared() and component.order or {}) do
-      list[#list + 1] = { component = component.name, name = e.name, dtype = dtype, shape = nn.file_shape(e),
-        read = function() return nn.to_file(e, e.var:read(dtype)) end }
+      list[#list + 1] = { component = component.name, name = e.name, dtype = dtype, shape = components.file_shape(e),
+        read = function() return components.to_file(e, e.var:read(dtype)) end }
     end
   end
   local write = o.format == "diffusers" and layout.write_folder or layout.write_single
