@@ -1,3 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * fuzz_lora.c - any bytes as the keys, types and shapes of a LoRA file (lora.lua). */
-#include "lua_target.h"
+#include "script.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    run_script(data, n);
+    return 0;
+}
