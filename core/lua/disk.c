@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "lua/script.h"
@@ -93,6 +94,16 @@ static int core_exists(lua_State *L)
     lua_pushinteger(L, st.st_size);
     lua_pushinteger(L, st.st_mtime);
     return 3;
+}
+
+/* core.free_space(path of something that is there) -> bytes that may still be written; nil when the
+ * system does not say */
+static int core_free_space(lua_State *L)
+{
+    struct statvfs fs;
+    if (statvfs(luaL_checkstring(L, 1), &fs)) return 0;
+    lua_pushinteger(L, (lua_Integer)(fs.f_bavail * fs.f_frsize));
+    return 1;
 }
 
 /* core.touch(path): it was changed now. That it cannot be said is no error. */
@@ -292,6 +303,7 @@ void script_open_disk(lua_State *L)
         { "append_file", core_append_file },
         { "sync_file", core_sync_file },
         { "exists", core_exists },
+        { "free_space", core_free_space },
         { "touch", core_touch },
         { "cache_root", core_cache_root },
         { "real_path", core_real_path },

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * faults.c - a disk that fails, for LD_PRELOAD. FAULT="fsync 5 1 2": the first two calls of fsync
  * on files (fsync-folder: on folders) fail with error 5; error 0 stands for a call that takes ten
- * seconds. SHORT=1: pwrite writes at most 1,000 bytes. */
+ * seconds. SHORT=1: pwrite writes at most 1,000 bytes. FREE=n: every disk has n bytes left. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define SEEN __attribute__((visibility("default")))
@@ -18,6 +19,7 @@ SEEN int fsync(int fd);
 SEEN ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at);
 SEEN int posix_fallocate(int fd, off_t at, off_t n);
 SEEN int rename(const char *from, const char *to);
+SEEN int statvfs(const char *path, struct statvfs *fs);
 
 /* Whether this call is one that fails; errno is set. */
 static bool fails(const char *call)
@@ -82,4 +84,18 @@ int rename(const char *from, const char *to)
     memcpy(&real, &symbol, sizeof real);
     trace("rename", from);
     return fails("rename") ? -1 : real(from, to);
+}
+
+int statvfs(const char *path, struct statvfs *fs)
+{
+    int (*real)(const char *, struct statvfs *);
+    void *symbol = next("statvfs");
+    memcpy(&real, &symbol, sizeof real);
+    int rc = real(path, fs);
+    const char *left = getenv("FREE");
+    if (rc == 0 && left) {
+        fs->f_frsize = 1;
+        fs->f_bavail = (fsblkcnt_t)strtoull(left, NULL, 10);
+    }
+    return rc;
 }

@@ -230,6 +230,7 @@ local function check_order(name, journal)
   for folder, path in pairs(renamed) do T.check(folder == path, name, "the folder is not synced after", path) end
 end
 
+local cuts_of_state
 for _, name in ipairs { "adapter", "sidecar", "folder", "state", "checkpoint", "diffusers" } do
   local kind = kinds[name]
   clean()
@@ -249,8 +250,80 @@ for _, name in ipairs { "adapter", "sidecar", "folder", "state", "checkpoint", "
     end
     if writes then try(name, kind, before, after, n, SHORT, kind.every and 1 or 3) end
   end
+  if name == "state" then cuts_of_state = #journal end
   print(("%-10s %d calls"):format(name, #journal))
 end
+
+-- ---- power cuts -----------------------------------------------------------------------------------------------------
+
+-- A disk that forgets what was not synced: the end of a file, or all of it; and, each by itself, names that were given
+-- or removed while their folder was not synced. journal: the calls until the power was cut. before: what was there.
+local function forget(journal, before)
+  local written, names = {}, {}
+  for _, c in ipairs(journal) do
+    if c.call == "write" or c.call == "pwrite" or c.call == "ftruncate" then written[c.path] = true end
+    if c.call == "fsync" then written[c.path] = nil end
+    local folder = c.path:match "^(.*)/" or ""
+    if c.call == "rename" or c.call == "unlink" or c.call == "remove" then
+      names[folder] = names[folder] or {}
+      table.insert(names[folder], c.path)
+    end
+    if c.call == "fsync-folder" then names[c.path] = nil end
+  end
+  local lost = 0
+  for path in pairs(written) do
+    if core.exists(path) == "file" then
+      local bytes = core.read_file(path, 1 << 30)
+      core.write_file(path, bytes:sub(1, math.random(0, #bytes)))
+      lost = lost + 1
+    end
+  end
+  for _, list in pairs(names) do
+    for _, path in ipairs(list) do
+      if math.random(2) == 1 then
+        local old = before[path:sub(#place + 2)]
+        if old then core.write_file(path, old) else core.remove_file(path) end
+        lost = lost + 1
+      end
+    end
+  end
+  return lost
+end
+
+-- The step of the newest state that can be gone on from.
+local function newest_whole()
+  local info, opened, from = state.latest(place .. "/state")
+  if not info then return nil end
+  local into = {}
+  local function writes(v) return { count = v.read().count, write = function(_, t) into[#into + 1] = t:hash() end } end
+  local ok = pcall(state.restore, info, opened, from, { { "amp", writes(variable(2, info.step)) },
+    { "params.0", writes(variable(9, info.step + 100)) } })
+  opened:close()
+  return ok and into[2] == variable(9, info.step + 100).read():hash() and info.step
+end
+
+math.randomseed(20240229)
+local forgot = 0
+for cut = 1, 500 do
+  clean()
+  arrange(0, 0, 0)
+  kinds.state.before()
+  local before = snapshot(place)
+  calls()
+  arrange(1 + cut % cuts_of_state, KILL, 1)
+  io.stdout:flush()
+  if core.change_folder "//fork" then
+    pcall(kinds.state.run)
+    core.change_folder "//exit"
+  end
+  arrange(0, 0, 0)
+  local lost = forget(calls(), before)
+  forgot = forgot + (lost > 0 and 1 or 0)
+  local step = newest_whole()
+  T.checkf(step == 2 or step == 3, "power cut %d, %d things lost: the newest state is of step %s", cut, lost, step)
+end
+T.checkf(forgot > 100, "only %d of 500 power cuts lost anything", forgot)
+print(("500 power cuts, %d of which lost something"):format(forgot))
 
 -- ---- one bit --------------------------------------------------------------------------------------------------------
 

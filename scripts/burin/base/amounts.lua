@@ -12,4 +12,11 @@ function amounts.parse(text)
   return bytes and bytes >= 1 and bytes < 2 ^ 62 and math.floor(bytes) or nil
 end
 
+-- bytes -> "1.50 MiB"
+function amounts.text(bytes)
+  local names, i = { "B", "KiB", "MiB", "GiB" }, 1
+  while bytes >= 1024 and i < #names do bytes, i = bytes / 1024, i + 1 end
+  return i == 1 and ("%d B"):format(bytes) or ("%.2f %s"):format(bytes, names[i])
+end
+
 return amounts

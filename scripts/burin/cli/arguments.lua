@@ -38,13 +38,6 @@ function arguments.ranks(o, args)
   if n > 1 then usage "give one of --sv-ratio, --sv-fro and --sv-cumulative" end
 end
 
--- Bytes for people: "1.50 MiB".
-function arguments.size(bytes)
-  local units, i = { "B", "KiB", "MiB", "GiB" }, 1
-  while bytes >= 1024 and i < #units do bytes, i = bytes / 1024, i + 1 end
-  return i == 1 and ("%d B"):format(bytes) or ("%.2f %s"):format(bytes, units[i])
-end
-
 -- What a command has written.
 function arguments.report(args, output, report)
   if args.json then

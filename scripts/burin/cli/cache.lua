@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- cache.lua - what was computed once and is kept: what there is, whether it is whole, and what may go.
 local amounts = require "burin.base.amounts"
-local arguments = require "burin.cli.arguments"
 local cache = require "burin.base.cache"
 local caches = require "burin.base.caches"
 local core = require "burin.core"
@@ -33,7 +32,7 @@ end
 
 local function print_entry(e)
   local why = e.why or e.useless or e.damaged and "it is damaged"
-  line("%-10s %12s %6s  %s%s%s", e.kind, arguments.size(e.bytes), age(e), e.path, e.of and "  of " .. e.of or "",
+  line("%-10s %12s %6s  %s%s%s", e.kind, amounts.text(e.bytes), age(e), e.path, e.of and "  of " .. e.of or "",
     why and "  (" .. why .. ")" or "")
 end
 
@@ -60,7 +59,7 @@ function actions.list(args)
   if report(args, list) then return 0 end
   for _, folder in ipairs(roots()) do line("%s", folder) end
   for _, k in ipairs(totals(list)) do
-    line("  %-10s %6d entries %12s%s%s", k.kind, k.entries, arguments.size(k.bytes),
+    line("  %-10s %6d entries %12s%s%s", k.kind, k.entries, amounts.text(k.bytes),
       k.useless > 0 and (", %d of no use any more"):format(k.useless) or "",
       k.damaged > 0 and (", %d damaged"):format(k.damaged) or "")
   end
@@ -94,7 +93,7 @@ function actions.prune(args)
   if not args.dry_run then errors.guard("output", caches.remove, out) end
   if report(args, out, { removed = args.dry_run and 0 or #out }) then return 0 end
   for _, e in ipairs(args.entries and out or {}) do print_entry(e) end
-  line("%d of %d entries %s, %s", #out, #list, args.dry_run and "would be removed" or "removed", arguments.size(total))
+  line("%d of %d entries %s, %s", #out, #list, args.dry_run and "would be removed" or "removed", amounts.text(total))
   return 0
 end
 

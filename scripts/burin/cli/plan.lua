@@ -1,14 +1,15 @@
 -- SPDX-License-Identifier: MIT
-local arguments = require "burin.cli.arguments"
+local amounts = require "burin.base.amounts"
 local bench = require "burin.graph.bench"
 local budget = require "burin.train.budget"
 local core = require "burin.core"
 local lengths = require "burin.text.lengths"
+local plans = require "burin.train.plan"
 local progress = require "burin.base.progress"
 local recipe = require "burin.train.recipe"
 local reports = require "burin.models.io.report"
 local residency = require "burin.train.residency"
-local plans = require "burin.train.plan"
+local space = require "burin.train.space"
 
 -- All sessions of a phase share one arena, so it needs its variables and its largest session's arena.
 local function session_rows(plan)
@@ -81,13 +82,14 @@ return {
     if args.json then
       core.write_stdout(core.json_encode { memory = memory, phases = phases, traded = traded, settings = plan.settings,
         sessions = sessions, texts = plan.lengths, from = plan.start and plan.start.what,
+        disk = space.need(plan),
         concepts = plan.data:summary(), images = plan.data:images(), steps = steps, steps_per_epoch = per_epoch,
         flops_per_step = flops * r.accumulate, seconds_per_step = seconds } .. "\n")
       return 0
     end
     local out = { "base   " .. reports.line(plan.model:look()) }
     if plan.start then out[#out + 1] = "from   " .. plan.start.what end
-    local function row(name, bytes) out[#out + 1] = ("  %-34s %12s"):format(name, arguments.size(bytes)) end
+    local function row(name, bytes) out[#out + 1] = ("  %-34s %12s"):format(name, amounts.text(bytes)) end
     out[#out + 1] = ("memory (%s)"):format(phases[largest].name)
     row("weights (frozen)", memory.weights)
     row("trained parameters", memory.params)
@@ -101,10 +103,13 @@ return {
     for i, phase in ipairs(phases) do
       if i ~= largest then row("  " .. phase.name, phase.memory.total) end
     end
+    local disk, full = space.report(plan)
+    out[#out + 1] = "disk   " .. disk
+    if full then out[#out + 1] = "       " .. full end
     for i, text in ipairs(traded) do out[#out + 1] = (i == 1 and "traded " or "       ") .. text end
     out[#out + 1] = "sessions                                    arena   GFLOP  dispatches"
     for _, s in ipairs(sessions) do
-      out[#out + 1] = ("  %-34s %12s %7.2f %11d"):format(s.name, arguments.size(s.arena), s.flops / 1e9, s.dispatches)
+      out[#out + 1] = ("  %-34s %12s %7.2f %11d"):format(s.name, amounts.text(s.arena), s.flops / 1e9, s.dispatches)
     end
     for i, survey in ipairs(plan.lengths) do
       local line, warnings = lengths.report(survey)

@@ -200,10 +200,7 @@ local function settle_norm(amp)
   amp:write(t)
 end
 
--- Every variable that a resumed run needs, as { name, var } in a fixed order.
-function Trainer:state()
-  settle_norm(self.amp)
-  self.scale = nil  -- it may be about to be restored
+local function variables(self)
   local list = { { "amp", self.amp } }
   for _, group in ipairs(self.groups) do
     table.insert(list, { "params." .. group.number, group.params })
@@ -214,6 +211,21 @@ function Trainer:state()
     if self.accumulate > 1 then table.insert(list, { "grads." .. group.number, group.grads }) end
   end
   return list
+end
+
+-- Every variable that a resumed run needs, as { name, var } in a fixed order.
+function Trainer:state()
+  settle_norm(self.amp)
+  self.scale = nil  -- it may be about to be restored
+  return variables(self)
+end
+
+-- Bytes of a state; of the parameters in it.
+function Trainer:state_bytes()
+  local all, params = 0, 0
+  for _, v in ipairs(variables(self)) do all = all + v[2].bytes end
+  for _, group in ipairs(self.groups) do params = params + group.params.bytes end
+  return all, params
 end
 
 return compile

@@ -21,6 +21,7 @@ local residency = require "burin.train.residency"
 local resuming = require "burin.train.resuming"
 local sample = require "burin.sample.sampler"
 local settings = require "burin.train.settings"
+local space = require "burin.train.space"
 local state = require "burin.base.state"
 local loop = {}
 
@@ -234,6 +235,7 @@ local function prepare(self)
   local plan = self.plan
   core.log("info", "base: " .. reports.line(plan.model:look()))
   for _, survey in ipairs(plan.lengths) do lengths.log(survey) end
+  space.look(plan)
   errors.guard("data", residency.enter, plan, 1)
   plan.tables.upload()
   plan.method:init(plan.recipe.seed)
