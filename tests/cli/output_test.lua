@@ -36,8 +36,8 @@ end
 local EINTR, EIO, ENOSPC = 4, 5, 28
 
 -- A disk that is too small is said before the run begins.
-local function planned(free, fields)
-  local code, out = T.run("plan --device null " .. T.recipe("space", fields),
+local function planned(free, fields, how)
+  local code, out = T.run(("plan --device null %s %s"):format(how or "", T.recipe("space", fields)),
     ("LD_PRELOAD=%s FREE=%d"):format(T.quote(FAULTS), free))
   T.check(code == 0, "plan of a run on a disk with %d bytes: %d %s", free, code, out)
   return out
@@ -46,9 +46,9 @@ local roomy, tight = planned(1 << 30, {}), planned(1 << 20, {})
 T.check(roomy:find "disk   about [%d.]+ MiB in runs/tiny %(1.00 GiB free%)\n"
   and not roomy:find "it would end at a save", "a disk with room: %s", roomy)
 T.check(tight:find "runs/tiny has 1.00 MiB left: it would end at a save", "a disk without room: %s", tight)
-local function needed(fields) return tonumber((planned(1 << 30, fields):match "disk   about ([%d.]+) MiB")) end
+local function needed(fields) return tonumber((planned(1 << 30, fields, "--json"):match '"disk": ?(%d+)')) end
 local few, many = needed { state = "{ keep = 1 }" }, needed { state = "{ keep = 4 }" }
-T.check(many / few > 2 and many / few < 3, "four states and two of them: %g and %g MiB", many, few)
+T.check(many / few > 2 and many / few < 3, "keeping four states and one: %d and %d bytes", many, few)
 T.check(needed { save = "{ every = 1 }" } > needed {}, "results that are saved on the way take no room")
 local place = T.folder "disk"
 local cases = { single = "--to single --dtype f16", folder = "--to diffusers" }

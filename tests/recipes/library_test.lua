@@ -5,6 +5,7 @@ local encode = require "burin.text.encode"
 local loops = require "burin.graph.loops"
 local core = require "burin.core"
 local dataset = require "burin.train.data"
+local models = require "burin.models.model"
 local optim = require "burin.graph.optimizers"
 
 local T = dofile "tests/check.lua"
@@ -293,11 +294,14 @@ end
 
 -- A picture of 300 x 200 covers 64 x 64 as 96 x 64, so 16 columns are cut on the left; (height, width) come in this
 -- order.
+local front = encode.new(models.open "tests/golden/tiny_sdxl/model_ldm.safetensors", { live = true })
 for _, case in ipairs {
   { 300, 200, 64, 64, "200 300 0 16 64 64" }, { 200, 300, 64, 64, "300 200 16 0 64 64" },
   { 1024, 768, 1024, 768, "768 1024 0 0 768 1024" }, { 64, 64, 128, 64, "64 64 32 0 64 128" },
 } do
-  local sizes = encode.sizes { width = case[1], height = case[2], bucket = { w = case[3], h = case[4] } }:table()
+  local item = { width = case[1], height = case[2], bucket = { w = case[3], h = case[4] }, caption = "" }
+  front:fill(item)
+  local sizes = item.sizes:table()
   for i, v in ipairs(sizes) do sizes[i] = math.tointeger(v) end
   check(table.concat(sizes, " ") == case[5], "%d x %d in %d x %d: sizes %s, not %s", case[1], case[2], case[3], case[4],
     table.concat(sizes, " "), case[5])

@@ -59,7 +59,7 @@ local function merged(lora, name)
   return path
 end
 local function quoted(path) return ("%q"):format(path) end
-local still = "burin.adamw { lr = 0 }"
+local still = "burin.adamw { lr = 1e-30 }"  -- less than what rounding keeps; nothing at all is refused
 
 -- ---- adapters -------------------------------------------------------------------------------------------------------
 

@@ -65,15 +65,15 @@ function clip.join_chunks(states, n)
 end
 
 -- Positions of the first highest id (the end token) in ids (B * chunks, 77), of the first chunk of
--- each item, as rows of the flattened ids: what encode_text takes as o.eos. vocab: ids from there on
--- are words of a model's own (words.lua).
-function clip.eos_rows(ids, chunks, vocab)
+-- each item, as rows of the flattened ids: what encode_text takes as o.eos. own: the ids of a
+-- model's own words (words.lua), { first =, stop = }, or nil.
+function clip.eos_rows(ids, chunks, own)
   local rows, width, list = ids.shape[1], ids.shape[2], {}
   for r = 0, rows - 1, chunks or 1 do
     local best, at = -1, 0
     for i = 0, width - 1 do
       local id = ids:get(r * width + i + 1)
-      if id > best and id < (vocab or math.huge) then best, at = id, i end
+      if id > best and not (own and id >= own.first and id < own.stop) then best, at = id, i end
     end
     list[#list + 1] = r * width + at
   end

@@ -30,7 +30,7 @@ local Model, new_model = class("model", {
   "noise",    -- the noise process (noise.lua)
   "files", "path", "parts", "map", "patch",
   "unet", "vae", "text",  -- components; text: a list
-  "tokenizers", "vocab", "scaling_factor",
+  "tokenizers", "scaling_factor",
   "words",    -- of prompts, with vectors of their own (words.lua)
   "report",   -- what its files hold and lack (io/report.lua), made when it is asked for
 })
@@ -72,7 +72,6 @@ local function build(config, opened, o, path)
     self.tokenizers[i] = { flavour = rule.flavour, bos = config.bos, eos = config.eos,
       pad = pad == "eos" and config.eos or pad }
   end
-  self.vocab = config.text[1] and config.text[1].vocab
   config.sample_size = config.sample_size or family.sample_size
   return self
 end

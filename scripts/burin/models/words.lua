@@ -15,8 +15,8 @@ local TABLE = "text_model.embeddings.token_embedding.weight"
 -- Adds words to a model, before anything of it is traced. list: { { name =, vectors = { a tensor (n, width) for each
 -- text encoder } } ... }, of shapes that fit.
 function words.add(model, list)
-  local added = { list = {}, rows = {} }
   local first = model.config.text[1].vocab
+  local added = { list = {}, rows = {}, first = first }
   for _, word in ipairs(list) do
     local n = word.vectors[1].shape[1]
     added.list[#added.list + 1] = { name = word.name:lower(), first = first, n = n }
@@ -28,6 +28,7 @@ function words.add(model, list)
       model.config.text[i].vocab = model.config.text[i].vocab + n
     end
   end
+  added.stop = first
   table.sort(added.list, function(a, b) return #a.name > #b.name end)
   model.words = added
 end

@@ -104,7 +104,7 @@ local function tokenize(self, text)
     last, out.weights = self.model:tokenize(text, i, self.tokens, self.weighted)
     out["ids" .. i] = last
   end
-  if self.added then out.eos = clip.eos_rows(last, self.tokens // 75, self.model.vocab) end
+  if self.added then out.eos = clip.eos_rows(last, self.tokens // 75, self.model.words) end
   return out
 end
 
