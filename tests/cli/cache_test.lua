@@ -14,15 +14,7 @@ os.execute(([[rm -rf '%s' '%s' '%s'; mkdir -p '%s' '%s'; cp examples/sks-cat/*/1
   cp examples/sks-cat/*/5-brick.jpg '%s/%s.jpg']]):format(cache, xdg, pictures, pictures, xdg, pictures,
     pictures, EVIL))
 
-local function read(path)
-  local file <close> = io.open(path, "rb")
-  return file and file:read "a"
-end
-local function write(path, text)
-  local file <close> = assert(io.open(path, "wb"))
-  file:write(text)
-  return path
-end
+local read, write = C.read, C.write
 local function there(path) return core.exists(path) ~= nil end
 local function aged(path, days) os.execute(("touch -d '%d days ago' '%s'"):format(days, path)) end
 

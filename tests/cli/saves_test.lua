@@ -120,6 +120,18 @@ local function clean()
   core.make_dirs(place)
 end
 
+-- The step of the newest state that can be gone on from.
+local function newest_whole()
+  local info, opened, from = state.latest(place .. "/state")
+  if not info then return nil end
+  local into = {}
+  local function writes(v) return { count = v.read().count, write = function(_, t) into[#into + 1] = t:hash() end } end
+  local ok = pcall(state.restore, info, opened, from, { { "amp", writes(variable(2, info.step)) },
+    { "params.0", writes(variable(9, info.step + 100)) } })
+  opened:close()
+  return ok and into[2] == variable(9, info.step + 100).read():hash() and info.step
+end
+
 local total = 0
 
 -- One case: call n of a save meets `what`, `times` times.
@@ -165,16 +177,8 @@ local function try(name, kind, before, after, n, what, times)
     end
   end
   if name == "state" then
-    local info, opened, path = state.latest(place .. "/state")
-    T.checkf(info and (info.step == 2 or info.step == 3), "%s: no state to go on from (%s)", label, path)
-    if info then
-      local into = {}
-      local function writes(v) return { count = v.read().count, write = function(_, t) into[#into + 1] = t end } end
-      state.restore(info, opened, path, { { "amp", writes(variable(2, info.step)) },
-        { "params.0", writes(variable(9, info.step + 100)) } })
-      T.checkf(#into == 2 and into[2]:hash() == variable(9, info.step + 100).read():hash(), "%s: the state", label)
-      opened:close()
-    end
+    local step = newest_whole()
+    T.checkf(step == 2 or step == 3, "%s: the newest whole state is of step %s", label, step)
   end
   if name == "state" and not ok and not cleaning then
     T.checkf(files["state/step-00000001.safetensors"], "%s: a save that failed removed an old state", label)
@@ -288,18 +292,6 @@ local function forget(journal, before)
     end
   end
   return lost
-end
-
--- The step of the newest state that can be gone on from.
-local function newest_whole()
-  local info, opened, from = state.latest(place .. "/state")
-  if not info then return nil end
-  local into = {}
-  local function writes(v) return { count = v.read().count, write = function(_, t) into[#into + 1] = t:hash() end } end
-  local ok = pcall(state.restore, info, opened, from, { { "amp", writes(variable(2, info.step)) },
-    { "params.0", writes(variable(9, info.step + 100)) } })
-  opened:close()
-  return ok and into[2] == variable(9, info.step + 100).read():hash() and info.step
 end
 
 math.randomseed(20240229)

@@ -33,4 +33,15 @@ function C.run(argv)
   return code, text
 end
 
+-- A file's bytes, or nil; and the path of one that was written.
+function C.read(path)
+  local file <close> = io.open(path, "rb")
+  return file and file:read "a"
+end
+function C.write(path, text)
+  local file <close> = assert(io.open(path, "wb"))
+  file:write(text)
+  return path
+end
+
 return C

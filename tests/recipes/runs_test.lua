@@ -15,15 +15,7 @@ local place = assert(os.getenv "SCRATCH") .. "/runs"
 os.execute(("rm -rf '%s'; mkdir -p '%s'"):format(place, place))
 local runs = place .. "/runs"
 
-local function read(path)
-  local file <close> = io.open(path, "rb")
-  return file and file:read "a"
-end
-local function write(path, text)
-  local file <close> = assert(io.open(path, "wb"))
-  file:write(text)
-  return path
-end
+local read, write = C.read, C.write
 local function recipe(name, fields)
   local usual = { name = ('"%s"'):format(name), base = ('burin.model "%s"'):format(MODEL), resolution = "64",
     concepts = '{ { images = "examples/sks-cat" } }', seed = "7", steps = "1", optimizer = "burin.adamw { lr = 2e-3 }",
