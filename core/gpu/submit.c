@@ -38,6 +38,8 @@ static bool submit_measured(struct gpu_program *p)
     }
     if (slowest > TARGET_SECONDS && d->chunk_flops > 1e9)
         d->chunk_flops *= TARGET_SECONDS / slowest;
+    log_line(LOG_DEBUG, "%s: %d command buffers, the longest took %.1f ms", p->name, p->n_chunks,
+             1e3 * slowest);
     d->flight[0] = d->flight[1] = d->submitted;
     return true;
 }
