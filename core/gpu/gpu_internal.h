@@ -148,6 +148,8 @@ struct gpu_program {
 
 /* End of the stretch of at most max_ops operations that may run as one submission. */
 int gpu_chunk_end(const struct gpu_program *p, int first, int max_ops);
+double gpu_chunk_work(const struct gpu_program *p, const struct gpu_chunk *chunk); /* as charged */
+bool gpu_program_record(struct gpu_program *p); /* again: nothing of it may be in flight */
 void gpu_record_barrier(VkCommandBuffer commands);
 void gpu_record_op(const struct gpu_program *p, VkCommandBuffer commands, const struct gpu_op *op);
 

@@ -222,6 +222,13 @@ static double cost(const struct gpu_op *op)
     return op->call.flops > SMALL_FLOPS ? op->call.flops : SMALL_FLOPS;
 }
 
+double gpu_chunk_work(const struct gpu_program *p, const struct gpu_chunk *chunk)
+{
+    double sum = 0;
+    for (int i = chunk->first; i < chunk->end; i++) sum += cost(&p->ops[i]);
+    return sum;
+}
+
 int gpu_chunk_end(const struct gpu_program *p, int first, int max_ops)
 {
     double sum = cost(&p->ops[first]);
@@ -269,17 +276,19 @@ static bool record_chunk(struct gpu_program *p, struct gpu_chunk *chunk, struct 
     return gpu_check(d, vkEndCommandBuffer(commands), "record");
 }
 
-bool gpu_program_finish(struct gpu_program *p)
+/* Cuts the operations into command buffers of the device's present size and records them. */
+bool gpu_program_record(struct gpu_program *p)
 {
     struct gpu_device *d = p->device;
     struct gpu_hazards hazards = { 0 };
-    if (p->finished) return true;
+    p->n_chunks = p->n_barriers = 0;
     if (!d->null) {
         VkCommandPoolCreateInfo pool = { .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
                                          .queueFamilyIndex = d->family };
+        vkDestroyCommandPool(d->handle, p->pool, NULL);
+        p->pool = NULL;
         if (!gpu_check(d, vkCreateCommandPool(d->handle, &pool, NULL, &p->pool),
-                       "make a command pool") ||
-            !create_sets(p))
+                       "make a command pool"))
             return fail_prefix("program %s", p->name);
     }
     bool ok = true;
@@ -292,6 +301,13 @@ bool gpu_program_finish(struct gpu_program *p)
         first = chunk->end;
     }
     gpu_hazards_finish(&hazards);
-    p->finished = ok;
     return ok || fail_prefix("program %s", p->name);
+}
+
+bool gpu_program_finish(struct gpu_program *p)
+{
+    if (p->finished) return true;
+    if (!p->device->null && !create_sets(p)) return fail_prefix("program %s", p->name);
+    p->finished = gpu_program_record(p);
+    return p->finished;
 }

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #define TARGET_SECONDS 0.1 /* of one submission; drivers reset a device silent for 2 s */
+#define LIMIT_SECONDS 0.2  /* a longer one is cut again */
+#define MIN_WORK 1e9       /* of one: a hiccup of the driver is no reason to submit crumbs */
 #define MAX_GROUP 64
 #define PROFILE_BATCH 256
 
@@ -22,26 +24,31 @@ static bool submit_group(struct gpu_program *p, int first, int end, uint64_t *va
 }
 
 /* The first run goes chunk by chunk and measures each: later runs pack chunks up to the target, and
- * programs recorded later are cut by the rate found here. */
+ * what is recorded later is cut by the rate found here. So is this program, when one took too long.
+ */
 static bool submit_measured(struct gpu_program *p)
 {
     struct gpu_device *d = p->device;
     if (!gpu_wait(d)) return false;
-    double slowest = 0;
+    const struct gpu_chunk *slowest = p->chunks;
     for (int i = 0; i < p->n_chunks; i++) {
+        struct gpu_chunk *chunk = &p->chunks[i];
         uint64_t value;
         double start = clock_seconds();
         if (!submit_group(p, i, i + 1, &value) || !gpu_wait_value(d, value)) return false;
-        double seconds = clock_seconds() - start;
-        p->chunks[i].seconds = seconds;
-        if (seconds > slowest) slowest = seconds;
+        chunk->seconds = clock_seconds() - start;
+        if (chunk->seconds > slowest->seconds) slowest = chunk;
     }
-    if (slowest > TARGET_SECONDS && d->chunk_flops > 1e9)
-        d->chunk_flops *= TARGET_SECONDS / slowest;
-    log_line(LOG_DEBUG, "%s: %d command buffers, the longest took %.1f ms", p->name, p->n_chunks,
-             1e3 * slowest);
     d->flight[0] = d->flight[1] = d->submitted;
-    return true;
+    log_line(LOG_DEBUG, "%s: %d command buffers, the longest took %.1f ms", p->name, p->n_chunks,
+             1e3 * slowest->seconds);
+    double seconds = slowest->seconds;
+    if (seconds <= TARGET_SECONDS) return true;
+    double work = gpu_chunk_work(p, slowest) * TARGET_SECONDS / seconds;
+    if (work < MIN_WORK) work = MIN_WORK;
+    if (work < d->chunk_flops) d->chunk_flops = work;
+    bool whole = slowest->end - slowest->first == 1;
+    return whole || seconds <= LIMIT_SECONDS || gpu_program_record(p);
 }
 
 static int group_end(const struct gpu_program *p, int first)

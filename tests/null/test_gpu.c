@@ -167,6 +167,42 @@ static void test_transfers(void **state)
     gpu_buffer_destroy(b);
 }
 
+/* A command buffer of half a second is cut into shorter ones after its first run. */
+static void test_long_submissions(void **state)
+{
+    struct gpu_device *d = open_device(state);
+    const uint32_t many = 1 << 20;
+    struct gpu_buffer *b = gpu_buffer_create(d, 8 * many, "long");
+    struct gpu_span y = span(b, 0, 4 * many), other = span(b, 4 * many, 4 * many);
+    struct gpu_dispatch step = make_call(d, SELFTEST_STEP, 0, many, 1, y, other, other);
+    step.flops = 2e9;
+    struct gpu_program *once = gpu_program_create(d, "once");
+    double seconds, chunk = d->chunk_flops;
+    assert_true(gpu_program_dispatch(once, &step));
+    assert_true(gpu_program_finish(once));
+    assert_true(gpu_program_profile(once, &seconds)); /* 1 each */
+    assert_true(gpu_program_profile(once, &seconds));
+    int n = 2 + (int)(0.5 / seconds);
+    struct gpu_program *p = gpu_program_create(d, "long");
+    enum gpu_type type = d->caps.type;
+    d->caps.type = GPU_TYPE_DISCRETE;
+    for (int i = 0; i < n; i++) assert_true(gpu_program_dispatch(p, &step));
+    assert_true(gpu_program_finish(p));
+    int before = p->n_chunks; /* 1, or more where so many operations are too many for one */
+    for (int i = 0; i < 3; i++) assert_true(gpu_program_submit(p));
+    assert_true(p->n_chunks > before);
+    assert_true(d->chunk_flops < 2e9 * n);
+    d->caps.type = type;
+    d->chunk_flops = chunk;
+    float *out = mem_alloc(4 * many);
+    assert_true(gpu_read(d, y, out));
+    assert_true(out[0] == (float)(2 + 3 * n) && out[many - 1] == out[0]);
+    mem_free(out);
+    gpu_program_destroy(once);
+    gpu_program_destroy(p);
+    gpu_buffer_destroy(b);
+}
+
 /* The path of discrete cards: device memory that the host cannot see. */
 static void test_staging(void **state)
 {
@@ -386,10 +422,15 @@ int main(void)
         cmocka_unit_test(test_refusals),
     };
     const struct CMUnitTest real_tests[] = {
-        cmocka_unit_test(test_arithmetic),    cmocka_unit_test(test_chain),
-        cmocka_unit_test(test_transfers),     cmocka_unit_test(test_staging),
-        cmocka_unit_test(test_kernels),       cmocka_unit_test(test_refusals),
-        cmocka_unit_test(measure_dispatches), cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_arithmetic),
+        cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_transfers),
+        cmocka_unit_test(test_staging),
+        cmocka_unit_test(test_long_submissions),
+        cmocka_unit_test(test_kernels),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(measure_dispatches),
+        cmocka_unit_test(test_clean),
         cmocka_unit_test(test_out_of_memory),
     };
     const struct CMUnitTest cached_tests[] = {
