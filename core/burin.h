@@ -96,6 +96,7 @@ typedef struct burin_info { /* what a device is and can */
     const char *type;      /* "discrete", "integrated", "cpu", "other" or "null" */
     const char *tier;      /* kernels: "cpu" or "simd" */
     uint32_t subgroup;     /* invocations of a subgroup */
+    uint32_t cores;        /* compute units or multiprocessors; 0 = unknown */
     uint32_t max_groups;   /* workgroups per dimension */
     uint32_t max_shared;   /* bytes of shared memory of a workgroup */
     uint64_t max_range;    /* bytes that one kernel may see of a tensor */

@@ -37,7 +37,7 @@ WIDE_HEAD(3, dy, DT3)
 void merge(bool second, uint row0, uint rows, uint b, uint column)
 {
     part_barrier();
-    for (uint i = gl_SubgroupInvocationID; i < T * D4; i += LANES) {
+    for (uint i = gl_LocalInvocationIndex; i < T * D4; i += LANES) {
         vec4 x = part_sum(i);
         uint r = row0 + i / D4, at = (b * rows + r) * H * D + column;
         if (r < rows && second) out1_row_set(at, i % D4, x);
@@ -48,7 +48,7 @@ void merge(bool second, uint row0, uint rows, uint b, uint column)
 
 void main()
 {
-    uint lane = gl_SubgroupInvocationID, C = H * D;
+    uint lane = gl_LocalInvocationIndex, C = H * D;
     uint rows = KEYS ? M : N, far = KEYS ? N : M, blocks = (rows + T - 1) / T;
     uint head = group_number() / blocks, row0 = group_number() % blocks * T;
     if (head >= heads) return;

@@ -23,7 +23,7 @@ WIDE_HEAD(2, v, DT2)
 
 void main()
 {
-    uint lane = gl_SubgroupInvocationID, C = H * D, blocks = (N + T - 1) / T;
+    uint lane = gl_LocalInvocationIndex, C = H * D, blocks = (N + T - 1) / T;
     uint head = group_number() / blocks, n0 = group_number() % blocks * T;
     if (head >= heads) return;
     uint b = head / H, column = head % H * D;

@@ -26,8 +26,9 @@ enum gpu_type {
 struct gpu_caps { /* what a device is and can */
     char name[256], driver[128], uuid[33], api[16];
     enum gpu_type type;
-    /* Subgroup: invocations per subgroup of a compute shader by default */
-    uint32_t vendor, subgroup;
+    /* Subgroup: invocations per subgroup of a compute shader by default. Cores: compute units or
+     * multiprocessors (0 = unknown) */
+    uint32_t vendor, subgroup, cores;
     /* Workgroups per dimension; invocations; bytes */
     uint32_t max_groups[3], max_group_size, max_shared;
     uint64_t max_range;    /* bytes that one binding may cover */

@@ -136,6 +136,25 @@ static void read_memory(VkPhysicalDevice physical, struct gpu_caps *c)
     c->host_visible = c->type == GPU_TYPE_CPU || c->type == GPU_TYPE_INTEGRATED;
 }
 
+/* Compute units or multiprocessors; 0 where no extension tells (Intel). */
+static uint32_t read_cores(VkPhysicalDevice physical)
+{
+    VkPhysicalDeviceShaderSMBuiltinsPropertiesNV nv = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV,
+    };
+    VkPhysicalDeviceShaderCorePropertiesAMD amd = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_PROPERTIES_AMD,
+    };
+    VkPhysicalDeviceProperties2 props = { .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2 };
+    if (gpu_has_extension(physical, VK_NV_SHADER_SM_BUILTINS_EXTENSION_NAME)) props.pNext = &nv;
+    if (gpu_has_extension(physical, VK_AMD_SHADER_CORE_PROPERTIES_EXTENSION_NAME))
+        props.pNext = &amd;
+    if (!props.pNext) return 0;
+    vkGetPhysicalDeviceProperties2(physical, &props);
+    return nv.shaderSMCount +
+           amd.shaderEngineCount * amd.shaderArraysPerEngineCount * amd.computeUnitsPerShaderArray;
+}
+
 static void read_caps(VkPhysicalDevice physical, struct gpu_caps *c)
 {
     VkPhysicalDeviceDriverProperties driver = {
@@ -172,6 +191,7 @@ static void read_caps(VkPhysicalDevice physical, struct gpu_caps *c)
     c->type = type_of(p->deviceType);
     c->vendor = p->vendorID;
     c->subgroup = subgroup.subgroupSize;
+    c->cores = read_cores(physical);
     memcpy(c->max_groups, l->maxComputeWorkGroupCount, sizeof c->max_groups);
     c->max_group_size = l->maxComputeWorkGroupInvocations;
     c->max_shared = l->maxComputeSharedMemorySize;

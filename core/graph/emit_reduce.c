@@ -60,9 +60,9 @@ static bool call_rows(struct emit *e, uint64_t outer, uint64_t width, uint64_t l
                              .writes = 1u << 1,
                              .spec = { width % 4 == 0 && length % 4 == 0, squares },
                              .n_spec = 2,
-                             .n_push = 5,
+                             .n_push = 4,
                              .push = { (uint32_t)(outer * chunks), (uint32_t)width,
-                                       (uint32_t)chunks, (uint32_t)length, groups } };
+                                       (uint32_t)chunks, (uint32_t)length } };
     c.flops = (double)outer * (double)width;
     kernel_groups(e->target, groups, c.groups);
     return emit_call(e, &c);

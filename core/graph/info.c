@@ -11,6 +11,7 @@ static void fill_info(burin_info *out, const struct gpu_caps *c, const struct pl
     *out = (burin_info){ .type = types[c->type],
                          .tier = t->tier == TIER_CPU ? "cpu" : "simd",
                          .subgroup = c->subgroup,
+                         .cores = c->cores,
                          .max_groups = t->max_groups,
                          .max_shared = c->max_shared,
                          .max_range = c->max_range,

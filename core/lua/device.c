@@ -67,6 +67,7 @@ static void push_info(lua_State *L, const burin_info *d)
     set_text(L, "type", d->type);
     set_text(L, "tier", d->tier);
     set_bytes(L, "subgroup", d->subgroup);
+    set_bytes(L, "cores", d->cores);
     set_bytes(L, "max_range", d->max_range);
     set_bytes(L, "max_shared", d->max_shared);
     set_bytes(L, "heap", d->heap);

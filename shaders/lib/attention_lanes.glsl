@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // attention_lanes.glsl - what the CPU kernels of attention share. A workgroup is one subgroup of
-// LANES invocations; it owns T rows of one head as splats in registers, and each lane runs over its
-// own share of the other side's rows. So nothing crosses lanes inside the loop, and no load but the
-// wide one of a lane's row. Include after attention.glsl.
+// LANES invocations, numbered by gl_LocalInvocationIndex; it owns T rows of one head as splats in
+// registers, and each lane runs over its own share of the other side's rows. So nothing crosses
+// lanes inside the loop, and no load but the wide one of a lane's row. Include after attention.glsl.
 #extension GL_KHR_shader_subgroup_basic : require
 #include "wide.glsl"
 

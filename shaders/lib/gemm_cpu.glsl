@@ -16,7 +16,7 @@ const uint U_PIECES = TU8, L_PIECES = L_KC ? TL : TL4;
 const uint DTU = U_SCALAR ? F32 : SWAP ? DT1 : DT0;
 const uint DTL = L_SCALAR ? F32 : SWAP ? DT0 : DT1;
 
-uint lane = gl_SubgroupInvocationID;
+uint lane = gl_LocalInvocationIndex;             // the workgroup is one subgroup
 uint u_row(uint p) { return U_RC ? lane % 2 * (TU / 2) + 4 * p : 8 * p + lane; }
 // Where this lane's quad j of columns begins. Quads come in pairs (one load of 8, 64 columns of the
 // tile) as long as there are two.
