@@ -19,7 +19,7 @@
 bool fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* What failed, for whoever turns it into an exit code: FAIL_PLAIN after fail(), else what fail_as()
  * was told. */
-enum fail_kind { FAIL_PLAIN, FAIL_NOT_FINITE, FAIL_DATA };
+enum fail_kind { FAIL_PLAIN, FAIL_NOT_FINITE, FAIL_DATA, FAIL_LOST };
 bool fail_as(enum fail_kind kind, const char *fmt, ...) PRINTF_LIKE(2, 3);
 enum fail_kind fail_kind(void);
 /* Puts "<text>: " before the recorded error. Returns false. */

@@ -28,10 +28,11 @@ bool gpu_check(struct gpu_device *d, VkResult result, const char *doing)
     if (result == VK_ERROR_DEVICE_LOST) {
         d->lost = true;
         if (!d->last_program[0])
-            return fail("cannot %s: the device %s was lost", doing, d->caps.name);
-        return fail("the device %s was lost; the last work it was given is program \"%s\", from "
-                    "\"%s\" to \"%s\" (drivers reset a device that is silent for two seconds)",
-                    d->caps.name, d->last_program, d->last_first, d->last_last);
+            return fail_as(FAIL_LOST, "cannot %s: the device %s was lost", doing, d->caps.name);
+        return fail_as(FAIL_LOST,
+                       "the device %s was lost; the last work it was given is program \"%s\", from "
+                       "\"%s\" to \"%s\" (drivers reset a device that is silent for two seconds)",
+                       d->caps.name, d->last_program, d->last_first, d->last_last);
     }
     const char *text = result_text(result);
     return text ? fail("cannot %s: %s", doing, text)

@@ -36,7 +36,7 @@ int script_raise(lua_State *L)
     push_recipe_position(L);
     lua_pushstring(L, burin_error());
     lua_concat(L, 2);
-    static const char *const kinds[] = { "failure", "internal", "data" };
+    static const char *const kinds[] = { "failure", "internal", "data", "lost" };
     script_push_error(L, kinds[fail_kind()]);
     return lua_error(L);
 }

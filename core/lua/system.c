@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * system.c - the machine for Lua: time, memory, locks. */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -58,6 +60,25 @@ static int core_lock(lua_State *L)
     return 1;
 }
 
+/* core.restart(argv, name, value): this program takes our place, with a variable of the environment
+ * set. Returns only as an error. Locks are let go; what was printed is printed. */
+static int core_restart(lua_State *L)
+{
+    char *argv[256] = { "burin" };
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_Unsigned n = lua_rawlen(L, 1);
+    luaL_argcheck(L, n + 2 <= COUNT_OF(argv), 1, "too many arguments");
+    luaL_checkstack(L, COUNT_OF(argv), NULL);
+    for (lua_Unsigned i = 1; i <= n; i++) {
+        lua_rawgeti(L, 1, (lua_Integer)i);
+        argv[i] = (char *)(uintptr_t)luaL_checkstring(L, -1); /* execv changes none of them */
+    }
+    fflush(NULL);
+    if (!setenv(luaL_checkstring(L, 2), luaL_checkstring(L, 3), 1)) execv("/proc/self/exe", argv);
+    fail("cannot start this program again: %s", strerror(errno));
+    return script_raise(L);
+}
+
 /* core.where() -> "recipe.lua:17", the recipe line that is running, and the same as Lua's own
  * messages write it; nothing when none is. core.where(f): the line that f begins at. */
 static int core_where(lua_State *L) { return script_push_recipe_line(L); }
@@ -112,15 +133,11 @@ static int core_change_folder(lua_State *L)
 void script_open_system(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "clock", core_clock },
-        { "date", core_date },
-        { "env", core_env },
-        { "peak_memory", core_peak_memory },
-        { "lock", core_lock },
-        { "where", core_where },
-        { "nearest", core_nearest },
-        { "cwd", core_cwd },
-        { "change_folder", core_change_folder },
+        { "clock", core_clock }, { "date", core_date },
+        { "env", core_env },     { "peak_memory", core_peak_memory },
+        { "lock", core_lock },   { "restart", core_restart },
+        { "where", core_where }, { "nearest", core_nearest },
+        { "cwd", core_cwd },     { "change_folder", core_change_folder },
         { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);

@@ -15,6 +15,7 @@ errors.codes = {
   exists = 73,    -- what would be written is there already
   output = 74,    -- writing failed
   busy = 75,      -- another process is at it
+  lost = 75,      -- the device
   recipe = 78,    -- what a recipe says
   stopped = 130,  -- by a signal
 }
