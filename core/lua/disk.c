@@ -50,21 +50,39 @@ static int core_write_file(lua_State *L)
     return file_write(luaL_checkstring(L, 1), data, n) ? 0 : script_raise(L);
 }
 
-/* core.append_file(path, text): for logs; one write call, not synced. */
+/* Writes at `at`, behind which nothing stays: half a line is there when an earlier write failed. */
+static bool write_behind(int fd, off_t at, const char *data, size_t n)
+{
+    struct stat st;
+    if (fstat(fd, &st)) return false;
+    if (st.st_size < at) return errno = ESPIPE, false;
+    if (st.st_size > at && ftruncate(fd, at)) return false;
+    for (ssize_t k; n; data += k, at += k, n -= (size_t)k) {
+        while ((k = pwrite(fd, data, n, at)) < 0 && errno == EINTR) continue;
+        if (k < 0) return false;
+    }
+    return true;
+}
+
+/* core.append_file(path, text, bytes): for logs that have so many bytes; what is behind them is
+ * written over, a shorter file is an error. Not synced. */
 static int core_append_file(lua_State *L)
 {
     size_t n;
     const char *path = luaL_checkstring(L, 1), *data = luaL_checklstring(L, 2, &n);
+    lua_Integer at = luaL_checkinteger(L, 3);
     if (!file_may_write(path)) return script_raise(L);
-    FILE *f = fopen(path, "ab");
-    bool ok = f && fwrite(data, 1, n, f) == n && fflush(f) == 0;
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    bool ok = fd >= 0 && write_behind(fd, (off_t)at, data, n);
     int error = errno;
-    if (f) fclose(f);
-    if (!ok) {
-        fail("cannot append to %s: %s", path, strerror(error));
-        return script_raise(L);
+    if (fd >= 0 && close(fd) && ok && errno != EINTR) {
+        ok = false;
+        error = errno;
     }
-    return 0;
+    if (ok) return 0;
+    fail("cannot append to %s: %s", path,
+         error == ESPIPE ? "it is shorter than it was" : strerror(error));
+    return script_raise(L);
 }
 
 /* What is still readable is written as a new file: a second fsync would succeed without it. */

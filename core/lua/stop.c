@@ -4,6 +4,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lua/script.h"
@@ -96,11 +97,22 @@ static int core_stop_requested(lua_State *L)
     return 1;
 }
 
+/* core.sleep(seconds): a signal ends it. */
+static int core_sleep(lua_State *L)
+{
+    double seconds = luaL_checknumber(L, 1);
+    struct timespec time = { .tv_sec = (time_t)seconds };
+    time.tv_nsec = (long)((seconds - (double)time.tv_sec) * 1e9);
+    if (seconds > 0) nanosleep(&time, NULL);
+    return 0;
+}
+
 void script_open_stop(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "catch_stop", core_catch_stop },
         { "stop_requested", core_stop_requested },
+        { "sleep", core_sleep },
         { NULL, NULL },
     };
     luaL_setfuncs(L, functions, 0);

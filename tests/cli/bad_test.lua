@@ -264,19 +264,25 @@ for _, line in ipairs { resume, start .. " --force" } do
 end
 T.check(T.read(tiny .. "/run.json") == before, "the second process wrote run.json")
 
--- A full disk: the state before stays whole. Needs the right to mount.
+-- A full disk: the run waits for room, SIGTERM ends it meanwhile with the state before whole, and one that gets room goes
+-- on by itself. Needs the right to mount.
 local disk = T.folder "disk"
 if T.shell(("mount -t tmpfs -o size=1m none %s 2>/dev/null"):format(T.quote(disk))) == 0 then
-  c, out = T.run(("train %s --quiet --output %s"):format(T.recipe("disk",
-    { steps = "4", state = '{ every = "1 steps", keep = 4 }' }), disk))
-  T.check(c == 74 and out:find("No space left on device", 1, true), "a full disk: %d %s", c, out)
+  local log = T.scratch .. "/disk.log"
+  local function waits(line, act)
+    return T.shell(("%s %s >%s 2>&1 & p=$!; %s; %s; wait $p; code=$?; cat %s; exit $code"):format(T.quote(T.burin), line,
+      T.quote(log), wait_for("the run waits for room", T.quote(log)), act, T.quote(log)))
+  end
+  c, out = waits(("train %s --output %s"):format(T.recipe("disk", { steps = "4",
+    state = '{ every = "1 steps", keep = 4 }' }), disk), "kill -TERM $p")
+  T.check(c == 74 and out:find("stopped while it waited for room; the newest state is of step", 1, true),
+    "SIGTERM while it waits: %d %s", c, out)
   local named = (T.read(disk .. "/tiny/state/latest.json") or ""):match '"file": ?"([^"]+)"'
   T.check(named, "a full disk: no state at all")
   local _, left = T.shell(("find %s -name '*.tmp-*'"):format(disk))
   T.check(left == "", "a full disk: half-written files stay: %s", left)
-  T.shell(("mount -o remount,size=8m %s"):format(T.quote(disk)))
-  c, out = T.run("resume --quiet " .. T.quote(disk .. "/tiny"))
-  T.check(c == 0, "resume once there is room again: %d %s", c, out)
+  c, out = waits("resume " .. T.quote(disk .. "/tiny"), "mount -o remount,size=8m " .. T.quote(disk))
+  T.check(c == 0 and out:find("there is room in", 1, true), "once there is room: %d %s", c, out)
   T.check(T.read(disk .. "/tiny/tiny.safetensors") == result, "after a full disk the result differs")
   T.shell("umount " .. T.quote(disk))
 else

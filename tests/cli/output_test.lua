@@ -44,8 +44,8 @@ local function planned(free, fields, how)
 end
 local roomy, tight = planned(1 << 30, {}), planned(1 << 20, {})
 T.check(roomy:find "disk   about [%d.]+ MiB in runs/tiny %(1.00 GiB free%)\n"
-  and not roomy:find "it would end at a save", "a disk with room: %s", roomy)
-T.check(tight:find "runs/tiny has 1.00 MiB left: it would end at a save", "a disk without room: %s", tight)
+  and not roomy:find "wait for room", "a disk with room: %s", roomy)
+T.check(tight:find "runs/tiny has 1.00 MiB left: it would wait for room at a save", "a disk without room: %s", tight)
 local function needed(fields) return tonumber((planned(1 << 30, fields, "--json"):match '"disk": ?(%d+)')) end
 local few, many = needed { state = "{ keep = 1 }" }, needed { state = "{ keep = 4 }" }
 T.check(many / few > 2 and many / few < 3, "keeping four states and one: %d and %d bytes", many, few)

@@ -13,61 +13,13 @@ local T = dofile "tests/check.lua"
 local paths = require "burin.base.paths"
 
 require("burin.graph.device").null()
-local place, order_path = assert(core.env "CALLS_IN"), assert(core.env "CALLS_ORDER")
+local C = dofile "tests/cli/calls.lua"
+local place, arrange, calls, snapshot = C.place, C.arrange, C.look, C.snapshot
+local difference, unfinished = C.difference, C.unfinished
 paths.begin(place, true)
-local journal_path = assert(core.env "CALLS_JOURNAL")
 local KILL, SHORT, EINTR, EIO, ENOSPC = -1, -2, 4, 5, 28
 local reasons = { [EINTR] = "Interrupted system call", [EIO] = "Input/output error",
   [ENOSPC] = "No space left on device" }
-
--- ---- what happens ---------------------------------------------------------------------------------------------------
-
-local order, round = assert(io.open(order_path, "w")), 0
-local function arrange(n, what, times)
-  round = round + 1
-  order:seek "set"
-  order:write(("%d %d %d %d   \n"):format(round, n, what, times))
-  order:flush()
-end
-
--- The calls since the last look: { { call, path, fails } ... }
-local seen = 0
-local function calls()
-  local file <close> = assert(io.open(journal_path))
-  file:seek("set", seen)
-  local list = {}
-  for line in file:lines() do
-    local call, path, fails = line:match "^(%S+) (%S+)(.*)$"
-    list[#list + 1] = { call = call, path = path, fails = fails ~= "" }
-  end
-  seen = file:seek()
-  return list
-end
-
--- ---- what is on the disk --------------------------------------------------------------------------------------------
-
-local function snapshot(folder, into, front)
-  into, front = into or {}, front or ""
-  for _, name in ipairs(core.list(folder)) do
-    local path = folder .. "/" .. name
-    if core.exists(path) == "folder" then snapshot(path, into, front .. name .. "/")
-    else into[front .. name] = core.read_file(path, 1 << 30) end
-  end
-  return into
-end
-
--- What differs, as names; files that are not finished are left out.
-local function difference(a, b)
-  local list = {}
-  for name in pairs(a) do if not name:find "%.tmp%-" and a[name] ~= b[name] then list[#list + 1] = name end end
-  for name in pairs(b) do if not name:find "%.tmp%-" and a[name] == nil then list[#list + 1] = name end end
-  table.sort(list)
-  return table.concat(list, " ")
-end
-
-local function unfinished(files)
-  for name in pairs(files) do if name:find "%.tmp%-" then return name end end
-end
 
 -- ---- what is saved --------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
 -- agree with the recipe is an error that names both values.
 -- Nothing of the environment gets into what they write.
 -- Resuming: with a clock that was set back, and at the cost that it has, whatever the step is.
+-- Disks that fail or are full: disk.lua.
 --   SCRATCH=folder burin run --trust tests/recipes/runs_test.lua
 local core = require "burin.core"
 local C = dofile "tests/recipes/commands.lua"
@@ -180,4 +181,5 @@ if os.getenv "HF_TOKEN" then
 end
 T.checkf(late < early + 2, "resuming at step 1,000,000 takes %.1f s, at step 10 %.1f s", late, early)
 os.execute(("rm -rf '%s'"):format(place))
+dofile "tests/recipes/disk.lua"
 T.finish()

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- main.lua - `burin <command> ...`. A command is a file of this folder that returns
--- { summary =, usage =, options = { { "--name", "kind", "help", default } }, run = function(args) -> exit code }.
+-- { summary =, usage =, options = { { "--name", "kind", "help", default } }, run = function(args) -> exit code }, and
+-- optionally more_options, which other commands have as well.
 local amounts = require "burin.base.amounts"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
@@ -29,7 +30,9 @@ local recipe_options = {
   { "--recipe-steps", "number", "instructions of Lua that the recipe may take; 0 = any number" },
 }
 
-local function options_of(command) return { command.options or {}, command.recipe and recipe_options or {}, common } end
+local function options_of(command)
+  return { command.options or {}, command.more_options or {}, command.recipe and recipe_options or {}, common }
+end
 
 -- What a recipe may use, before it is run.
 local function set_limits(command, args)
@@ -125,7 +128,9 @@ local function parse(name, command, argv)
   return args
 end
 
-local function run(argv)
+-- line: gets what a command may want to know of its own command line (patience.lua): argv, the options that are shared
+-- with other commands; failed, a function that it leaves there, is told the error that ends the command.
+local function run(argv, line)
   local name = argv[1]
   if not name or name == "--help" or name == "-h" or name == "help" then
     (name and core.write_stdout or core.write_stderr)(overview())
@@ -145,6 +150,9 @@ local function run(argv)
   if args.quiet then core.log_threshold "error" elseif args.verbose then core.log_threshold "debug" end
   if command.recipe then set_limits(command, args) end
   progress.quiet = args.quiet or args.json or false
+  local _, more, recipe, shared = table.unpack(options_of(command))
+  args.line, line.argv, line.shared = line, argv, {}
+  for _, list in ipairs { more, recipe, shared } do table.move(list, 1, #list, #line.shared + 1, line.shared) end
   args.open_device = function()
     core.open_device { name = args.device, tier = args.tier, validate = args.validate }
     if command.computes and core.device().type == "null" then
@@ -156,8 +164,10 @@ end
 
 -- argv, a message handler -> the exit code. A failure always has one that is not 0, whatever a recipe raised.
 return function(argv, handler)
-  local ok, result = xpcall(run, handler, argv)
+  local line = {}
+  local ok, result = xpcall(run, handler, argv, line)
   if ok then return result end
   core.log("error", errors.message(result))
+  if line.failed then line.failed(result) end
   return errors.code(result)
 end

@@ -4,6 +4,7 @@
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local loop = require "burin.train.loop"
+local patience = require "burin.cli.patience"
 local paths = require "burin.base.paths"
 local recipe = require "burin.train.recipe"
 local record = require "burin.train.record"
@@ -63,6 +64,7 @@ local command = {
   summary = "continue a stopped or killed run, bit for bit",
   usage = "RUN-FOLDER [options]",
   needs = 1,
+  more_options = patience.options,
   options = {
     { "--steps", "number", "how many steps the run has in all, whatever its recipe says" },
     { "--epochs", "number", "the same in epochs" },
@@ -95,7 +97,6 @@ function command.run(args)
   paths.begin(r.folder, args.trust)
   core.make_dirs(r.folder)
   loop.lock(r.folder)
-  args.open_device()
   require("burin.cli.train").execute(args, r, { resume = not args.fork, fork = args.fork and folder, record = kept })
 end
 

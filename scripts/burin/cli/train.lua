@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local patience = require "burin.cli.patience"
 local paths = require "burin.base.paths"
 local progress = require "burin.base.progress"
 local loop = require "burin.train.loop"
@@ -15,6 +16,7 @@ local command = {
   summary = "train what a recipe describes",
   usage = "RECIPE.lua [options]",
   needs = 1,
+  more_options = patience.options,
   options = {
     { "--output", "folder", "where runs are kept (overrides the recipe)" },
     { "--force", "flag", "start over although the run exists" },
@@ -32,6 +34,8 @@ end
 
 -- Shared with resume: runs and reports. o: as of Training:execute
 function command.execute(args, r, o)
+  patience.begin(args, recipe.folder(r))
+  args.open_device()
   say_device()
   local training = loop.new(plans.prepare(r, o.resume or o.fork))
   local result = training:execute(o)
@@ -68,7 +72,6 @@ function command.run(args)
   paths.begin(folder, args.trust)
   core.make_dirs(folder)
   loop.lock(folder)  -- before anything in it changes
-  args.open_device()
   command.execute(args, r, { record = record.new { recipe = { path = args[1], text = text }, name = r.name,
     trust = args.trust, settings = settings.of(r) } })
 end

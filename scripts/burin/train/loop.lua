@@ -4,6 +4,7 @@
 local class = require "burin.base.class"
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local events = require "burin.train.events"
 local files = require "burin.adapters.metadata"
 local folders = require "burin.base.folders"
 local grid = require "burin.sample.grid"
@@ -20,6 +21,7 @@ local reports = require "burin.models.io.report"
 local residency = require "burin.train.residency"
 local resuming = require "burin.train.resuming"
 local sample = require "burin.sample.sampler"
+local saving = require "burin.train.saving"
 local settings = require "burin.train.settings"
 local space = require "burin.train.space"
 local state = require "burin.base.state"
@@ -37,7 +39,8 @@ local Training, new_training = class("training", {
   "step", "rate", "norm", "average",
   "nonfinite", "backs",                      -- updates in a row that were not finite; times that it went back
   "went_back_to",                            -- the step of that state, until an update is finite (nonfinite.lua)
-  "metrics_bytes",                           -- of metrics.jsonl, up to this step
+  "metrics_bytes", "unwritten",              -- of metrics.jsonl, up to this step; lines that are not in it yet
+  "troubles",                                -- of its saves (saving.lua)
   "before", "after",                         -- samples: { picture ... }
   "draw",                                    -- function(training, step) -> pictures, instead of the recipe's samples
   "allocated", "allocations",                -- device memory
@@ -46,8 +49,8 @@ local Training, new_training = class("training", {
 
 -- A training of a plan. Nothing is taken or written yet.
 function loop.new(plan)
-  return new_training { plan = plan, folder = recipes.folder(plan.recipe), step = 0, metrics_bytes = 0,
-    nonfinite = 0, backs = 0,
+  return new_training { plan = plan, folder = recipes.folder(plan.recipe), step = 0, metrics_bytes = 0, unwritten = "",
+    nonfinite = 0, backs = 0, troubles = saving.new(),
     settings = settings.binding(plan.recipe, plan.settings) }
 end
 
@@ -99,14 +102,21 @@ end
 local function draw_samples(self, step)
   local s = self.plan.recipe.sample
   local jobs, images = sample_jobs(s), {}
-  core.make_dirs(self:path "samples")
+  errors.guard("output", core.make_dirs, self:path "samples")
   self.plan.sampler:run(jobs, { steps = s.steps, guidance = s.guidance, sampler = s.sampler }, function(i, image, text)
     images[i] = image
     errors.guard("output", core.image_save, self:path("samples/step-%06d-%02d.png", step, i), image,
       { "parameters", text })
   end)
-  core.image_save(self:path("samples/step-%06d.png", step), grid.labelled(images, jobs, math.min(#images, 4)))
+  errors.guard("output", core.image_save, self:path("samples/step-%06d.png", step),
+    grid.labelled(images, jobs, math.min(#images, 4)))
   return images
+end
+
+-- The samples of this step, if the recipe has some and there is room for them.
+local function draw(self)
+  if not self.plan.recipe.sample or not saving.room_for_samples(self) then return nil end
+  return saving.now(self, "the samples", 0, function() return self:draw(self.step) end)
 end
 
 local function save_result(self, name)
@@ -121,18 +131,26 @@ local function save_result(self, name)
   return path
 end
 
+local function keep_result(self, name)
+  return saving.now(self, "the result", space.result(self.plan), function() return save_result(self, name) end)
+end
+
 -- The state promises the metrics up to its step, so they reach the disk first.
 local function save_state(self)
+  saving.write_metrics(self)
   errors.guard("output", core.sync_file, self:path "metrics.jsonl")
   state.save(self:path "state", self.step, self.plan.trainer:state(), resuming.info(self), self.plan.recipe.state.keep)
 end
+
+-- due: after this step; now: it cannot be put off.
+local function keep_state(self, due, now) saving.state(self, due, now, function() save_state(self) end) end
+local function keep_state_now(self) keep_state(self, true, true) end
 
 -- applied: false for an update that was skipped; what is not finite is null then
 local function log_step(self, loss, applied)
   local line = core.json_encode { step = self.step, epoch = (self.step - 1) // self.steps_per_epoch, loss = loss,
     grad_norm = self.norm, lr = self.rate, skipped = not applied or nil } .. "\n"
-  errors.guard("output", core.append_file, self:path "metrics.jsonl", line)
-  self.metrics_bytes = self.metrics_bytes + #line
+  saving.add_metrics(self, line)
 end
 
 -- ---- beginning and going on -----------------------------------------------------------------------------------------
@@ -179,9 +197,9 @@ end
 
 -- What is due after a step that was not the last.
 local function results_between(self, every)
-  if every.sample and self.step % every.sample == 0 then self:draw(self.step) end
+  if every.sample and self.step % every.sample == 0 then draw(self) end
   if every.save and self.step % every.save == 0 then
-    save_result(self, ("%s-%06d"):format(self.plan.recipe.name, self.step))
+    keep_result(self, ("%s-%06d"):format(self.plan.recipe.name, self.step))
   end
 end
 
@@ -190,7 +208,7 @@ local function publish(self, every)
   local last, finite = self.step == self.steps, self.nonfinite == 0
   if finite and not last then results_between(self, every) end
   local stop = core.stop_requested()  -- asked once: who is told that we stopped has a state of this very step
-  if finite and self.step % every.state == 0 or last or stop then save_state(self) end
+  if finite or last or stop then keep_state(self, self.step % every.state == 0, last or stop) end
   if stop then
     errors.raise("stopped", "stopped after step %d; continue with: burin resume %s", self.step, self.folder)
   end
@@ -223,7 +241,7 @@ local function run_steps(self, began, due)
     local trouble = next_step(self, next_update(), every, bar)
     if self.step == 1 then self.first_step_seconds = core.clock() - began end
     if trouble then
-      nonfinite.back(self, trouble, save_state)
+      nonfinite.back(self, trouble, keep_state_now)
       next_update = updates()
     end
   end
@@ -263,9 +281,9 @@ local function begin(self, kept)
   if kept then kept.from = self.from end
   errors.guard("output", core.write_file, self:path "metrics.jsonl", "")
   -- Before the state: once there is one, resume takes everything up to its step as done.
-  if self.plan.recipe.sample then self.before = self:draw(0) end
-  save_state(self)
-  if kept then kept:write(self.folder) end
+  self.before = draw(self)
+  keep_state_now(self)
+  if kept then saving.now(self, "run.json", 0, function() kept:write(self.folder) end) end
 end
 
 -- The newest state of the run itself, or of the one that it is forked from; a new run forgets what its folder holds.
@@ -275,6 +293,7 @@ local function state_to_begin_with(self, o)
   if not o.resume then
     record.clear(self.folder)
     state.clear(self:path "state")
+    events.clear(self.folder)
   end
   return found
 end
@@ -283,7 +302,7 @@ end
 local function go_on(self, found, o)
   resuming.restore(self, found, o.fork)
   if o.record then o.record:write(self.folder) end
-  if o.fork then save_state(self) end
+  if o.fork then keep_state_now(self) end
 end
 
 -- o: resume (continue from the newest state), fork (a folder: begin with the newest state of the run there), record
@@ -301,8 +320,8 @@ function Training:execute(o)
   if found then go_on(self, found, o) else begin(self, o.record) end
   run_steps(self, began, found and self.step > 0 and self.step == found.info.steps_in_all and self.step < self.steps)
   nonfinite.say_at_end(self)
-  local path = save_result(self, recipe.name)
-  if recipe.sample then self.after = self:draw(self.step) end
+  local path = keep_result(self, recipe.name)
+  self.after = draw(self)
   return { steps = self.step, loss = self.average, seconds = self.seconds, path = path,
     first_step = self.first_step_seconds,
     planned_bytes = core.planned_memory().total, allocated_bytes = core.allocated_memory() }

@@ -91,8 +91,8 @@ local state_schema = {
 }
 
 -- What lies in a run's folder beside its results, which have the run's name.
-local own_names = { state = true, samples = true, recipe = true, metrics = true, run = true }
-local own_patterns = { "^recipe%.", "^metrics%.", "^run%.", "^prior%-%d", "%.tmp%-%d" }
+local own_names = { state = true, samples = true, recipe = true, metrics = true, run = true, events = true }
+local own_patterns = { "^recipe%.", "^metrics%.", "^run%.", "^events%.", "^prior%-%d", "%.tmp%-%d" }
 
 -- Calls fail(text, ...) unless a run may have this name.
 function recipe.check_name(name, fail)

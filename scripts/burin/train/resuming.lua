@@ -39,7 +39,7 @@ local function resume_metrics(self, bytes, from)
   local text = core.exists(path) and core.read_file(path, 1 << 30) or ""
   if #text < bytes then errors.file(path, "shorter than the saved state says; it was changed") end
   errors.guard("output", core.write_file, self:path "metrics.jsonl", text:sub(1, bytes))
-  self.metrics_bytes = bytes
+  self.metrics_bytes, self.unwritten = bytes, ""
 end
 
 local function over(self)
