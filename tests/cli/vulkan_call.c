@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * vulkan_call.c - the n-th call of a function of Vulkan's fails, for LD_PRELOAD (vulkan_test.lua).
- * VULKAN_ORDER is a file that says "<function> <n> <result>", read when the first call is made. */
+ * VULKAN_ORDER is a file that says "<function> <n> <result> <times>", read when the first call is made.
+ * times: in so many processes, one after the other; without it, in each. At its end a process that
+ * meets none of them says how many such calls it made. */
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -8,20 +10,30 @@
 #include <string.h>
 #include <vulkan/vulkan.h>
 
+static char which[64];
+static int nth, calls, result, times;
+
+__attribute__((destructor)) static void at_end(void)
+{
+    if (!times) fprintf(stderr, "%d calls of %s\n", calls, which);
+}
+
 /* 0: this call goes on. */
 static VkResult fate(const char *function)
 {
-    static char which[64];
-    static int n, calls, result;
     const char *path = getenv("VULKAN_ORDER");
     if (!which[0]) {
         FILE *f = path ? fopen(path, "r") : NULL;
-        if (!f || fscanf(f, "%63s %d %d", which, &n, &result) != 3) abort();
+        times = 1 << 30;
+        if (!f || fscanf(f, "%63s %d %d %d", which, &nth, &result, &times) < 3) abort();
         fclose(f);
     }
-    if (strcmp(which, function) != 0 || __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) != n)
+    if (strcmp(which, function) != 0 || __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) != nth ||
+        !times)
         return VK_SUCCESS;
     fprintf(stderr, "met %s\n", function);
+    FILE *f = fopen(path, "w");
+    if (!f || fprintf(f, "%s %d %d %d", which, nth, result, times - 1) < 0 || fclose(f)) abort();
     return (VkResult)result;
 }
 

@@ -4,6 +4,8 @@
 -- chosen to hit a file while it is being written. BURIN_KILLS sets the number of random kills (8: 4 runs are killed,
 -- resumed, killed again and resumed; scripts/dev/kill_chains.lua makes many more), BURIN_CHAIN how many of them a run
 -- meets (2).
+-- Then the device is lost (vulkan_call.c), and the run goes on by itself.
+--   lua5.4 tests/recipes/resume_test.lua BURIN SCRATCH VULKAN_CALL.so
 package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 T.private_cache()
@@ -21,10 +23,18 @@ local reference = T.folder "reference"
 local function train(folder) return ("train %s --quiet --output %s"):format(T.quote(recipe), T.quote(folder)) end
 local function resume(folder) return ("resume --quiet %s"):format(T.quote(folder .. "/tiny")) end
 
+-- Words before burin: the n-th submission to the device fails because it is lost, in so many processes.
+local SHIM = assert(arg[3], "usage: resume_test.lua BURIN SCRATCH VULKAN_CALL.so")
+local function losing(n, times)
+  local order = T.write(T.scratch .. "/order", ("vkQueueSubmit %d -4 %d"):format(n, times))
+  return ("VULKAN_ORDER=%s LD_PRELOAD=%s"):format(T.quote(order), T.quote(SHIM))
+end
+
 local code, out = T.run(train(reference))
 T.check(code == 0, "the uninterrupted run ends with %d: %s", code, out)
 local again = T.folder "again"
-code, out = T.shell(("%s %s; code=$?; times; exit $code"):format(T.quote(T.burin), train(again)))
+code, out = T.shell(("%s %s %s; code=$?; times; exit $code"):format(losing(0, 0), T.quote(T.burin), train(again)))
+local submits = tonumber(out:match "(%d+) calls of vkQueueSubmit")  -- the last dozen are those of the steps
 -- Moments are counted in processor time, in hundredths of a second: wall time says little on a busy machine.
 local total = 0
 for minutes, s in out:match("[^\n]*\n$"):gmatch "(%d+)m([%d.]+)s" do total = total + 6000 * minutes + 100 * s end
@@ -118,4 +128,21 @@ T.check((T.read(run .. "/state/latest.json") or ""):match(('"step": ?%d[,}]'):fo
 code, out = T.run(resume(folder))
 T.check(code == 0 and T.difference(reference .. "/tiny", run) == "", "after SIGTERM: %s %s", out,
   T.difference(reference .. "/tiny", run))
+
+-- A device that is lost between two states: the run goes on by itself, and nothing but its events tells.
+folder = T.folder "chain"
+code, out = T.run(train(folder) .. " --waits 0.1", losing(submits - 6, 1))
+local events = T.read(run .. "/events.jsonl") or ""
+local step = tonumber(events:match '"step": ?(%d+)')
+T.check(code == 0 and step and step > 0 and step < 8 and events:find "goes on by itself from its state of step %d in 0.1 s"
+  and events:find 'the last work it was given is program', "a lost device: %d %s %s", code, out, events)
+os.remove(run .. "/events.jsonl")
+T.check(T.difference(reference .. "/tiny", run) == "", "after a lost device, at step %s: %s", step,
+  T.difference(reference .. "/tiny", run))
+-- One that is lost again and again: the run ends once it has gone on often enough.
+folder = T.folder "chain"
+code, out = T.run(train(folder) .. " --waits 0.1 --restarts 1", losing(5, 9))
+events = T.read(run .. "/events.jsonl") or ""
+T.check(code == 75 and select(2, out:gsub("was lost", "")) == 2 and events:find("it went on by itself 1 time. It can go "
+  .. "on from its beginning", 1, true), "a device that is lost for good: %d %s %s", code, out, events)
 T.finish()
