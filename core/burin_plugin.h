@@ -18,6 +18,7 @@
  * BURIN_ABI by one and gets a line here.
  *   1  first release: loaders, exporters, sources, codecs
  *   2  burin_host.picture, burin_source.remark
+ *   3  burin_host.hash
  */
 #ifndef BURIN_PLUGIN_H
 #define BURIN_PLUGIN_H
@@ -29,7 +30,7 @@
 extern "C" {
 #endif
 
-#define BURIN_ABI 2
+#define BURIN_ABI 3
 #define BURIN_EXPORT __attribute__((visibility("default")))
 #define BURIN_PLUGIN_RANK 8
 
@@ -44,6 +45,7 @@ struct burin_host {
     /* Whether the first n bytes (best 4096) are those of a picture: 1 = a codec here reads it,
      * -1 = none does, 0 = it is no picture. *what: "a WebP image", where it is -1; else NULL. */
     int (*picture)(const uint8_t *head, size_t n, const char **what);
+    uint64_t (*hash)(const void *bytes, size_t n, uint64_t seed); /* XXH3, of 64 bits */
 };
 
 /* Element types, numbered as burin_dtype in burin.h. */

@@ -50,6 +50,7 @@ static const struct burin_host host = {
     .log = host_log,
     .fail = host_fail,
     .picture = plug_picture,
+    .hash = hash_bytes,
 };
 
 /* ---- loading --------------------------------------------------------------------------------- */

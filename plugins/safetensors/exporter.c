@@ -2,8 +2,8 @@
  * exporter.c - writing. The file is laid out as the specification asks (header padded with spaces
  * to 8 bytes, tensors without holes) and ordered by element size, then name, which keeps every
  * tensor aligned and equal models equal byte for byte. It is written beside its final name, synced,
- * parsed again by the loader's own code, its data compared with checksums of what was given, and
- * only then renamed: nobody ever sees a half-written or damaged file. */
+ * parsed again by the loader's own code, its data compared with hashes of what was given, and only
+ * then renamed: nobody ever sees a half-written or damaged file. */
 #include "st.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@ struct out_tensor {
     struct st_tensor t;
     char *name;
     bool written;
-    uint64_t sum;
+    uint64_t hash;
 };
 struct out_meta {
     char *key, *value;
@@ -37,6 +37,8 @@ struct exporter {
     struct out_meta *meta;
     int64_t n_meta, meta_capacity;
     uint64_t data, data_bytes;
+    struct buffer head; /* all that comes before the data */
+    size_t sums;        /* where its ST_SUMS are; 0: none */
 };
 
 static char *copy(const char *s)
@@ -94,6 +96,7 @@ static void release(struct exporter *e)
     }
     st_host->free(e->tensor);
     st_host->free(e->meta);
+    st_host->free(e->head.data);
     st_host->free(e->path);
     st_host->free(e->temp);
     st_host->free(e);
@@ -192,6 +195,7 @@ static int declare(void *self, const struct burin_tensor_info *in)
         .name = o->name, .dtype = st_dtype_of(in->dtype), .rank = in->rank, .bytes = in->bytes
     };
     memcpy(o->t.dim, in->dim, sizeof o->t.dim);
+    o->hash = st_host->hash("", 0, (uint64_t)in->dtype); /* put may leave out what is empty */
     return 0;
 }
 
@@ -213,7 +217,17 @@ static int meta_by_key(const void *a, const void *b)
     return strcmp(((const struct out_meta *)a)->key, ((const struct out_meta *)b)->key);
 }
 
-static void header_json(const struct exporter *e, struct buffer *b)
+/* Room for the sums, which are known when all tensors are. */
+static void add_sums(struct exporter *e, struct buffer *b)
+{
+    static const char zeros[] = "0000000000000000";
+    add_text(b, "\"");
+    e->sums = b->n;
+    for (int64_t i = 0; i <= e->n; i++) add(b, zeros, ST_SUM_DIGITS);
+    add_text(b, "\"");
+}
+
+static void header_json(struct exporter *e, struct buffer *b)
 {
     char number[64];
     add_text(b, "{");
@@ -221,7 +235,8 @@ static void header_json(const struct exporter *e, struct buffer *b)
         add_text(b, i ? "," : "\"__metadata__\":{");
         add_string(b, e->meta[i].key);
         add_text(b, ":");
-        add_string(b, e->meta[i].value);
+        if (strcmp(e->meta[i].key, ST_SUMS) == 0) add_sums(e, b);
+        else add_string(b, e->meta[i].value);
     }
     add_text(b, e->n_meta ? (e->n ? "}," : "}") : "");
     for (int64_t i = 0; i < e->n; i++) {
@@ -260,41 +275,21 @@ static bool write_at(struct exporter *e, const void *bytes, uint64_t n, uint64_t
     return true;
 }
 
-/* Of words, each mixed in by a multiplication. Parts but the last have whole words. */
-static uint64_t checksum(uint64_t h, const void *data, uint64_t bytes)
+static void put_digits(char *to, uint64_t number)
 {
-    const unsigned char *p = data;
-    while (bytes) {
-        uint64_t word = 0, n = bytes < 8 ? bytes : 8;
-        memcpy(&word, p, n);
-        h = (h ^ word) * 0x9e3779b97f4a7c15u;
-        h ^= h >> 29;
-        p += n;
-        bytes -= n;
-    }
-    return h;
+    char digits[ST_SUM_DIGITS + 1];
+    snprintf(digits, sizeof digits, "%016llx", (unsigned long long)number);
+    memcpy(to, digits, ST_SUM_DIGITS);
 }
 
-/* Whether the file holds what put was given. */
-static bool same_data(const struct exporter *e, const struct out_tensor *o)
+/* The header, once all tensors are known; they are sorted by name. */
+static bool write_head(struct exporter *e)
 {
-    enum { PART = 1 << 20 };
-    unsigned char *part = st_host->alloc(PART);
-    uint64_t h = 0;
-    bool ok = true;
-    for (uint64_t at = 0; ok && at < o->t.bytes;) {
-        uint64_t want = o->t.bytes - at < PART ? o->t.bytes - at : PART, have = 0;
-        while (ok && have < want) {
-            ssize_t k =
-                pread(e->fd, part + have, want - have, (off_t)(e->data + o->t.begin + at + have));
-            ok = k > 0 || (k < 0 && errno == EINTR);
-            have += k > 0 ? (uint64_t)k : 0;
-        }
-        h = checksum(h, part, want);
-        at += want;
-    }
-    st_host->free(part);
-    return ok && h == o->sum;
+    char *sums = e->head.data + e->sums;
+    for (int64_t i = 0; e->sums && i < e->n; i++)
+        put_digits(sums + (i + 1) * ST_SUM_DIGITS, e->tensor[i].hash);
+    if (e->sums) put_digits(sums, st_host->hash(e->head.data, e->head.n, 0));
+    return write_at(e, e->head.data, e->head.n, 0);
 }
 
 static bool lay_out(struct exporter *e)
@@ -312,15 +307,14 @@ static bool lay_out(struct exporter *e)
             e->data_bytes > INT64_MAX / 2)
             return st_fail("%s: the tensors are larger than any file", e->path);
     }
-    struct buffer json = { 0 };
-    header_json(e, &json);
-    unsigned char length[8];
-    for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)json.n >> (8 * i));
-    e->data = 8 + json.n;
-    bool ok =
-        json.n <= ST_HEADER_MAX || st_fail("%s: the names and metadata need a header of more than "
-                                           "100 MB, which safetensors does not allow",
-                                           e->path);
+    add(&e->head, (const char[8]){ 0 }, 8);
+    header_json(e, &e->head);
+    e->data = e->head.n;
+    for (int i = 0; i < 8; i++) e->head.data[i] = (char)((e->data - 8) >> (8 * i));
+    bool ok = e->data - 8 <= ST_HEADER_MAX ||
+              st_fail("%s: the names and metadata need a header of more than 100 MB, which "
+                      "safetensors does not allow",
+                      e->path);
     /* Reserved at once, so that a full disk is met now and not after an hour of writing. */
     int error = EINTR;
     while (ok && error == EINTR)
@@ -331,8 +325,6 @@ static bool lay_out(struct exporter *e)
     if (error)
         ok = st_fail("cannot write %s (%llu bytes): %s", e->path,
                      (unsigned long long)(e->data + e->data_bytes), strerror(error));
-    ok = ok && write_at(e, length, 8, 0) && write_at(e, json.data, json.n, 8);
-    st_host->free(json.data);
     if (e->n) qsort(e->tensor, (size_t)e->n, sizeof *e->tensor, by_name);
     e->laid_out = true;
     return ok;
@@ -361,9 +353,16 @@ static int put(void *self, const char *name, const void *data, uint64_t bytes)
         return BURIN_NOT_FINITE;
     }
     if (!write_at(e, data, bytes, e->data + o->t.begin)) return broken(e);
-    o->sum = checksum(0, data, bytes);
+    o->hash = st_host->hash(data, bytes, (uint64_t)o->t.dtype->dtype);
     o->written = true;
     return 0;
+}
+
+/* Whether the file holds what put was given. into: room for the largest tensor. */
+static bool same_data(const struct exporter *e, int fd, const struct out_tensor *o, void *into)
+{
+    return st_read_at(fd, into, o->t.bytes, e->data + o->t.begin) &&
+           st_host->hash(into, o->t.bytes, (uint64_t)o->t.dtype->dtype) == o->hash;
 }
 
 /* Reads the finished temp file as a stranger would. */
@@ -373,15 +372,21 @@ static bool verify(const struct exporter *e)
     int fd;
     uint64_t data, bytes;
     if (!st_file_open(&h, e->temp, &fd, &data, &bytes)) return false;
-    close(fd);
+    uint64_t largest = e->data;
+    for (int64_t i = 0; i < e->n; i++)
+        if (e->tensor[i].t.bytes > largest) largest = e->tensor[i].t.bytes;
+    void *part = st_host->alloc(largest);
     bool ok = h.n_tensors == e->n && h.n_meta == e->n_meta && data == e->data &&
-              bytes == e->data + e->data_bytes;
+              bytes == e->data + e->data_bytes && st_read_at(fd, part, e->data, 0) &&
+              memcmp(part, e->head.data, e->data) == 0;
     for (int64_t i = 0; i < h.n_tensors && ok; i++) {
         struct out_tensor key = { .name = (char *)(uintptr_t)h.tensor[i].name };
         const struct out_tensor *o = bsearch(&key, e->tensor, (size_t)e->n, sizeof key, by_name);
         ok = o && o->t.begin == h.tensor[i].begin && o->t.bytes == h.tensor[i].bytes &&
-             o->t.dtype == h.tensor[i].dtype && same_data(e, o);
+             o->t.dtype == h.tensor[i].dtype && same_data(e, fd, o, part);
     }
+    st_host->free(part);
+    close(fd);
     st_header_finish(&h);
     return ok ||
            st_fail("%s: what was written does not read back as it should; is the disk failing?",
@@ -424,7 +429,7 @@ static bool all_written(const struct exporter *e)
 static int finish(void *self)
 {
     struct exporter *e = self;
-    bool ok = !e->failed && (e->laid_out || lay_out(e)) && all_written(e);
+    bool ok = !e->failed && (e->laid_out || lay_out(e)) && all_written(e) && write_head(e);
     /* Fails after a failed call keep that call's sentence. */
     if (ok && ftruncate(e->fd, (off_t)(e->data + e->data_bytes)) != 0)
         ok = st_fail("cannot write %s: %s", e->path, strerror(errno));

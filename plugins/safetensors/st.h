@@ -13,6 +13,11 @@
 #define ST_HEADER_MAX 100000000u /* the specification's limit */
 #define ST_TENSORS_MAX 200000
 #define ST_NAME_MAX 512 /* with the NUL, as in burin_tensor_info */
+/* Metadata by which a flipped bit is found, where whoever writes a file asks for them by setting
+ * this key: numbers of 16 hex digits. The first is the hash of the file up to its data, with zeros
+ * in place of this number; then that of each tensor's bytes with its type as the seed, by name. */
+#define ST_SUMS "burin.sums"
+#define ST_SUM_DIGITS 16
 
 extern const struct burin_host *st_host;
 extern const struct burin_loader st_loader;

@@ -264,14 +264,14 @@ for _, line in ipairs { resume, start .. " --force" } do
 end
 T.check(T.read(tiny .. "/run.json") == before, "the second process wrote run.json")
 
--- A full disk: the run waits for room, SIGTERM ends it meanwhile with the state before whole, and one that gets room goes
--- on by itself. Needs the right to mount.
+-- A full disk: the run waits for room, SIGTERM ends it meanwhile with the state before whole, and one that gets room
+-- goes on by itself. Needs the right to mount.
 local disk = T.folder "disk"
 if T.shell(("mount -t tmpfs -o size=1m none %s 2>/dev/null"):format(T.quote(disk))) == 0 then
   local log = T.scratch .. "/disk.log"
   local function waits(line, act)
-    return T.shell(("%s %s >%s 2>&1 & p=$!; %s; %s; wait $p; code=$?; cat %s; exit $code"):format(T.quote(T.burin), line,
-      T.quote(log), wait_for("the run waits for room", T.quote(log)), act, T.quote(log)))
+    return T.shell(("%s %s >%s 2>&1 & p=$!; %s; %s; wait $p; code=$?; cat %s; exit $code"):format(T.quote(T.burin),
+      line, T.quote(log), wait_for("the run waits for room", T.quote(log)), act, T.quote(log)))
   end
   c, out = waits(("train %s --output %s"):format(T.recipe("disk", { steps = "4",
     state = '{ every = "1 steps", keep = 4 }' }), disk), "kill -TERM $p")

@@ -69,6 +69,29 @@ T.write(folder .. "/damaged.safetensors", damaged)
 local code
 code, out = run "hash damaged.safetensors"
 T.check(code == 65 and out:find "changed since", "a damaged file: %d %s", code, out)
+-- Its sums say which tensor it is; so do the commands that read it.
+code, out = run "hash --verify damaged.safetensors tiny-small.safetensors tiny-folder"
+local tensor = out:match "damaged: tensor '([^']+)'"
+T.check(code == 65 and tensor and out:find("damaged.safetensors: damaged, by its sums", 1, true)
+  and out:find("tiny-small.safetensors: whole, by its sums", 1, true)
+  and out:find("tiny-folder/unet/diffusion_pytorch_model.safetensors: whole", 1, true), "hash --verify: %d %s", code,
+  out)
+for _, line in ipairs { "merge tiny.safetensors damaged.safetensors out.safetensors",
+  "sample tiny.safetensors --prompt x --lora damaged.safetensors" } do
+  code, out = run(line)
+  T.check(code == 65 and out:find(("tensor '%s' does not match its sum"):format(tensor), 1, true), "%s: %d %s", line,
+    code, out)
+end
+-- Another program has changed the metadata: its sums are not used, and that is said.
+local edited = text:gsub('"ss_network_dim":"4"', '"ss_network_dim":"5"', 1)
+T.write(folder .. "/edited.safetensors", edited)
+code, out = run "convert edited.safetensors edited-too.safetensors --base tiny-folder"
+T.check(edited ~= text and code == 0 and out:find "its sums are not its own", "an edited header: %d %s", code, out)
+code, out = run "hash --verify edited.safetensors edited-too.safetensors"
+T.check(code == 65 and out:find "damaged: its header" and out:find("edited-too.safetensors: whole", 1, true),
+  "an edited header: %d %s", code, out)
+code, out = run(("hash --verify %s/models/tiny-sd.safetensors"):format(root))
+T.check(code == 65 and out:find "carries no sums", "a file without sums: %d %s", code, out)
 
 -- ---- exit codes, JSON -------------------------------------------------------------------------------------------
 

@@ -259,7 +259,8 @@ local function profile(name)
 end
 check(profile "none" == 0, "no metadata")
 local n, meta = profile "minimal"
-check(n == 7 and meta.ss_network_module == "networks.lora" and not meta.ss_output_name, "minimal metadata", n)
+check(n == 8 and meta["burin.sums"] and meta.ss_network_module == "networks.lora" and not meta.ss_output_name,
+  "minimal metadata", n)
 check(profile "full" > 15, "full metadata")
 local card = core.json_decode(core.read_file(at "p.json"))
 check(card["sd version"] == "SD1" and card["activation text"] == "" and card["preferred weight"] == 0, "sidecar")

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- disk.lua - the part of runs_test.lua that is about disks: a training on one that fails or is full goes on, saves later,
--- waits for room, and ends in the bytes of an undisturbed run; or it ends with exit 74, and its resume does. nth_call.c is
--- preloaded, and the clock is ours, so that nobody waits.
+-- disk.lua - the part of runs_test.lua that is about disks: a training on one that fails or is full goes on, saves
+-- later, waits for room, and ends in the bytes of an undisturbed run; or it ends with exit 74, and its resume does.
+-- nth_call.c is preloaded, and the clock is ours, so that nobody waits.
 local core = require "burin.core"
 local C = dofile "tests/recipes/commands.lua"
 local calls = dofile "tests/cli/calls.lua"
@@ -12,8 +12,8 @@ local reasons = { [EIO] = "Input/output error", [ENOSPC] = "No space left on dev
 os.execute(("rm -rf '%s'; mkdir -p '%s'"):format(place, place))
 calls.arrange(0, 0, 0)
 
--- A step takes three seconds; who sleeps is there at once. at_step: called behind the numbers of a step, before anything
--- of it is written.
+-- A step takes three seconds; who sleeps is there at once. at_step: called behind the numbers of a step, before
+-- anything of it is written.
 local now, slept, step, at_step = 0, 0, 0, nil
 local clock, sleep, allocated, free_space = core.clock, core.sleep, core.allocated_memory, core.free_space
 function core.clock() return now end
@@ -82,7 +82,8 @@ T.checkf(code == 0 and events_of "whole" == "" and #journal > STEPS + 1, "the un
 local met, faults, n_faults = {}, {}, 0
 for s = STEPS, 1, -1 do
   for n, c in ipairs(journal[s + 2]) do
-    local kind = c.call .. " " .. c.path:match "[^/]*$":gsub("%.hash", ""):gsub("%.tmp.*", ""):gsub("%-?%d+", "#"):gsub("##", "#")
+    local leaf = c.path:match "[^/]*$":gsub("%.hash", ""):gsub("%.tmp.*", "")
+    local kind = c.call .. " " .. leaf:gsub("%-?%d+", "#"):gsub("##", "#")
     if not met[kind] and c.call ~= "mkdir" and c.path:find(folder "whole", 1, true) and not faults[s] then
       met[kind], faults[s], n_faults = true, { n = n, kind = kind, what = s % 2 == 0 and EIO or ENOSPC }, n_faults + 1
     end
@@ -162,7 +163,8 @@ T.checkf(code == 74 and slept < 3, "stopped while it waits: %d, %g s slept: %s",
 says("stopped while it waits", out, "stopped while it waited for room; the newest state is of step 0",
   "burin resume " .. folder "stop")
 
-for _, line in ipairs { { "--waits", "soon" }, { "--waits", "-1" }, { "--room-wait", "-1" }, { "--restarts", "0.5" } } do
+for _, line in ipairs { { "--waits", "soon" }, { "--waits", "-1" }, { "--room-wait", "-1" },
+  { "--restarts", "0.5" } } do
   code, out = train("wrong", table.unpack(line))
   T.checkf(code == 2 and out:find(line[1], 1, true), "%s %s: %d %s", line[1], line[2], code, out)
 end

@@ -134,8 +134,9 @@ folder = T.folder "chain"
 code, out = T.run(train(folder) .. " --waits 0.1", losing(submits - 6, 1))
 local events = T.read(run .. "/events.jsonl") or ""
 local step = tonumber(events:match '"step": ?(%d+)')
-T.check(code == 0 and step and step > 0 and step < 8 and events:find "goes on by itself from its state of step %d in 0.1 s"
-  and events:find 'the last work it was given is program', "a lost device: %d %s %s", code, out, events)
+T.check(code == 0 and step and step > 0 and step < 8
+  and events:find "goes on by itself from its state of step %d in 0.1 s"
+  and events:find "the last work it was given is program", "a lost device: %d %s %s", code, out, events)
 os.remove(run .. "/events.jsonl")
 T.check(T.difference(reference .. "/tiny", run) == "", "after a lost device, at step %s: %s", step,
   T.difference(reference .. "/tiny", run))
@@ -143,6 +144,6 @@ T.check(T.difference(reference .. "/tiny", run) == "", "after a lost device, at 
 folder = T.folder "chain"
 code, out = T.run(train(folder) .. " --waits 0.1 --restarts 1", losing(5, 9))
 events = T.read(run .. "/events.jsonl") or ""
-T.check(code == 75 and select(2, out:gsub("was lost", "")) == 2 and events:find("it went on by itself 1 time. It can go "
-  .. "on from its beginning", 1, true), "a device that is lost for good: %d %s %s", code, out, events)
+T.check(code == 75 and select(2, out:gsub("was lost", "")) == 2
+  and events:find("it went on by itself 1 time. It can go on from its beginning", 1, true), "a device that is lost for good: %d %s %s", code, out, events)
 T.finish()

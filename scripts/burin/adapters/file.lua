@@ -7,6 +7,7 @@ local delta = require "burin.adapters.delta"
 local errors = require "burin.base.errors"
 local keys = require "burin.adapters.keys"
 local peft = require "burin.adapters.peft"
+local sums = require "burin.base.sums"
 local file = {}
 
 local fail = errors.file
@@ -182,7 +183,7 @@ end
 
 local function read_one(source, index, entries)
   local path = source.path
-  local f = errors.guard("data", core.load, path)
+  local f = errors.guard("data", sums.load, path)
   local embedded, by, mine = peft.embedded(f, path), {}, {}
   for _, x in ipairs(find_parts(f, path, index)) do
     local id = x.base .. "\0" .. x.param

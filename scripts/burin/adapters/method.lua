@@ -20,6 +20,7 @@ local metadata = require "burin.adapters.metadata"
 local nn = require "burin.graph.nn"
 local options = require "burin.base.options"
 local place = require "burin.base.place"
+local sums = require "burin.base.sums"
 
 local Instance, new_instance = class("method", {
   "name", "definition", "options", "whole",
@@ -171,7 +172,7 @@ function Instance:save(path, model, o)
     return require("burin.adapters.save").write(path, self:adapters(dtype), { map = model.map, metadata = all,
       format = o.format, profile = o.profile, sidecar = o.sidecar, mark = o.mark })
   end
-  core.export(path, "safetensors", self:export(model.map, dtype), all)
+  core.export(path, "safetensors", self:export(model.map, dtype), sums.ask(all))
 end
 
 local method = {}

@@ -7,6 +7,7 @@ local errors = require "burin.base.errors"
 local folders = require "burin.base.folders"
 local families = require "burin.models.families"
 local metadata = require "burin.adapters.metadata"
+local sums = require "burin.base.sums"
 local save = {}
 
 -- part -> end of kohya's and LyCORIS' keys, in the order of a layer's keys
@@ -123,12 +124,12 @@ function save.adapter_config(adapters)
     alpha_pattern = alpha_pattern, target_modules = modules }
 end
 
--- Adds hashes, where a profile has room for them, and writes.
+-- Adds hashes and sums, where a profile has room for them, and writes.
 local function export(path, list, all, profile)
   if (profile or "full") == "full" then
     metadata.add_hashes(path, all, function(file, few) core.export(file, "safetensors", list, few) end)
   end
-  core.export(path, "safetensors", list, all)
+  core.export(path, "safetensors", list, profile == "none" and all or sums.ask(all))
   return #list
 end
 

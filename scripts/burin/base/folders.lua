@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- folders.lua - results that are folders: there as a whole, or not at all.
+-- folders.lua - results that are folders: there as a whole, or not at all; and what is in a folder.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local folders = {}
@@ -35,6 +35,17 @@ function folders.write(path, fill, mark)
   if ok then return result end
   core.remove_tree(temporary)
   error(result, 0)
+end
+
+-- The files of a folder and of those in it, sorted; added to a list.
+function folders.walk(folder, list)
+  list = list or {}
+  for _, name in ipairs(core.list(folder)) do
+    local path = folder .. "/" .. name
+    local kind = core.exists(path)
+    if kind == "folder" then folders.walk(path, list) elseif kind == "file" then list[#list + 1] = path end
+  end
+  return list
 end
 
 return folders

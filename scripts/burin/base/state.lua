@@ -5,6 +5,7 @@
 -- complete one; a file is complete when it has its final name.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
+local sums = require "burin.base.sums"
 local state = {}
 
 local function latest_path(folder) return folder .. "/latest.json" end
@@ -43,7 +44,7 @@ local function write(folder, step, variables, info, keep)
   end
   local name, text = ("step-%08d.safetensors"):format(step), core.json_encode(full)
   core.export(folder .. "/" .. name, "safetensors", tensors,
-    { ["burin.state"] = text, ["burin.check"] = core.hash(text) })
+    sums.ask { ["burin.state"] = text, ["burin.check"] = core.hash(text) })
   core.write_file(latest_path(folder), core.json_encode { file = name, step = step } .. "\n")
   local old = {}
   for _, file in ipairs(step_files(folder)) do

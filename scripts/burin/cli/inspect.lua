@@ -11,15 +11,16 @@ local files = require "burin.models.io.files"
 local infotext = require "burin.sample.infotext"
 local keys = require "burin.adapters.keys"
 local models = require "burin.models.model"
+local sums = require "burin.base.sums"
 local adapters = require "burin.adapters.convert"
 
 -- { { file =, name = component or nil } ... } behind a path
 local function open(path)
   if not core.exists(path) then errors.raise("input", path .. ": there is no such file or folder") end
-  if core.exists(path) == "file" then return { { file = errors.guard("data", core.load, path) } } end
+  if core.exists(path) == "file" then return { { file = errors.guard("data", sums.load, path) } } end
   local list = {}
   if adapters.is_lora(path) then
-    for i, source in ipairs(file.sources(path)) do list[i] = { file = errors.guard("data", core.load, source.path),
+    for i, source in ipairs(file.sources(path)) do list[i] = { file = errors.guard("data", sums.load, source.path),
       name = source.component } end
   else
     local _, opened = files.open(path)

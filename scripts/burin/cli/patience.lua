@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- patience.lua - what train and resume do about a disk that fails or is full, and a device that was lost: how long they
--- wait, and how a run goes on by itself. A lost device is lost to its process, so the process becomes another one, which
--- resumes the run: the same id, the same terminal, nothing to forward.
+-- wait, and how a run goes on by itself. A lost device is lost to its process, so the process becomes another one,
+-- which resumes the run: the same id, the same terminal, nothing to forward.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local events = require "burin.train.events"
@@ -62,10 +62,12 @@ end
 function patience.after(e)
   if not errors.is(e) or e.kind ~= "lost" then return end
   local done, waits = math.tointeger(tonumber(core.env(events.RESTARTS) or 0)) or 0, saving.patience.waits
-  local more, seconds = done < run.restarts and not core.stop_requested(), waits[math.min(done + 1, #waits)] or 0
+  local more, seconds = done < run.restarts, waits[math.min(done + 1, #waits)] or 0
+  more = more and not core.stop_requested()
   local step = record.is_run(run.folder) and state.newest_step(run.folder .. "/state")
   local from = step and ("from its state of step %d"):format(step) or "from its beginning"
-  local text = more and ("the run goes on by itself %s in %g s (%d of %d)"):format(from, seconds, done + 1, run.restarts)
+  local text = more
+    and ("the run goes on by itself %s in %g s (%d of %d)"):format(from, seconds, done + 1, run.restarts)
     or ("the run ends; it went on by itself %d time%s. It can go on %s%s"):format(done, done == 1 and "" or "s", from,
       step and ": burin resume " .. run.folder or "")
   events.note(run.folder, "device lost", text, { reason = errors.message(e), step = step or nil })

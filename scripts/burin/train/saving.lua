@@ -64,7 +64,7 @@ local function wait_for_room(self, what, bytes)
     { step = self.step, seconds = core.clock() - began })
 end
 
--- Whether there is room for samples, with what the next state takes. That there is none is said, and they are left out.
+-- Whether there is room for samples, with what the next state takes. That there is none is said.
 function saving.room_for_samples(self)
   local need, free = space.lacks(self.folder, space.samples(self.plan) + space.state(self.plan))
   if not need then return true end
@@ -84,8 +84,8 @@ local function failed(self, what, e, tries, stopped)
     errors.raise("output", "%s: %s could not be saved, tried %d time%s%s", text, what, tries, tries == 1 and "" or "s",
       newest(self))
   end
-  events.note(self.folder, "save failed", ("step %d: %s could not be saved (%s); tried again in %g s (%d of %d)"):format(
-    self.step, what, text, after, tries, #saving.patience.waits),
+  events.note(self.folder, "save failed", ("step %d: %s could not be saved (%s); tried again in %g s (%d of %d)")
+    :format(self.step, what, text, after, tries, #saving.patience.waits),
     { step = self.step, what = what, reason = text, try = tries })
   return after
 end

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- space.lua - what a run takes on its disk, known before it begins as its memory is: of the whole run, and of each save.
--- What happens where there is too little is for saving.lua.
+-- space.lua - what a run takes on its disk, known before it begins as its memory is: of the whole run, and of each
+-- save. What happens where there is too little is for saving.lua.
 local amounts = require "burin.base.amounts"
 local core = require "burin.core"
 local options = require "burin.base.options"

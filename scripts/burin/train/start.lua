@@ -10,11 +10,13 @@ local core = require "burin.core"
 local errors = require "burin.base.errors"
 local file = require "burin.adapters.file"
 local files = require "burin.models.io.files"
+local folders = require "burin.base.folders"
 local keys = require "burin.adapters.keys"
 local kinds = require "burin.base.kinds"
 local models = require "burin.models.model"
 local options = require "burin.base.options"
 local reports = require "burin.models.io.report"
+local sums = require "burin.base.sums"
 local start = {}
 
 local Start, new_start = class("start", {
@@ -24,22 +26,12 @@ local Start, new_start = class("start", {
 
 -- ---- which file it was ----------------------------------------------------------------------------------------------
 
--- The files of a folder and of those in it, sorted.
-local function walk(folder, list)
-  for _, name in ipairs(core.list(folder)) do
-    local path = folder .. "/" .. name
-    local kind = core.exists(path)
-    if kind == "folder" then walk(path, list) elseif kind == "file" then list[#list + 1] = path end
-  end
-  return list
-end
-
 -- SHA-256 of a file; of a folder that of the list of its files' names and hashes; nil when there is nothing.
 function start.hash(path)
   local kind = core.exists(path)
   if kind ~= "folder" then return kind and core.sha256_file(path) or nil end
   local lines = {}
-  for i, each in ipairs(walk(path, {})) do lines[i] = each:sub(#path + 2) .. " " .. core.sha256_file(each) end
+  for i, each in ipairs(folders.walk(path)) do lines[i] = each:sub(#path + 2) .. " " .. core.sha256_file(each) end
   return core.sha256(table.concat(lines, "\n"))
 end
 
@@ -192,7 +184,7 @@ end
 -- What a method of the recipe's own wrote.
 local function open_own(plan, path)
   local method = plan.method
-  local f = errors.guard("data", core.load, path)
+  local f = errors.guard("data", sums.load, path)
   local reader, used = method:reader(f, plan.model.map)
   for _, e in ipairs(method.component.order) do
     local t = reader(e.name)

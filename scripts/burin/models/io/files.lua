@@ -8,6 +8,7 @@ local folder = require "burin.models.io.folder"
 local errors = require "burin.base.errors"
 local scaled = require "burin.models.io.scaled"
 local settings = require "burin.models.io.settings"
+local sums = require "burin.base.sums"
 local files = {}
 
 -- Configuration from names and shapes; nil when there is no U-Net, an error when it is a torso.
@@ -61,7 +62,7 @@ local function read_parts(config, opened, parts)
 end
 
 local function open_single(path, parts)
-  local file = scaled.view(errors.guard("data", core.load, path), path)
+  local file = scaled.view(errors.guard("data", sums.load, path), path)
   local config = detected(path, detect.single, function(name)
     local info = file:info(name)
     return info and info.shape
@@ -96,7 +97,7 @@ local function open_folder(path, parts)
     read_parts(config, files, parts)
   end
   local extras = path .. "/single_file_extras.safetensors"  -- see layout.lua
-  if core.exists(extras) then files.extras = errors.guard("data", core.load, extras) end
+  if core.exists(extras) then files.extras = errors.guard("data", sums.load, extras) end
   return config, files
 end
 
@@ -138,7 +139,7 @@ function files.open_part(path, component, family)
     local file = whole or alone
     if file and file:info(mark[1]) then return { [component] = file } end
   elseif core.exists(path) then
-    local file = scaled.view(errors.guard("data", core.load, path), path)
+    local file = scaled.view(errors.guard("data", sums.load, path), path)
     if file:info(mark[1]) then return { [component] = file } end
     if file:info(rule.prefix .. mark[2]) then return { single = file } end
     if file:info(mark[2]) then return { single = prefixed(file, rule.prefix) } end

@@ -4,6 +4,7 @@
 local core = require "burin.core"
 local errors = require "burin.base.errors"
 local scaled = require "burin.models.io.scaled"
+local sums = require "burin.base.sums"
 local folder = {}
 
 local JSON_BYTES, INDEX_BYTES = 16 << 20, 4 << 20
@@ -42,7 +43,7 @@ local function open_shards(index)
     end
     local path = index:match "^(.*)/" .. "/" .. shard
     if not shards[shard] and not inside(path, index) then fail(path, "this link leads out of the model's folder") end
-    shards[shard] = shards[shard] or errors.guard("data", core.load, path)
+    shards[shard] = shards[shard] or errors.guard("data", sums.load, path)
     if not shards[shard]:info(name) then fail(index, "%s is not in %s", name, shard) end
     all[name], list[#list + 1] = shards[shard], name
   end
@@ -74,7 +75,7 @@ function folder.weights(path, component)
   elseif torch then
     file, sharded = torch, torch_sharded
   end
-  return file and scaled.view(sharded and open_shards(file) or errors.guard("data", core.load, file), file)
+  return file and scaled.view(sharded and open_shards(file) or errors.guard("data", sums.load, file), file)
 end
 
 -- ---- what else is in it -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ local configs = require "burin.models.io.configs"
 local errors = require "burin.base.errors"
 local folders = require "burin.base.folders"
 local scaled = require "burin.models.io.scaled"
+local sums = require "burin.base.sums"
 local layout = {}
 
 local floats = scaled.floats
@@ -216,7 +217,7 @@ local function metadata_of(config, metadata)
   for k, v in pairs(config) do plain[k] = v end
   all["burin.config"] = core.json_encode(plain)
   for k, v in pairs(metadata or {}) do all[k] = v end
-  return all
+  return sums.ask(all)
 end
 
 -- o: metadata (texts), extras
@@ -240,12 +241,12 @@ function layout.write_folder(path, items, map, config, o)
     for component, list in pairs(parts) do
       core.make_dirs(place .. "/" .. component)
       core.export(("%s/%s/%s.safetensors"):format(place, component, file_names[component]), "safetensors", list,
-        component == "unet" and metadata_of(config, o.metadata) or { format = "pt" })
+        component == "unet" and metadata_of(config, o.metadata) or sums.ask { format = "pt" })
     end
     if o.extras and #o.extras > 0 then
       local list = {}
       for i, e in ipairs(o.extras) do list[i] = entry(e.key, e) end
-      core.export(place .. "/" .. layout.extras_file, "safetensors", list, { format = "pt" })
+      core.export(place .. "/" .. layout.extras_file, "safetensors", list, sums.ask { format = "pt" })
     end
     for name, text in pairs(o.texts or configs.folder(config, parts)) do
       core.make_dirs(place .. "/" .. (name:match "^(.*)/" or "."))
