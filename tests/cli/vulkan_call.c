@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * vulkan_call.c - the n-th call of a function of Vulkan's fails, for LD_PRELOAD (vulkan_test.lua).
  * VULKAN_ORDER is a file that says "<function> <n> <result> <times>", read when the first call is
- * made. times: in so many processes, one after the other; without it, in each. At its end a process that
- * meets none of them says how many such calls it made. */
+ * made. times: in so many processes, one after the other; without it, in each. At its end a process
+ * that meets none of them says how many such calls it made. */
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stdio.h>

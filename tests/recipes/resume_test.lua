@@ -145,5 +145,6 @@ folder = T.folder "chain"
 code, out = T.run(train(folder) .. " --waits 0.1 --restarts 1", losing(5, 9))
 events = T.read(run .. "/events.jsonl") or ""
 T.check(code == 75 and select(2, out:gsub("was lost", "")) == 2
-  and events:find("it went on by itself 1 time. It can go on from its beginning", 1, true), "a device that is lost for good: %d %s %s", code, out, events)
+  and events:find("it went on by itself 1 time. It can go on from its beginning", 1, true),
+  "a device that is lost for good: %d %s %s", code, out, events)
 T.finish()
