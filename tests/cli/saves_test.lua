@@ -293,9 +293,9 @@ for _ = 1, 1000 do
 end
 T.checkf(found == 1000, "of 1000 flipped bits %d were found", found)
 
--- The same of each kind of file, by the sums in it: header, metadata and sums included.
+-- The same of each kind of result, by the sums in it: header, metadata and sums included.
 for name, leaf in pairs { adapter = "a.safetensors", folder = "f/unet/adapter_model.safetensors",
-  checkpoint = "c.safetensors", state = "state/step-00000003.safetensors" } do
+  checkpoint = "c.safetensors" } do
   clean()
   kinds[name].run()
   path, found = place .. "/" .. leaf, 0

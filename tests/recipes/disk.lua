@@ -7,7 +7,7 @@ local C = dofile "tests/recipes/commands.lua"
 local calls = dofile "tests/cli/calls.lua"
 local T = dofile "tests/check.lua"
 
-local place, STEPS, EIO, ENOSPC = calls.place, 24, 5, 28
+local place, STEPS, EIO, ENOSPC = calls.place, 18, 5, 28
 local reasons = { [EIO] = "Input/output error", [ENOSPC] = "No space left on device" }
 os.execute(("rm -rf '%s'; mkdir -p '%s'"):format(place, place))
 calls.arrange(0, 0, 0)
@@ -115,13 +115,13 @@ end
 
 -- ---- for good -------------------------------------------------------------------------------------------------------
 
--- From a line of the metrics of step 18 on nothing can be written: the run goes on until it has tried often enough.
-function at_step(s) if s == 18 then calls.arrange(1, ENOSPC, 1 << 20) end end
+-- From a line of the metrics of step 12 on nothing can be written: the run goes on until it has tried often enough.
+function at_step(s) if s == 12 then calls.arrange(1, ENOSPC, 1 << 20) end end
 code, out = train "good"
 calls.arrange(0, 0, 0)
 T.checkf(code == 74, "a disk that fails for good: exit code %d: %s", code, out)
 says("a disk that fails for good", out, reasons[ENOSPC], "tried again in 5 s (1 of 3)", "tried again in 30 s (2 of 3)",
-  "tried again in 120 s (3 of 3)", "tried 4 times; the newest state is of step 17",
+  "tried again in 120 s (3 of 3)", "tried 4 times; the newest state is of step 11",
   "burin resume " .. folder "good", "this is not in " .. folder "good" .. "/events.jsonl")
 resume "good"
 is_whole "good"

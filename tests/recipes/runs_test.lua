@@ -112,9 +112,12 @@ refused({ from = quoted(MODEL) }, 78, "'method' is lora in the recipe, and the f
 refused({ from = '"none.safetensors"' }, 66, "none.safetensors", "no such file")
 refused({ from = '"examples/sks-cat"' }, 78, "the file is no adapter")
 refused({ from = "7" }, 78, "'from' must be a string")
--- A weight that is no number: found when it is loaded.
-write(place .. "/nan.safetensors", read(lora):sub(1, -5) .. "\0\0\xc0\x7f")
-refused({ from = quoted(place .. "/nan.safetensors") }, 65, "nan.safetensors", "NaN")
+-- A weight that is no number, of a file without sums: found when it is loaded. With sums it is a damaged tensor.
+ends({ "convert", lora, place .. "/plain.safetensors", "--metadata", "none", "--base", MODEL }, 0)
+for file, says in pairs { [place .. "/plain.safetensors"] = "NaN", [lora] = "does not match its sum" } do
+  write(place .. "/nan.safetensors", read(file):sub(1, -5) .. "\0\0\xc0\x7f")
+  refused({ from = quoted(place .. "/nan.safetensors") }, 65, "nan.safetensors", says)
+end
 
 -- ---- full training --------------------------------------------------------------------------------------------------
 

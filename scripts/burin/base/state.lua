@@ -5,7 +5,6 @@
 -- complete one; a file is complete when it has its final name.
 local core = require "burin.core"
 local errors = require "burin.base.errors"
-local sums = require "burin.base.sums"
 local state = {}
 
 local function latest_path(folder) return folder .. "/latest.json" end
@@ -44,7 +43,7 @@ local function write(folder, step, variables, info, keep)
   end
   local name, text = ("step-%08d.safetensors"):format(step), core.json_encode(full)
   core.export(folder .. "/" .. name, "safetensors", tensors,
-    sums.ask { ["burin.state"] = text, ["burin.check"] = core.hash(text) })
+    { ["burin.state"] = text, ["burin.check"] = core.hash(text) })
   core.write_file(latest_path(folder), core.json_encode { file = name, step = step } .. "\n")
   local old = {}
   for _, file in ipairs(step_files(folder)) do
@@ -71,7 +70,7 @@ local function open(path)
 end
 
 -- Whether a file is a state of which every byte is as it was written.
-local function is_whole(path)
+function state.is_whole(path)
   local ok, same = pcall(function()
     local info, file = open(path)
     for name, hash in pairs(info.hashes) do
@@ -88,7 +87,7 @@ end
 local function newest_whole(folder, why)
   local files = step_files(folder)
   for i = #files, 1, -1 do
-    if is_whole(folder .. "/" .. files[i]) then
+    if state.is_whole(folder .. "/" .. files[i]) then
       core.log("warn", ("%s %s; going on from the newest whole state, %s"):format(latest_path(folder), why, files[i]))
       return folder .. "/" .. files[i]
     end
@@ -134,7 +133,7 @@ function state.before(folder, step)
   local files = step_files(folder)
   for i = #files, 1, -1 do
     local path = folder .. "/" .. files[i]
-    if tonumber(files[i]:match "%d+") < step and is_whole(path) then
+    if tonumber(files[i]:match "%d+") < step and state.is_whole(path) then
       local info, file = open(path)
       return info, file, path
     end

@@ -3,6 +3,7 @@ local core = require "burin.core"
 local errors = require "burin.base.errors"
 local folders = require "burin.base.folders"
 local metadata = require "burin.adapters.metadata"
+local state = require "burin.base.state"
 local sums = require "burin.base.sums"
 
 -- Names as people meet them: A1111 shows the first 10 digits of the whole file's SHA-256 (12 for LoRAs, of the data),
@@ -44,12 +45,16 @@ local function files_of(path)
   return list
 end
 
--- { path =, whole =, damaged = { sentences }, by = which sums say so }. Of a LoRA by another program or by an older
--- Burin the data have a hash; whatever has none cannot be said to be whole.
+-- { path =, whole =, damaged = { sentences }, by = which sums say so }. A state has hashes of its own. Of a LoRA by
+-- another program or by an older Burin the data have one; whatever has none cannot be said to be whole.
 local function verify(path)
   local damaged = sums.verify(path)
   if damaged then return { path = path, whole = #damaged == 0, damaged = damaged, by = "its sums" } end
-  local wanted = core.load(path):meta().sshs_model_hash
+  local meta = core.load(path):meta()
+  local wanted = meta.sshs_model_hash
+  if meta["burin.state"] then
+    return { path = path, whole = state.is_whole(path), damaged = {}, by = "the hashes of a state" }
+  end
   if not wanted then return { path = path, whole = false, damaged = {} } end
   local same = metadata.data_hash(path) == wanted
   return { path = path, whole = same, damaged = { not same and "the data after the header" or nil },

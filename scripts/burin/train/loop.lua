@@ -123,7 +123,7 @@ local function save_result(self, name)
   local plan, save = self.plan, self.plan.recipe.save
   local folder = save.format == "peft" or plan.method.whole and save.format == "diffusers"
   local path = self:path(folder and "%s" or "%s.safetensors", name)
-  if folder then folders.remove_own(path) end  -- of the same run, before it was killed and resumed
+  if folder then errors.guard("output", folders.remove_own, path) end  -- of the same run, before it was resumed
   local all = metadata.of(self)
   if plan.method.whole then all = files.profile(all, save.metadata) end
   errors.guard("output", plan.method.save, plan.method, path, plan.model, { dtype = save.dtype, metadata = all,

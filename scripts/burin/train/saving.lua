@@ -96,9 +96,10 @@ local function worked(self, what, tries)
     tries == 1 and "y" or "ies", what), { step = self.step, what = what })
 end
 
--- write(), now: what it returns. what: for people; bytes: what it takes on the disk.
-function saving.now(self, what, bytes, write)
-  local tries, stopped = 0, false
+-- write(), now: what it returns. what: for people; bytes: what it takes on the disk; tries: those that failed already.
+function saving.now(self, what, bytes, write, tries)
+  local stopped = false
+  tries = tries or 0
   while true do
     wait_for_room(self, what, bytes)
     local result = table.pack(pcall(write))
@@ -116,9 +117,9 @@ end
 function saving.state(self, due, last, write)
   local t, what = self.troubles, "the state"
   if last then
-    if t.next then saving.wait(t.next - core.clock()) end
+    local tries = t.tries
     t.tries, t.next = 0, nil
-    return saving.now(self, what, space.state(self.plan), write)
+    return saving.now(self, what, space.state(self.plan), write, tries)
   end
   if not due and not t.next or t.next and core.clock() < t.next then return end
   wait_for_room(self, what, space.state(self.plan))
