@@ -159,7 +159,8 @@ for key, value in pairs { ss_output_name = "^full%-meta$", ss_base_model_version
     ss_sd_model_hash = "^%x+$" } do has(key, value) end
 code, out = run "hash --verify runs/full-meta"
 T.check(code == 0 and out:find "full%-meta.safetensors: whole, by its sums"
-  and out:find "step%-00000002.safetensors: whole, by the hashes of a state", "hash --verify of a run: %d %s", code, out)
+  and out:find "step%-00000002.safetensors: whole, by the hashes of a state", "hash --verify of a run: %d %s", code,
+  out)
 _, out = run "inspect --json runs/full-meta/full-meta.safetensors"
 T.check(not out:find "ss_training_started_at" and not out:find "modelspec.date", "the clock stays out")
 train("dated", "{ date = true, sidecar = true }")
