@@ -43,7 +43,8 @@ static bool ask_size(const struct burin_codec *codec, const struct file_map *m, 
 {
     plug_ask();
     *width = *height = 0;
-    if (codec->size_of(m->data, m->bytes, width, height)) return plug_refused(codec);
+    if (PLUG_CALL(codec, codec->size_of(m->data, m->bytes, width, height)))
+        return plug_refused(codec);
     return (*width > 0 && *height > 0 && *width <= SIDE_MAX && *height <= SIDE_MAX) ||
            plug_lies(codec, "a picture is said to have %d x %d pixels", *width, *height);
 }
@@ -54,7 +55,7 @@ static bool ask_pixels(const struct burin_codec *codec, const struct file_map *m
     int width, height;
     if (!ask_size(codec, m, &width, &height)) return false;
     plug_ask();
-    if (codec->decode(m->data, m->bytes, max, p)) return plug_refused(codec);
+    if (PLUG_CALL(codec, codec->decode(m->data, m->bytes, max, p))) return plug_refused(codec);
     if (p->width != width || p->height != height)
         return plug_lies(codec, "a picture of %d x %d pixels was decoded to %d x %d", width, height,
                          p->width, p->height);

@@ -216,7 +216,7 @@ static bool push_remarks(lua_State *L, const struct burin_source *s, void *self)
 {
     const char *text = NULL;
     lua_newtable(L);
-    for (int64_t i = 0; s->remark && s->remark(self, i, &text) == 1; i++) {
+    for (int64_t i = 0; s->remark && PLUG_CALL(s, s->remark(self, i, &text)) == 1; i++) {
         if (!text || i == ITEMS_MAX)
             return plug_lies(s, text ? "its remarks have no end" : "a remark of it is missing");
         lua_pushstring(L, text);
@@ -230,7 +230,7 @@ static bool push_remarks(lua_State *L, const struct burin_source *s, void *self)
 static bool ask_item(const struct burin_source *s, void *self, int64_t i, struct burin_item *item)
 {
     plug_ask();
-    if (s->item(self, i, item)) return plug_refused(s);
+    if (PLUG_CALL(s, s->item(self, i, item))) return plug_refused(s);
     if (!item->path) return plug_lies(s, "picture %lld has no path", (long long)i);
     return item->repeats >= 1 ||
            plug_lies(s, "%s is to be repeated %d times", item->path, item->repeats);
@@ -248,12 +248,12 @@ static int core_source(lua_State *L)
         push_value(L, &s->options[i], 2, &values[i]);
     void *self = NULL;
     plug_ask();
-    if (s->open(location, values, &self)) {
+    if (PLUG_CALL(s, s->open(location, values, &self))) {
         plug_refused(s);
         return script_raise(L);
     }
     struct burin_item item;
-    int64_t n = s->count(self);
+    int64_t n = PLUG_CALL(s, s->count(self));
     int kept = 0, left_out = 0;
     bool ok = (n >= 0 && n <= ITEMS_MAX) ||
               plug_lies(s, "%s is said to have %lld pictures", location, (long long)n);
@@ -278,14 +278,15 @@ static int core_source(lua_State *L)
         mem_free(caption);
     }
     const char *path = NULL, *reason = NULL;
-    for (int64_t i = 0; ok && s->skipped && s->skipped(self, i, &path, &reason) == 1; i++) {
+    for (int64_t i = 0; ok && s->skipped && PLUG_CALL(s, s->skipped(self, i, &path, &reason)) == 1;
+         i++) {
         ok = (i < ITEMS_MAX || plug_lies(s, "the files that it leaves out have no end")) &&
              ((path && reason) || plug_lies(s, "a file that it leaves out has no path or reason"));
         if (ok) push_skipped(L, path, reason, ++left_out);
         path = reason = NULL;
     }
     ok = ok && push_remarks(L, s, self);
-    s->close(self);
+    PLUG_DO(s, s->close(self));
     return ok ? 3 : script_raise(L);
 }
 

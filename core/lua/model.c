@@ -49,7 +49,7 @@ static bool ask_info(const struct model_file *m, int64_t i, struct burin_tensor_
     uint64_t bytes;
     memset(info, 0, sizeof *info);
     plug_ask();
-    if (m->loader->info(m->self, i, info)) return plug_refused(m->loader);
+    if (PLUG_CALL(m->loader, m->loader->info(m->self, i, info))) return plug_refused(m->loader);
     if (!memchr(info->name, 0, sizeof info->name))
         return plug_lies(m->loader, "the name of tensor %lld has no end", (long long)i);
     if (!info->name[0])
@@ -77,14 +77,14 @@ static int core_load(lua_State *L)
     m->path = str_dup(path);
     plug_ask();
     mem_for(path);
-    bool opened = !loader->open(path, &m->self);
+    bool opened = !PLUG_CALL(loader, loader->open(path, &m->self));
     mem_for(NULL);
     if (!opened) {
         plug_refused(loader);
         return script_raise(L);
     }
     m->loader = loader;
-    int64_t n = loader->count(m->self);
+    int64_t n = PLUG_CALL(loader, loader->count(m->self));
     if (n < 0 || n > TENSORS_MAX) {
         plug_lies(loader, "%s is said to have %lld tensors", path, (long long)n);
         return script_raise(L);
@@ -108,7 +108,7 @@ static int core_load(lua_State *L)
 static int model_gc(lua_State *L)
 {
     struct model_file *m = luaL_checkudata(L, 1, MODEL);
-    if (m->loader) m->loader->close(m->self);
+    if (m->loader) PLUG_DO(m->loader, m->loader->close(m->self));
     m->loader = NULL;
     mem_free(m->path);
     m->path = NULL;
@@ -198,7 +198,7 @@ static int model_read(lua_State *L)
     mem_for(m->path);
     struct tensor *t = tensor_push(L, dtype, info.rank, info.dim);
     plug_ask();
-    bool read = !m->loader->read(m->self, at, t->own, t->bytes);
+    bool read = !PLUG_CALL(m->loader, m->loader->read(m->self, at, t->own, t->bytes));
     mem_for(NULL);
     if (read) return 1;
     plug_refused(m->loader);
@@ -211,7 +211,9 @@ static int model_meta(lua_State *L)
     struct model_file *m = model_check(L, 1);
     const char *key = NULL, *value = NULL;
     lua_newtable(L);
-    for (int64_t i = 0; m->loader->meta && m->loader->meta(m->self, i, &key, &value) == 1; i++) {
+    for (int64_t i = 0;
+         m->loader->meta && PLUG_CALL(m->loader, m->loader->meta(m->self, i, &key, &value)) == 1;
+         i++) {
         if (!key || !value || i == TENSORS_MAX) {
             plug_lies(m->loader, i == TENSORS_MAX ? "its metadata have no end"
                                                   : "an entry of its metadata is missing");
@@ -280,7 +282,7 @@ static bool export_put(lua_State *L, const struct burin_exporter *x, void *self,
         ok = false;
     }
     if (ok) {
-        int result = x->put(self, info.name, tensor_data(t), t->bytes);
+        int result = PLUG_CALL(x, x->put(self, info.name, tensor_data(t), t->bytes));
         ok = !result;
         if (result == BURIN_NOT_FINITE) fail_as(FAIL_NOT_FINITE, "%s", burin_error());
     }
@@ -298,19 +300,19 @@ static int export_once(lua_State *L, const struct burin_exporter *x, const char 
 {
     struct burin_tensor_info info;
     void *self = NULL;
-    bool ok = !x->begin(path, &self);
+    bool ok = !PLUG_CALL(x, x->begin(path, &self));
     if (ok && x->meta && lua_istable(L, 4))
         for (lua_pushnil(L); lua_next(L, 4); lua_pop(L, 1))
             if (ok && lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING)
-                ok = !x->meta(self, lua_tostring(L, -2), lua_tostring(L, -1));
+                ok = !PLUG_CALL(x, x->meta(self, lua_tostring(L, -2), lua_tostring(L, -1)));
     for (int i = 1; ok && i <= n; i++) {
         export_info(L, i, &info);
-        ok = !x->declare(self, &info);
+        ok = !PLUG_CALL(x, x->declare(self, &info));
     }
     uint64_t garbage = 0;
     for (int i = 1; ok && i <= n; i++) ok = export_put(L, x, self, i, &garbage);
-    if (ok) return x->finish(self);
-    if (self) x->abort(self);
+    if (ok) return PLUG_CALL(x, x->finish(self));
+    if (self) PLUG_DO(x, x->abort(self));
     return -1;
 }
 

@@ -10,16 +10,10 @@
 
 static const char no_reason[] = "it gave no reason";
 
-/* The plugin that a loader, exporter, source or codec is from. */
 static const char *owner_of(const void *table)
 {
-    for (int i = 0; i < plug_count(); i++) {
-        struct plug_loaded *p = plug_loaded_at(i);
-        for (int k = 0; k < PLUG_KINDS; k++)
-            for (int j = 0; j < p->n[k]; j++)
-                if (p->list[k][j] == table) return p->plugin.name;
-    }
-    return "?";
+    const struct plug_loaded *p = plug_owner(table);
+    return p ? p->plugin.name : "?";
 }
 
 bool plug_lies(const void *table, const char *fmt, ...)

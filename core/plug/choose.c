@@ -93,7 +93,7 @@ const struct burin_loader *plug_loader_for(const char *path)
         struct plug_loaded *p = plug_loaded_at(i);
         for (int j = 0; j < p->n[PLUG_LOADER]; j++) {
             const struct burin_loader *l = p->list[PLUG_LOADER][j];
-            int score = l->probe(path, head, n);
+            int score = PLUG_CALL(l, l->probe(path, head, n));
             if (score > best_score) {
                 best_score = score;
                 best = l;
@@ -139,7 +139,7 @@ const struct burin_source *plug_source_for(const char *location)
         struct plug_loaded *p = plug_loaded_at(i);
         for (int j = 0; j < p->n[PLUG_SOURCE]; j++) {
             const struct burin_source *s = p->list[PLUG_SOURCE][j];
-            int score = s->probe(location);
+            int score = PLUG_CALL(s, s->probe(location));
             if (score > best_score) {
                 best_score = score;
                 best = s;
@@ -194,7 +194,7 @@ static const struct burin_codec *codec_for(const uint8_t *head, size_t n)
         struct plug_loaded *p = plug_loaded_at(i);
         for (int j = 0; j < p->n[PLUG_CODEC]; j++) {
             const struct burin_codec *c = p->list[PLUG_CODEC][j];
-            int score = c->probe(head, n);
+            int score = PLUG_CALL(c, c->probe(head, n));
             if (score > best_score) {
                 best_score = score;
                 best = c;

@@ -107,7 +107,7 @@ static bool load_into(struct plug_loaded *p, const char *path)
     return plug_take(p, theirs) && check_unique(p);
 }
 
-bool plug_load(const char *path)
+static bool load(const char *path, struct plug_crash *crash)
 {
     for (int i = 0; i < n_loaded; i++)
         if (same_file(loaded[i]->entry.path, path)) return true;
@@ -124,6 +124,7 @@ bool plug_load(const char *path)
         return false;
     }
     p->entry.plugin = &p->plugin;
+    p->crash = crash;
     loaded = array_reserve(loaded, n_loaded, &loaded_capacity, sizeof *loaded);
     loaded[n_loaded++] = p;
     log_line(LOG_DEBUG, "plugin %s from %s", p->plugin.name, path);
@@ -141,14 +142,27 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-int plug_load_dir(const char *folder)
+bool plug_load(const char *path) { return load(path, NULL); }
+
+static bool load_foreign(const char *path)
+{
+    struct plug_crash *crash;
+    if (!plug_crash_watch(path, &crash)) return false;
+    int before = n_loaded;
+    bool ok = load(path, crash);
+    plug_crash_loaded(crash);
+    if (n_loaded == before) plug_crash_finish(crash); /* refused, or loaded before */
+    return ok;
+}
+
+static int load_dir(const char *folder, bool (*load_one)(const char *path))
 {
     struct dirent **names;
     int n = scandir(folder, &names, is_library, by_name), good = 0;
     for (int i = 0; i < n; i++) {
         struct str path = { 0 };
         str_addf(&path, "%s/%s", folder, names[i]->d_name);
-        if (plug_load(path.data)) good++;
+        if (load_one(path.data)) good++;
         else log_line(LOG_WARN, "%s; this plugin is left out", burin_error());
         str_finish(&path);
         free(names[i]);
@@ -157,10 +171,14 @@ int plug_load_dir(const char *folder)
     return good;
 }
 
+int plug_load_dir(const char *folder) { return load_dir(folder, plug_load); }
+
+int plug_load_foreign(const char *folder) { return load_dir(folder, load_foreign); }
+
 void plug_load_default(bool only_ours)
 {
     const char *own = getenv("BURIN_PLUGINS");
-    if (own && *own && !only_ours) plug_load_dir(own);
+    if (own && *own && !only_ours) plug_load_foreign(own);
     char exe[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
     if (n <= 0) return;
@@ -182,6 +200,15 @@ int plug_count(void) { return n_loaded; }
 const struct plug_entry *plug_at(int i)
 {
     return i < 0 || i >= n_loaded ? NULL : &loaded[i]->entry;
+}
+
+struct plug_loaded *plug_owner(const void *table)
+{
+    for (int i = 0; i < n_loaded; i++)
+        for (int k = 0; k < PLUG_KINDS; k++)
+            for (int j = 0; j < loaded[i]->n[k]; j++)
+                if (loaded[i]->list[k][j] == table) return loaded[i];
+    return NULL;
 }
 
 struct plug_loaded *plug_loaded_at(int i) { return i < 0 || i >= n_loaded ? NULL : loaded[i]; }

@@ -9,6 +9,8 @@
 /* Loads every *.so of the folder; a bad one is logged as a warning and left
  * out. Returns how many loaded. */
 int plug_load_dir(const char *folder);
+/* The same for plugins that did not come with Burin: one that crashed is left out too. */
+int plug_load_foreign(const char *folder);
 bool plug_load(const char *path); /* one file; false with a sentence that names it */
 /* Default folders: <folder of the binary>/plugins, <prefix>/lib/burin/plugins, and before them
  * $BURIN_PLUGINS unless only our own are wanted. */
@@ -32,6 +34,21 @@ const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n);
 const struct burin_plugin *plug_of_codec(const struct burin_codec *codec);
 /* burin_host.picture */
 int plug_picture(const uint8_t *head, size_t n, const char **what);
+
+/* ---- calls (crash.c) ------------------------------------------------------------------------- */
+
+/* Every call of a plugin's function goes through one of these, so that a crash has a name:
+ * PLUG_CALL is what the function returns, PLUG_DO is for one that returns nothing.
+ * table: the loader, exporter, source or codec that the function is of. */
+#define PLUG_CALL(table, call) (plug_enter(table), plug_left(call))
+#define PLUG_DO(table, call) \
+    do {                     \
+        plug_enter(table);   \
+        call;                \
+        plug_left(0);        \
+    } while (0)
+void plug_enter(const void *table);
+int64_t plug_left(int64_t result);
 
 /* ---- answers that cannot be believed (answers.c) --------------------------------------------- */
 

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Plugins that lie (tests/abi/liar.c), and files that are none: refused, whoever wrote them, without undefined
 -- behaviour.
---   lua5.4 tests/cli/plugins_test.lua BURIN SCRATCH LIAR.so
+-- Plugins that crash (tests/abi/crasher.c) are left out from then on.
+--   lua5.4 tests/cli/plugins_test.lua BURIN SCRATCH LIAR.so CRASHER.so
 local T = dofile "tests/recipes/support.lua"
 T.private_cache()
 local plugins = T.folder "plugins"
@@ -52,6 +53,68 @@ for letter, says in pairs { n = "-1 pictures", c = "pictures", p = "has no path"
   refused("dataset: " .. letter, "plan --device null " .. T.recipe("lies",
     { concepts = ('{ { images = %q } }'):format(place) }), 65, 'the plugin "liar"', says)
 end
+
+-- ---- plugins that crash ---------------------------------------------------------------------------------------------
+
+local crashing = T.folder "crashing"
+local crasher, marks = crashing .. "/crasher.so", T.scratch .. "/xdg/burin/crashed-plugins"
+local function fresh()
+  T.shell(("rm -rf %s; cp %s %s"):format(T.quote(marks), T.quote(arg[4]), T.quote(crasher)))
+end
+local function with_crasher(line, asked, before)
+  return T.run(line, ("%s env XDG_CACHE_HOME=%s BURIN_PLUGINS=%s CRASHER=%s"):format(before or "timeout 60",
+    T.quote(T.scratch .. "/xdg"), T.quote(crashing), T.quote(asked or "")))
+end
+local function all_marks() return select(2, T.shell("ls -A " .. T.quote(marks))):gsub("%s+$", "") end
+local crash_file = T.write(T.scratch .. "/crash.bin", "CRASH")
+local use = "inspect --summary " .. crash_file
+
+fresh()
+code, out = with_crasher("plugins")
+T.check(code == 0 and out:find "crasher" and all_marks() == "", "no crash, no mark: %d %s", code, out)
+for asked, name in pairs { ["constructor wild"] = "SIGSEGV", ["main abort"] = "abort", ["probe wild"] = "SIGSEGV",
+  ["open abort"] = "abort", ["open divide"] = "SIGFPE", ["count stack"] = "SIGSEGV", ["close wild"] = "SIGSEGV",
+  ["open exit"] = "exit" } do
+  fresh()
+  code, out = with_crasher(use, asked)
+  local mark = marks .. "/" .. all_marks()
+  local said = ("the plugin %s crashed: %s; it will be left out from now on, until this file is removed: %s"):format(
+    crasher, name, mark)
+  T.check((code >= 128 or name == "exit" or out:find "Sanitizer") and out:find(said, 1, true), "%s: %d %s", asked, code,
+    out)
+  code, out = with_crasher("plugins", asked)
+  said = ("%s crashed when it was used (%s); to try it again, remove %s; this plugin is left out"):format(crasher, name,
+    mark)
+  T.check(code == 0 and out:find("safetensors", 1, true) and out:find(said, 1, true), "%s, next start: %d %s", asked,
+    code, out)
+  os.remove(mark)
+  code, out = with_crasher "plugins"
+  T.check(code == 0 and out:find "crasher" and not out:find "left out", "%s, brought back: %d %s", asked, code, out)
+end
+-- Another file of that name has another chance; --no-plugins asks for neither.
+fresh()
+with_crasher(use, "probe wild")
+T.shell(("touch -d 2020-01-01 %s"):format(T.quote(crasher)))
+code, out = with_crasher "plugins"
+T.check(code == 0 and not out:find "left out", "a plugin that was replaced: %d %s", code, out)
+code, out = with_crasher("plugins --no-plugins", "constructor wild")
+T.check(code == 0 and not out:find "crasher", "--no-plugins: %d %s", code, out)
+-- What a user ends is no crash, nor is what another process sends; and two crashes at once are one.
+for _, signal in ipairs { "KILL", "TERM", "SEGV", "ABRT" } do
+  fresh()
+  code, out = with_crasher(use, "probe wait", "timeout -s " .. signal .. " 0.5")
+  T.check(code ~= 0 and out:find "crasher waits" and all_marks() == "", "ended by SIG%s: %d %s", signal, code, out)
+end
+fresh()
+T.shell(("for i in 1 2 3 4; do XDG_CACHE_HOME=%s BURIN_PLUGINS=%s CRASHER='open wild' %s %s & done; wait"):format(
+  T.quote(T.scratch .. "/xdg"), T.quote(crashing), T.quote(T.burin), use))
+T.check(#all_marks() == 16, "crashes at once leave one mark: %s", all_marks())
+code, out = with_crasher("plugins", "constructor wild")
+T.check(code == 0 and out:find "left out", "after crashes at once: %d %s", code, out)
+-- Without a place for marks it is said that there is none.
+fresh()
+code, out = T.run(use, ("env XDG_CACHE_HOME=/dev/null BURIN_PLUGINS=%s CRASHER='open wild'"):format(T.quote(crashing)))
+T.check(out:find("crasher.so crashed: SIGSEGV, which could not be noted", 1, true), "without a cache: %d %s", code, out)
 
 -- Tensors that lie anywhere in a file, as other programs write them.
 local header = '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
