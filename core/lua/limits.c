@@ -12,7 +12,10 @@
 
 static struct {
     size_t used, limit;
-} memory; /* one state per process */
+    size_t share; /* what a recipe may take while the library waits for it; 0: up to the limit */
+    size_t outer; /* the limit of the library, meanwhile */
+    int waits;    /* how often the library waits, one inside the other */
+} memory;         /* one state per process */
 
 static void *limited_alloc(void *user, void *p, size_t old, size_t n)
 {
@@ -42,12 +45,42 @@ lua_State *script_new_state(void)
 
 size_t script_memory_limit(void) { return memory.limit; }
 
-/* core.limit_memory(bytes) */
+/* core.limit_memory(bytes): all of Lua. */
 static int core_limit_memory(lua_State *L)
 {
     lua_Integer bytes = luaL_checkinteger(L, 1);
     luaL_argcheck(L, bytes > 0, 1, "must be positive");
     memory.limit = (size_t)bytes;
+    return 0;
+}
+
+/* core.limit_share(bytes): what a recipe may add to that while the library waits for it. */
+static int core_limit_share(lua_State *L)
+{
+    lua_Integer bytes = luaL_checkinteger(L, 1);
+    luaL_argcheck(L, bytes >= 0, 1, "must not be negative");
+    memory.share = (size_t)bytes;
+    return 0;
+}
+
+/* core.wait_begin(), core.wait_end(): around all that the library calls of a recipe. */
+static int core_wait_begin(lua_State *L)
+{
+    (void)L;
+    if (memory.waits++) return 0;
+    memory.outer = memory.limit;
+    if (memory.share && memory.used < memory.limit && memory.share < memory.limit - memory.used)
+        memory.limit = memory.used + memory.share;
+    script_wait_begin();
+    return 0;
+}
+
+static int core_wait_end(lua_State *L)
+{
+    (void)L;
+    if (--memory.waits) return 0;
+    script_wait_end();
+    memory.limit = memory.outer;
     return 0;
 }
 
@@ -77,7 +110,7 @@ static int core_out_of_memory(lua_State *L)
 static struct {
     int64_t limit; /* 0: none */
     int64_t used, after_stop;
-    const char *over; /* why no instruction of a recipe is run any more, or NULL */
+    enum { GOES_ON, STOPPED, OVER_STEPS, OVER_TIME } volatile over; /* no recipe is run any more */
 } steps;
 
 /* core.limit_steps(n): instructions that recipes may take; 0: as many as they like. */
@@ -91,25 +124,33 @@ static int core_limit_steps(lua_State *L)
 
 static bool is_recipe(const lua_Debug *d) { return d->source[0] == '@'; }
 
+static void push_over_time(lua_State *L, const lua_Debug *d)
+{
+    char text[128];
+    snprintf(text, sizeof text, SCRIPT_OVER_TIME, script_wait_limit());
+    lua_pushfstring(L, "%s:%d: %s", d->source + 1, d->currentline, text);
+}
+
 static void raise_over(lua_State *L, const lua_Debug *d)
 {
-    if (!strcmp(steps.over, "stopped"))
+    if (steps.over == STOPPED)
         lua_pushfstring(L,
                         "%s:%d: stopped here, inside the recipe; nothing was saved for this step",
                         d->source + 1, d->currentline);
+    else if (steps.over == OVER_TIME) push_over_time(L, d);
     else
         lua_pushfstring(L,
                         "%s:%d: the recipe took more than %I steps of Lua; --recipe-steps allows "
                         "more",
                         d->source + 1, d->currentline, (LUAI_UACINT)steps.limit);
-    script_push_error(L, steps.over);
+    script_push_error(L, steps.over == STOPPED ? "stopped" : "recipe");
     lua_error(L);
 }
 
 static void count_round(void)
 {
     steps.used += ROUND;
-    if (!steps.over && steps.limit && steps.used > steps.limit) steps.over = "recipe";
+    if (!steps.over && steps.limit && steps.used > steps.limit) steps.over = OVER_STEPS;
 }
 
 static void hook(lua_State *L, lua_Debug *here);
@@ -138,16 +179,19 @@ static void hook(lua_State *L, lua_Debug *here)
     bool recipe = is_recipe(here);
     if (!steps.over) {
         if (recipe && script_stop_requested() && ++steps.after_stop > PATIENCE)
-            steps.over = "stopped";
+            steps.over = STOPPED;
         if (steps.limit && (recipe || recipe_waits(L))) count_round();
-        if (steps.over) look_always(L);
     }
-    if (!steps.over || !recipe) return;
-    look_always(L);
-    raise_over(L, here);
+    if (steps.over) look_always(L);
+    if (steps.over && recipe) raise_over(L, here);
 }
 
 void script_count(lua_State *L) { lua_sethook(L, hook, LUA_MASKCOUNT, ROUND); }
+
+void script_over_time(void)
+{
+    if (!steps.over) steps.over = OVER_TIME;
+}
 
 void script_charge(lua_State *L)
 {
@@ -162,6 +206,9 @@ void script_open_limits(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "limit_memory", core_limit_memory },
+        { "limit_share", core_limit_share },
+        { "wait_begin", core_wait_begin },
+        { "wait_end", core_wait_end },
         { "out_of_memory", core_out_of_memory },
         { "limit_steps", core_limit_steps },
         { NULL, NULL },

@@ -55,6 +55,20 @@ void script_count(lua_State *L);
 /* Adds one round of counting: for what evades it, such as making a thread. */
 void script_charge(lua_State *L);
 
+/* The time of the recipe is over: as when it has taken too many instructions. In a handler too. */
+void script_over_time(void);
+
+/* ---- how long a recipe may take (patience.c) ------------------------------------------------- */
+
+/* With the limit in seconds, behind the place. */
+#define SCRIPT_OVER_TIME \
+    "the recipe took more than %g s of processor time; --recipe-time allows more"
+void script_open_patience(lua_State *L);
+/* The library waits for a recipe from here to there. */
+void script_wait_begin(void);
+void script_wait_end(void);
+double script_wait_limit(void);
+
 /* ---- stdout (output.c) ----------------------------------------------------------------------- */
 
 void script_open_output(lua_State *L);
@@ -69,6 +83,9 @@ bool script_finish_stdout(void);
  * reads is an error of writing. */
 void script_catch_signals(void);
 void script_open_stop(lua_State *L);
+/* Ends the program soon, from any thread or handler: the sentence is printed, unfinished files go.
+ * text stays valid. */
+void script_end(int code, const char *text);
 /* Whether SIGINT, SIGTERM or SIGHUP has come since core.catch_stop(). */
 bool script_stop_requested(void);
 

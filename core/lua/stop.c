@@ -14,6 +14,8 @@ static volatile sig_atomic_t stopping; /* it should */
 static volatile sig_atomic_t urgent;   /* how many of Ctrl-C and SIGTERM have come meanwhile */
 static volatile sig_atomic_t last;
 static sem_t at_once;
+static const char *volatile last_text; /* of an end that no signal asked for */
+static volatile sig_atomic_t last_code;
 
 static void handle(int number, void (*handler)(int))
 {
@@ -43,11 +45,20 @@ static void *end_at_once(void *unused)
 {
     (void)unused;
     while (sem_wait(&at_once)) continue;
+    if (last_text) log_line(LOG_ERROR, "%s", last_text);
     temp_remove_all();
+    if (last_text) _exit(last_code);
     handle(last, SIG_DFL);
     kill(getpid(), last);
     pause();
     return NULL;
+}
+
+void script_end(int code, const char *text)
+{
+    last_code = code;
+    last_text = text;
+    sem_post(&at_once);
 }
 
 static bool is_ignored(int number)

@@ -48,6 +48,10 @@ ends(("resume %s --steps 0"):format(run), 2, "--steps needs a whole number")
 ends(("resume %s --epochs 0"):format(run), 2, "--epochs needs a number above 0")
 ends(("resume %s --steps 6 --epochs 6"):format(run), 2, "not both")
 
+-- What a recipe may take of the processor begins anew with each step: here 6 take more than one may.
+ends(("train %s --quiet --output %s/slow --recipe-time 0.6"):format(recipe("slow", { steps = "6", save = "{}",
+  state = "{}", schedule = "burin.schedule('slow', function() for i = 1, 2e7 do end return 1 end)" }), runs), 0)
+
 -- ---- an edited recipe -----------------------------------------------------------------------------------------------
 
 local edited = recipe("edited", { steps = "6", save = "{ dtype = 'f16' }" })

@@ -78,10 +78,14 @@ end
 -- f(...), which runs code of a recipe: whatever it raises that is no error of ours yet is an error of the recipe.
 function errors.located(otherwise, f, ...)
   local said, assumed = place.say(nil), place.assume(otherwise)
+  core.wait_begin()
   local results = table.pack(xpcall(f, function(e) return locate(e, otherwise) end, ...))
+  local out, missing = core.out_of_memory(results[2])  -- said with the limit that is met
+  core.wait_end()
   place.say(said)
   place.assume(assumed)
   if results[1] then return table.unpack(results, 2, results.n) end
+  if out then errors.raise("memory", missing) end
   local why = results[2]
   error(errors.is(why) and why or locate(why, otherwise), 0)
 end

@@ -23,11 +23,14 @@ local common = {
 
 local function usage_error(text, ...) errors.raise("usage", text, ...) end
 
--- Of commands that run a recipe. Such a command has recipe = { steps = how many it may take unless told, or nil }.
+-- Of commands that run a recipe. Such a command has recipe = { limited = whether a recipe without trust has these
+-- limits when none are told }.
+local usual = { steps = 2000000000, seconds = 3, share = 384 << 20 }
 local recipe_options = {
   { "--trust", "flag", "run the recipe without the sandbox: it may do all that you may" },
-  { "--recipe-memory", "amount", "memory for Lua, tensors on the host included (default 3/4 of the machine's)" },
+  { "--recipe-memory", "amount", "memory for Lua, tensors on the host included" },
   { "--recipe-steps", "number", "instructions of Lua that the recipe may take; 0 = any number" },
+  { "--recipe-time", "number", "seconds of the processor that it may take before step 1, and in each step; 0 = any" },
 }
 
 local function options_of(command)
@@ -36,10 +39,15 @@ end
 
 -- What a recipe may use, before it is run.
 local function set_limits(command, args)
-  if args.recipe_memory then core.limit_memory(amounts.parse(args.recipe_memory)) end
-  local steps = math.tointeger(args.recipe_steps or command.recipe.steps or 0)
+  local limited = command.recipe.limited
+  if args.recipe_memory then core.limit_memory(amounts.parse(args.recipe_memory))
+  elseif limited and not args.trust then core.limit_share(usual.share) end
+  local steps = math.tointeger(args.recipe_steps or limited and usual.steps or 0)
   if not steps or steps < 0 then usage_error "--recipe-steps needs a whole number" end
   core.limit_steps(steps)
+  local seconds = args.recipe_time or limited and not args.trust and usual.seconds or 0
+  if not (seconds >= 0 and seconds < 1e9) then usage_error "--recipe-time needs a number of seconds" end
+  core.limit_time(seconds)
 end
 
 local function load_command(name)

@@ -63,7 +63,7 @@ return {
   needs = 1,
   options = { { "--budget", "amount", "device memory to plan for, as 8GiB; over the recipe's" },
     { "--images", "flag", "list every picture: its size, what is cut off, its captions" } },
-  recipe = { steps = 2000000000 },
+  recipe = { limited = true },
   run = function(args)
     local r = recipe.load(args[1], args.trust)
     r.budget = args.budget or r.budget

@@ -60,7 +60,7 @@ end
 
 local command = {
   computes = true,
-  recipe = { steps = 2000000000 },
+  recipe = { limited = true },
   summary = "continue a stopped or killed run, bit for bit",
   usage = "RUN-FOLDER [options]",
   needs = 1,

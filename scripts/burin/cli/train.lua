@@ -12,7 +12,7 @@ local settings = require "burin.train.settings"
 
 local command = {
   computes = true,
-  recipe = { steps = 2000000000 },
+  recipe = { limited = true },
   summary = "train what a recipe describes",
   usage = "RECIPE.lua [options]",
   needs = 1,

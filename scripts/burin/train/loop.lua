@@ -238,6 +238,7 @@ local function run_steps(self, began, due)
   core.catch_stop()
   if due then results_between(self, every) end
   while self.step < self.steps do
+    core.rest()
     local trouble = next_step(self, next_update(), every, bar)
     if self.step == 1 then self.first_step_seconds = core.clock() - began end
     if trouble then
