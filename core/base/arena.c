@@ -2,6 +2,7 @@
  * arena.c - host memory. Nobody can handle running out of it, so that ends the program here. */
 #include "base/base.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,21 +19,34 @@ struct arena_block {
 
 static _Thread_local char file_name[1024];
 
-void mem_for(const char *path) { snprintf(file_name, sizeof file_name, "%s", path ? path : ""); }
+/* As it may be shown on a terminal: there is no memory to make it so later. */
+void mem_for(const char *path)
+{
+    struct str shown = { 0 };
+    if (path) str_add_shown(&shown, path, strlen(path), false);
+    snprintf(file_name, sizeof file_name, "%s", shown.len ? shown.data : "");
+    str_finish(&shown);
+}
 
 const char *mem_file(void) { return file_name[0] ? file_name : NULL; }
 
-/* What is half written goes too, as at the end by a signal. */
+/* What is half written goes too, as at the end by a signal. Nothing here takes memory. */
 static _Noreturn void out_of_memory(size_t bytes)
 {
-    static _Thread_local bool again; /* what cleans up takes a little memory itself */
-    if (!again) {
-        again = true;
-        log_line(LOG_ERROR, "out of memory on the host: %zu bytes asked%s%s", bytes,
-                 mem_file() ? " for " : "", file_name);
-        temp_remove_all();
-    }
+    char text[sizeof file_name + 128];
+    int n = snprintf(text, sizeof text, "error: out of memory on the host");
+    if (bytes) n += snprintf(text + n, sizeof text - (size_t)n, ": %zu bytes asked", bytes);
+    if (mem_file()) n += snprintf(text + n, sizeof text - (size_t)n, " for %s", file_name);
+    text[n++] = '\n';
+    ssize_t written = write(STDERR_FILENO, text, (size_t)n);
+    (void)written;
+    temp_remove_all();
     _exit(71);
+}
+
+void mem_check(void)
+{
+    if (errno == ENOMEM) out_of_memory(0);
 }
 
 void *mem_alloc(size_t bytes)

@@ -42,6 +42,9 @@ void mem_for(const char *path);
 const char *mem_file(void);                              /* or NULL */
 void *mem_grow(void *p, size_t old_bytes, size_t bytes); /* the new part is zeroed */
 void mem_free(void *p);
+/* After a function of the C library has failed, of those that take memory themselves: ends the
+ * program as above when that is why. */
+void mem_check(void);
 /* Makes room for element n of an array and returns the (possibly moved) array. */
 void *array_reserve(void *array, int n, int *capacity, size_t element_bytes);
 

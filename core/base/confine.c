@@ -69,6 +69,7 @@ static enum found look_beneath(int folder, const char *rest)
 bool file_is_beneath(const char *path, const char *folder)
 {
     char *real = realpath(path, NULL), *top = realpath(*folder ? folder : ".", NULL);
+    if (!real || !top) mem_check();
     bool beneath = real && top && rest_of(real, top);
     free(real);
     free(top);

@@ -146,6 +146,7 @@ static int core_cache_root(lua_State *L)
 static int core_real_path(lua_State *L)
 {
     char *real = realpath(luaL_checkstring(L, 1), NULL);
+    if (!real) mem_check();
     lua_pushstring(L, real);
     free(real);
     return 1;
@@ -175,6 +176,7 @@ static int core_list(lua_State *L)
     struct dirent **entry;
     int n = scandir(path, &entry, NULL, alphasort), k = 0;
     if (n < 0) {
+        mem_check();
         fail("%s: cannot list this folder: %s", path, strerror(errno));
         return script_raise(L);
     }
@@ -199,7 +201,9 @@ static int sync_entry(const char *path, const struct stat *st, int type, struct 
 /* The folders of a result: 0, or errno. Its files were synced when they were written. */
 static int sync_folders(const char *path)
 {
-    return nftw(path, sync_entry, 16, FTW_DEPTH | FTW_PHYS);
+    int error = nftw(path, sync_entry, 16, FTW_DEPTH | FTW_PHYS);
+    if (error < 0) mem_check();
+    return error;
 }
 
 /* core.rename(from, to): on the disk when this returns, a folder with all folders in it; `to` must
@@ -247,6 +251,7 @@ static int core_remove_tree(lua_State *L)
     const char *path = luaL_checkstring(L, 1);
     if (!file_may_write(path)) return script_raise(L);
     if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT) {
+        mem_check();
         fail("%s: cannot remove: %s", path, strerror(errno));
         return script_raise(L);
     }

@@ -82,7 +82,7 @@ static int core_json_encode(lua_State *L)
     json_decref(j);
     if (!text) return luaL_error(L, "this value cannot be written as JSON");
     lua_pushstring(L, text);
-    free(text);
+    mem_free(text);
     return 1;
 }
 
@@ -106,6 +106,8 @@ void script_open_json(lua_State *L)
         { "json_decode", core_json_decode },
         { NULL, NULL },
     };
+    /* jansson answers NULL when memory is out, which a value that is null does too. */
+    json_set_alloc_funcs(mem_alloc, mem_free);
     luaL_setfuncs(L, functions, 0);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null"); /* what json_encode writes as null */

@@ -188,9 +188,22 @@ void script_open_library(lua_State *L)
     lua_pop(L, 4);
 }
 
-/* Everything that can raise happens in here. Arguments on the stack: argv as a table. */
+struct arguments {
+    int argc;
+    char **argv;
+};
+
+/* Everything that can raise happens in here, for want of memory even this. On the stack: the
+ * arguments, which argv in Lua takes the place of. */
 static int run(lua_State *L)
 {
+    const struct arguments *a = lua_touserdata(L, 1);
+    lua_createtable(L, a->argc, 0);
+    for (int i = 1; i < a->argc; i++) {
+        lua_pushstring(L, a->argv[i]);
+        lua_rawseti(L, -2, i);
+    }
+    lua_replace(L, 1);
     script_open_library(L);
     lua_getglobal(L, "require");
     lua_pushstring(L, "burin.cli.main");
@@ -215,17 +228,17 @@ int script_main(int argc, char **argv)
     script_catch_signals();
     plug_load_default(wants_only_ours(argc, argv));
     lua_State *L = script_new_state();
-    if (!L) return 71;
-    lua_pushcfunction(L, run);
-    lua_createtable(L, argc, 0);
-    for (int i = 1; i < argc; i++) {
-        lua_pushstring(L, argv[i]);
-        lua_rawseti(L, -2, i);
+    if (!L) {
+        log_line(LOG_ERROR, "out of memory: there is none for Lua");
+        return 71;
     }
-    int code = 1;
-    if (lua_pcall(L, 1, 1, 0))
-        log_line(LOG_ERROR, "%s", lua_isstring(L, -1) ? lua_tostring(L, -1) : "out of memory");
-    else code = (int)lua_tointeger(L, -1);
+    lua_pushcfunction(L, run);
+    lua_pushlightuserdata(L, &(struct arguments){ argc, argv });
+    int status = lua_pcall(L, 1, 1, 0), code = 1;
+    const char *why = status && lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+    if (!status) code = (int)lua_tointeger(L, -1);
+    else log_line(LOG_ERROR, "%s", why ? why : "an error that is no text");
+    if (status == LUA_ERRMEM || (why && !strcmp(why, "not enough memory"))) code = 71;
     lua_close(L);
     int messages = script_device_finish();
     if (messages) {

@@ -111,6 +111,7 @@ static bool make_absolute(const char *name)
 {
     const char *value = getenv(name);
     char *cwd = value && *value && *value != '/' ? realpath(".", NULL) : NULL;
+    if (!cwd && value && *value && *value != '/') mem_check();
     if (!cwd) return true;
     struct str path = { 0 };
     str_addf(&path, "%s/%s", cwd, value);

@@ -80,6 +80,7 @@ const struct burin_loader *plug_loader_for(const char *path)
     if (!folder) {
         FILE *f = fopen(path, "rb");
         if (!f) {
+            mem_check();
             fail("cannot open %s: %s", path, strerror(errno));
             return NULL;
         }

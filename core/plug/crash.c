@@ -162,6 +162,7 @@ static struct plug_crash *describe(const char *path)
 {
     struct stat st;
     char *full = realpath(path, NULL);
+    if (!full) mem_check();
     struct plug_crash *c = NULL;
     struct str mark = { 0 }, unfinished = { 0 }, was = { 0 }, begin = { 0 }, end = { 0 };
     if (full && stat(full, &st) == 0) {

@@ -63,6 +63,7 @@ static bool looks_like_elf(const char *path)
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* opening a pipe would wait for ever */
         return fail("%s is not a plugin: it is not a regular file", path);
     FILE *f = fopen(path, "rb");
+    if (!f) mem_check();
     if (!f) return fail("cannot open the plugin %s: %s", path, strerror(errno));
     unsigned char head[4] = { 0 };
     size_t n = fread(head, 1, sizeof head, f);
@@ -159,6 +160,7 @@ static int load_dir(const char *folder, bool (*load_one)(const char *path))
 {
     struct dirent **names;
     int n = scandir(folder, &names, is_library, by_name), good = 0;
+    if (n < 0) mem_check();
     for (int i = 0; i < n; i++) {
         struct str path = { 0 };
         str_addf(&path, "%s/%s", folder, names[i]->d_name);

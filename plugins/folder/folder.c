@@ -363,10 +363,18 @@ static int scan_entry(struct source *s, char *path, const char *name, struct fol
     return 0;
 }
 
+/* scandir, whose want of memory is the host's: asking for more than there is ends the program. */
+static int list(const char *path, struct dirent ***names)
+{
+    int n = scandir(path, names, visible, by_bytes);
+    if (n < 0 && errno == ENOMEM) host->free(host->alloc(SIZE_MAX / 2));
+    return n;
+}
+
 static int scan(struct source *s, struct folder how)
 {
     struct dirent **names;
-    int n = scandir(how.path, &names, visible, by_bytes), rc = 0;
+    int n = list(how.path, &names), rc = 0;
     if (n < 0 && how.depth == 0)
         return host->fail("cannot read the folder %s: %s", how.path, strerror(errno));
     if (n < 0) {
@@ -402,7 +410,7 @@ static void skip_beside(struct source *s, char *path, const char *name)
 static int scan_numbered(struct source *s, const char *path, int *found)
 {
     struct dirent **names;
-    int n = scandir(path, &names, visible, by_bytes), rc = 0;
+    int n = list(path, &names), rc = 0;
     if (n < 0) return host->fail("cannot read the folder %s: %s", path, strerror(errno));
     bool *taken = host->alloc((size_t)n + 1);
     *found = 0;
