@@ -12,11 +12,20 @@ local commit = core.commit
 function core.commit() commit(false) end
 function core.open_device() end
 
+-- What the library says, as the binary would print it: stdout and stderr in one.
 local out
-local log, write = core.log, core.write_stdout
+local levels = { error = 1, warn = 2, info = 3, debug = 4 }
+local before = { error = "error: ", warn = "warning: ", info = "", debug = "" }
+local threshold = "info"
+local log, stdout, stderr = core.log, core.write_stdout, core.write_stderr
 local function keep(text) if out then out[#out + 1] = text end end
-function core.log(level, text) if out then keep(text .. "\n") else log(level, text) end end
-function core.write_stdout(text) if out then keep(text) else write(text) end end
+function core.log(level, text)
+  if not out then return log(level, text) end
+  if levels[level] <= levels[threshold] then keep(before[level] .. text .. "\n") end
+end
+function core.log_threshold(level) threshold = level end
+function core.write_stdout(text) if out then keep(text) else stdout(text) end end
+function core.write_stderr(text) if out then keep(text) else stderr(text) end end
 
 -- argv -> exit code, all that it said. Recipes run without the sandbox, which would hold this process as well.
 function C.run(argv)
@@ -24,7 +33,7 @@ function C.run(argv)
   if line[1] == "train" or line[1] == "resume" or line[1] == "plan" then
     for _, more in ipairs { "--trust", "--recipe-steps", "0" } do line[#line + 1] = more end
   end
-  out = {}
+  out, threshold = {}, "info"
   local code = main(line, function(e) return e end)
   local text = table.concat(out)
   out = nil

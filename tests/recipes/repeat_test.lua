@@ -3,10 +3,12 @@
 package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 T.private_cache()
+T.in_one_process()
 
-local function train(name, fields)
+-- run: T.process, for what a process by itself is compared with
+local function train(name, fields, run)
   local recipe, folder = T.recipe("recipe", fields), T.folder(name)
-  local code, out = T.run(("train %s --json --output %s"):format(T.quote(recipe), T.quote(folder)))
+  local code, out = (run or T.run)(("train %s --json --output %s"):format(T.quote(recipe), T.quote(folder)))
   T.check(code == 0, "%s ends with %d: %s", name, code, out)
   return folder .. "/tiny", out, recipe
 end
@@ -21,10 +23,10 @@ local function with(more)
   for k, v in pairs(more) do fields[k] = v end
   return fields
 end
-local first, out, recipe = train("first", small)
+local first, out, recipe = train("first", small, T.process)
 T.shell("rm -rf " .. T.quote(T.burin_cache))
-local second = train("second", small)  -- with nothing cached
-local third = train("third", small)    -- with everything cached
+local second = train("second", small, T.process)  -- with nothing cached
+local third = train("third", small)  -- with everything cached; in a process with others from here on
 T.check(T.difference(first, second) == "", "the same seed: %s", T.difference(first, second))
 T.check(T.difference(first, third) == "", "the same seed, cached: %s", T.difference(first, third))
 local _, plan = T.run(("plan %s --json"):format(T.quote(recipe)))

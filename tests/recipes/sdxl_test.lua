@@ -5,6 +5,7 @@
 package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 T.private_cache()
+T.in_one_process()
 
 local function base(name) return ('burin.model "tests/golden/%s/model_ldm.safetensors"'):format(name) end
 local function train(name, output, fields)
@@ -65,7 +66,7 @@ print(("losses in 8 bits within %.3f %% of f16's"):format(100 * worst))
 -- Where class images are made first, the U-Net is there in both phases; what left the device is gone from it.
 local prior = T.recipe("prior", { base = base "tiny_sd1", steps = "1", batch = "1",
   concepts = '{ { images = "examples/sks-cat", prior = { prompt = "a cat", count = 1, steps = 1 } } }' })
-local _, said = T.run(("train %s --json --output %s"):format(T.quote(prior), T.quote(T.folder "prior")))
+local _, said = T.process(("train %s --json --output %s"):format(T.quote(prior), T.quote(T.folder "prior")))
 local planned, held = tonumber(said:match '"planned_bytes": ?(%d+)'), tonumber(said:match '"allocated_bytes": ?(%d+)')
 T.check(planned and held and math.abs(held / planned - 1) < 0.02, "planned %s bytes, allocated %s: %s", planned, held,
   said)

@@ -2,7 +2,7 @@
 -- support.lua - what the tests share that run the built binary from outside. Plain Lua 5.4, from the repository root:
 --   lua5.4 tests/recipes/NAME_test.lua BURIN SCRATCH-FOLDER
 local T = { burin = assert(arg[1], "usage: NAME_test.lua BURIN SCRATCH"), scratch = assert(arg[2]), passed = 0,
-  failed = 0 }
+  failed = 0, servers = {} }
 
 function T.check(ok, text, ...)
   if ok then T.passed = T.passed + 1 return true end
@@ -11,6 +11,7 @@ function T.check(ok, text, ...)
 end
 
 function T.finish()
+  for i, pipe in ipairs(T.servers) do T.check(pipe:close(), "server %d ended badly", i) end
   print(("%d passed, %d failed"):format(T.passed, T.failed))
   os.exit(T.failed == 0 and 0 or 1)
 end
@@ -29,6 +30,50 @@ end
 function T.run(line, before)
   return T.shell(("%s %s %s"):format(before or "", T.quote(T.burin), line))
 end
+
+local here = debug.getinfo(1, "S").source:match "^@(.*)/"
+local inside = { train = true, resume = true, plan = true, sample = true, inspect = true, convert = true, merge = true }
+
+-- A process that runs commands of burin one after the other in a folder, so that the device compiles its kernels once:
+-- most of what a short training takes. Returns a function: a line of arguments -> exit code, all that it printed.
+-- Other commands, and those that choose a device, get a process of their own: --device is for all of a process.
+function T.server(folder)
+  local root = select(2, T.shell "pwd"):match "[^\n]*"
+  local function absolute(path) return T.quote(path:find "^/" and path or root .. "/" .. path) end
+  local number = #T.servers + 1
+  local reply, said = ("%s/server-%d.reply"):format(T.scratch, number), ("%s/server-%d.said"):format(T.scratch, number)
+  T.shell(("rm -f %s; mkfifo %s"):format(T.quote(reply), T.quote(reply)))
+  local go, tests = "cd " .. T.quote(folder or "."), absolute(here)
+  -- What reads from the pipe must not wait for ever for one that died.
+  local line = ("exec 2>%s >&2; %s && TESTS=%s REPLY=%s %s run --trust %s/server.lua || printf '%%s\\n' -1 %s >%s")
+    :format(T.quote(said), go, tests, absolute(reply), T.quote(T.burin), tests, "'the server died'", absolute(reply))
+  if T.burin_cache then line = ("export BURIN_CACHE=%s; %s"):format(absolute(T.burin_cache), line) end
+  local pipe, read = io.popen(line, "w"), 0
+  T.servers[number] = pipe
+  return function(arguments)
+    local words = io.popen(("printf '%%s\\0' %s"):format(arguments))
+    local argv = {}
+    for word in words:read "a":gmatch "([^\0]*)\0" do argv[#argv + 1] = word end
+    words:close()
+    if not inside[argv[1]] or arguments:find "%-%-device" then
+      return T.shell(("%s && %s %s"):format(go, T.quote(T.burin), arguments))
+    end
+    pipe:write(#argv, "\n")
+    for _, word in ipairs(argv) do pipe:write(#word, "\n", word) end
+    pipe:flush()
+    local answer = assert(io.open(reply, "rb"))
+    local code, _, out = answer:read("n", 1, "a")
+    answer:close()
+    -- The core writes past Lua.
+    local more = T.read(said)
+    out, read = out .. more:sub(read + 1), #more
+    return code, out
+  end
+end
+
+-- From now on T.run uses one process; T.process is for what needs one of its own.
+T.process = T.run
+function T.in_one_process() T.run = T.server() end
 
 function T.read(path)
   local file = io.open(path, "rb")

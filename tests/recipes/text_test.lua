@@ -6,6 +6,7 @@ package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 local check = T.check
 T.private_cache()
+T.in_one_process()
 
 local function base(name) return ('burin.model "tests/golden/%s/model_ldm.safetensors"'):format(name) end
 local function lora(text_encoder) return ("burin.lora { rank = 2, text_encoder = %s }"):format(text_encoder) end
