@@ -5,6 +5,7 @@ package.path = "tests/recipes/?.lua;tests/cli/?.lua;" .. package.path
 local T = require "support"
 local weights = require "weights"
 T.private_cache()
+T.in_one_process()
 local folder = T.folder "models"
 local tiny, meta = weights.read "models/tiny-sd.safetensors"
 
