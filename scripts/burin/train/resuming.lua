@@ -57,8 +57,8 @@ local function check_settings(self, info, fork)
   list[#list + 1] = start.difference(info.from, self.plan.recipe.from)
   if #list > 0 and not fork then
     errors.raise("recipe", "%s: the recipe has changed since this run began: %s. Only steps, epochs, save, "
-      .. "sample, state, "
-      .. "output and the device may change%s", self.folder, table.concat(list, "; "), over(self))
+      .. "sample, state, output, on_nonfinite, max_nonfinite and the device may change%s",
+      self.folder, table.concat(list, "; "), over(self))
   end
   for _, text in ipairs(list) do core.log("warn", ("not as in %s: %s"):format(fork, text)) end
 end
@@ -133,12 +133,27 @@ function resuming.find(folder)
   return { folder = folder, info = info, file = file, path = path }
 end
 
+-- A fork may accumulate where its origin did not. States are of whole steps, when nothing is summed up, so that these
+-- sums begin at nothing.
+local function without_sums(variables, info)
+  local list = {}
+  for _, v in ipairs(variables) do
+    if info.hashes[v[1]] or not v[1]:find "^grads%." then list[#list + 1] = v end
+  end
+  return list
+end
+
 -- Takes a training to the step of a state. fork: as above
 function resuming.restore(self, found, fork)
   local info = found.info
   check_data(self, info, fork)
   check_steps(self, info)
-  state.restore(info, found.file, found.path, self.plan.trainer:state())
+  local variables = self.plan.trainer:state()
+  if fork then
+    self.plan.trainer:clear_gradients()
+    variables = without_sums(variables, info)
+  end
+  state.restore(info, found.file, found.path, variables)
   found.file:close()
   self.step, self.average, self.from = info.step, tonumber(info.average), info.from
   if not fork then self.nonfinite, self.backs = info.nonfinite or 0, info.backs or 0 end
