@@ -4,6 +4,7 @@
 package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 T.private_cache()
+T.in_one_process()
 
 local pics, runs = T.folder "pics", T.folder "runs"
 T.shell(("cp examples/sks-cat/*/1-grass.png %s/"):format(T.quote(pics)))

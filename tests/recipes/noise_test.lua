@@ -4,6 +4,7 @@
 package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 T.private_cache()
+T.in_one_process()
 
 local function burin(line, ...)
   local code, out = T.run(line:format(...))
