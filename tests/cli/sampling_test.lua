@@ -11,7 +11,7 @@ root = root:match "[^\n]+"
 -- A tree that looks like the repository to commands that write beside it.
 local place = T.folder "place"
 T.shell(("ln -s %s/models %s/examples %s"):format(root, root, T.quote(place)))
-local function burin(line) return T.shell(("cd %s && %s %s"):format(T.quote(place), T.quote(T.burin), line)) end
+local burin = T.server(place)
 
 -- ---- the page -------------------------------------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ end
 -- ---- LoRAs ----------------------------------------------------------------------------------------------------------
 
 local recipe = T.recipe("lora", { sample = '{ prompts = { "a (red:1.2) cat --ss euler_a" }, steps = 2 }' })
-code, out = T.run(("train %s --output %s/runs"):format(T.quote(recipe), T.quote(place)))
+code, out = burin(("train %s --output %s/runs"):format(T.quote(recipe), T.quote(place)))
 check(code == 0, "a LoRA to sample with: %s", out)
 check(text_of "runs/tiny/samples/step-000004-01.png":find(
   "^a %(red:1.2%) cat\nSteps: 2, Sampler: Euler a, CFG scale: 7.5, Seed: 0, Size: 64x64"),
