@@ -137,7 +137,7 @@ ends(PLAN, train "output = '/tmp/elsewhere'", 78, "output '/tmp/elsewhere'", "--
 ends(PLAN, train "output = 'a/../../b'", 78, "--output")
 ends(PLAN, "local r = (function() " .. train() .. " end)() r.name = '../../x' return r", 78, "cannot be changed")
 ends(PLAN, "return setmetatable({ is_train_recipe = true, name = 'x', output = '/tmp' }, {})", 78, "a recipe ends with")
-ends(PLAN, train("output = 'a'"):gsub('"x"', '".."', 1), 78, "letters, digits")
+ends(PLAN, train("output = 'a'"):gsub('"x"', '".."', 1), 78, "begins with a letter")
 
 -- ---- trust ----------------------------------------------------------------------------------------------------------
 

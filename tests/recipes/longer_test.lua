@@ -102,7 +102,7 @@ T.check(T.read(foreign .. "/recipe.lua") == "mine" and T.read(runs .. "/short/z/
 
 for name, says in pairs { ["_x"] = "begins with a letter or a digit", ["-x"] = "begins with a letter or a digit",
   [".x"] = "begins",
-  [".."] = "letters, digits", state = "of this name", samples = "of this name", recipe = "of this name",
+  [".."] = "begins with a letter", state = "of this name", samples = "of this name", recipe = "of this name",
     Metrics = "of this name",
   ["run.json"] = "of this name", ["recipe.lua"] = "of this name", ["prior-1-x"] = "of this name",
   ["x.tmp-1-2"] = "of this name" } do

@@ -96,7 +96,7 @@ local own_patterns = { "^recipe%.", "^metrics%.", "^run%.", "^events%.", "^prior
 
 -- Calls fail(text, ...) unless a run may have this name.
 function recipe.check_name(name, fail)
-  if not name:match "^[%w._-]+$" or name:match "^%.+$" then
+  if not name:match "^[%w._-]+$" then
     fail("name '%s': letters, digits, '.', '_' and '-' only", name)
   end
   if not name:match "^%w" then fail("name '%s': it begins with a letter or a digit", name) end
