@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Kills runs with SIGKILL, resumes them twice, and wants every file equal to the uninterrupted run's, byte for byte:
 -- the LoRA, the training state, the metrics, the class images, the samples. Moments are random but seeded; some are
--- chosen to hit a file while it is being written. BURIN_KILLS sets the number of random kills (8: 4 runs are killed,
+-- chosen to hit a file while it is being written. BURIN_KILLS sets the number of random kills (4: 2 runs are killed,
 -- resumed, killed again and resumed; scripts/dev/kill_chains.lua makes many more), BURIN_CHAIN how many of them a run
 -- meets (2).
 -- Then the device is lost (vulkan_call.c), and the run goes on by itself.
@@ -9,7 +9,7 @@
 package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 T.private_cache()
-local kills, in_a_row = tonumber(os.getenv "BURIN_KILLS" or 8), tonumber(os.getenv "BURIN_CHAIN" or 2)
+local kills, in_a_row = tonumber(os.getenv "BURIN_KILLS" or 4), tonumber(os.getenv "BURIN_CHAIN" or 2)
 math.randomseed(20240229)
 
 local recipe = T.recipe("resume", {
