@@ -149,7 +149,7 @@ static int open_core(lua_State *L)
     script_open_output(L);
     script_open_stop(L);
     script_open_limits(L);
-    script_open_patience(L);
+    script_open_overtime(L);
     script_open_sandbox(L);
     lua_pushstring(L, BURIN_VERSION);
     lua_setfield(L, -2, "version");

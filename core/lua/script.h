@@ -58,12 +58,12 @@ void script_charge(lua_State *L);
 /* The time of the recipe is over: as when it has taken too many instructions. In a handler too. */
 void script_over_time(void);
 
-/* ---- how long a recipe may take (patience.c) ------------------------------------------------- */
+/* ---- how long a recipe may take (overtime.c) ------------------------------------------------- */
 
 /* With the limit in seconds, behind the place. */
 #define SCRIPT_OVER_TIME \
     "the recipe took more than %g s of processor time; --recipe-time allows more"
-void script_open_patience(lua_State *L);
+void script_open_overtime(lua_State *L);
 /* The library waits for a recipe from here to there. */
 void script_wait_begin(void);
 void script_wait_end(void);

@@ -11,8 +11,10 @@ local state = require "burin.base.state"
 local patience = {}
 
 patience.options = {
-  { "--waits", "text", "seconds before each further try of a save that failed, and before each restart", "5 30 120" },
-  { "--room-wait", "number", "minutes that a run waits for room on a full disk; 0 = it ends", 60 },
+  { "--waits", "text", "seconds before each further try of a save that failed, and before each restart",
+    table.concat(saving.patience.waits, " ") },
+  { "--room-wait", "number", "minutes that a run waits for room on a full disk; 0 = it ends",
+    saving.patience.room // 60 },
   { "--restarts", "number", "times a run goes on by itself when its device was lost; 0 = it ends", 3 },
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * patience.c - how much processor time a recipe may take while the library waits for it. A call of
+ * overtime.c - how much processor time a recipe may take while the library waits for it. A call of
  * a standard function (a pattern with many `.-`) is one instruction however long it takes, and no
  * hook runs in it: so a timer ends the program when the limit alone (limits.c) has not helped. */
 #include <pthread.h>
@@ -21,7 +21,7 @@ static struct {
     bool runs;
     lua_State *first; /* the thread that a recipe began in */
     pthread_t thread;
-} patience;
+} overtime;
 
 static volatile sig_atomic_t rounds; /* how often the timer has come */
 static char last_words[8192];        /* the sentence that the program ends with */
@@ -30,7 +30,7 @@ static void end(const char *at, int line)
 {
     char place[4400] = "";
     if (at) snprintf(place, sizeof place, "%.4000s:%d: ", at, line);
-    snprintf(last_words, sizeof last_words, "%s" SCRIPT_OVER_TIME, place, patience.limit);
+    snprintf(last_words, sizeof last_words, "%s" SCRIPT_OVER_TIME, place, overtime.limit);
     script_end(78, last_words);
 }
 
@@ -47,8 +47,8 @@ static void end_with_line(void)
 {
     lua_Debug d;
     signal(SIGSEGV, on_bad_luck);
-    for (int level = 0; lua_getstack(patience.first, level, &d); level++) {
-        if (!lua_getinfo(patience.first, "Sl", &d) || d.source[0] != '@') continue;
+    for (int level = 0; lua_getstack(overtime.first, level, &d); level++) {
+        if (!lua_getinfo(overtime.first, "Sl", &d) || d.source[0] != '@') continue;
         end(d.source + 1, d.currentline);
         return;
     }
@@ -58,11 +58,11 @@ static void end_with_line(void)
 static void on_timer(int number, siginfo_t *info, void *context)
 {
     (void)info, (void)context;
-    if (!pthread_equal(pthread_self(), patience.thread)) {
-        pthread_kill(patience.thread, number);
+    if (!pthread_equal(pthread_self(), overtime.thread)) {
+        pthread_kill(overtime.thread, number);
         return;
     }
-    if (!patience.runs) return;
+    if (!overtime.runs) return;
     script_over_time();
     if (++rounds == 2) end_with_line();
 }
@@ -76,25 +76,25 @@ static void from_seconds(double seconds, struct timespec *t)
 
 void script_wait_begin(void)
 {
-    if (patience.limit == 0) return;
-    struct itimerspec t = { .it_value = patience.left };
-    from_seconds(patience.limit < GRACE ? patience.limit : GRACE, &t.it_interval);
-    patience.runs = true;
-    timer_settime(patience.timer, 0, &t, NULL);
+    if (overtime.limit == 0) return;
+    struct itimerspec t = { .it_value = overtime.left };
+    from_seconds(overtime.limit < GRACE ? overtime.limit : GRACE, &t.it_interval);
+    overtime.runs = true;
+    timer_settime(overtime.timer, 0, &t, NULL);
 }
 
 void script_wait_end(void)
 {
     struct itimerspec t;
     static const struct itimerspec none;
-    if (!patience.runs) return;
-    patience.runs = false;
-    timer_settime(patience.timer, 0, &none, &t);
-    if (!rounds) patience.left = t.it_value;
-    if (!patience.left.tv_sec && !patience.left.tv_nsec) patience.left.tv_nsec = 1;
+    if (!overtime.runs) return;
+    overtime.runs = false;
+    timer_settime(overtime.timer, 0, &none, &t);
+    if (!rounds) overtime.left = t.it_value;
+    if (!overtime.left.tv_sec && !overtime.left.tv_nsec) overtime.left.tv_nsec = 1;
 }
 
-double script_wait_limit(void) { return patience.limit; }
+double script_wait_limit(void) { return overtime.limit; }
 
 /* core.limit_time(seconds): 0: as long as it likes. */
 static int core_limit_time(lua_State *L)
@@ -110,13 +110,13 @@ static int core_limit_time(lua_State *L)
     e.sigev_notify = SIGEV_SIGNAL;
     e.sigev_signo = SIGRTMIN;
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-    patience.first = lua_tothread(L, -1);
-    patience.thread = pthread_self();
+    overtime.first = lua_tothread(L, -1);
+    overtime.thread = pthread_self();
     if (seconds > 0 && (sigaction(SIGRTMIN, &a, NULL) ||
-                        timer_create(CLOCK_THREAD_CPUTIME_ID, &e, &patience.timer)))
+                        timer_create(CLOCK_THREAD_CPUTIME_ID, &e, &overtime.timer)))
         return luaL_error(L, "cannot measure processor time");
-    patience.limit = seconds;
-    from_seconds(seconds, &patience.left);
+    overtime.limit = seconds;
+    from_seconds(seconds, &overtime.left);
     return 0;
 }
 
@@ -124,11 +124,11 @@ static int core_limit_time(lua_State *L)
 static int core_rest(lua_State *L)
 {
     (void)L;
-    if (!rounds) from_seconds(patience.limit, &patience.left);
+    if (!rounds) from_seconds(overtime.limit, &overtime.left);
     return 0;
 }
 
-void script_open_patience(lua_State *L)
+void script_open_overtime(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "limit_time", core_limit_time },
