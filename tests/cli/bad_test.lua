@@ -5,9 +5,9 @@ package.path = "tests/recipes/?.lua;" .. package.path
 local T = require "support"
 T.private_cache()
 
--- burin fails with this exit code, and says all of these (plain texts).
-local function fails(line, want, ...)
-  local code, out = T.run(line)
+-- burin fails with this exit code, and says all of these (plain texts). run: how it is run.
+local function ends(run, line, want, ...)
+  local code, out = run(line)
   T.check(code == want, "burin %s: exit code %d, not %d: %s", line, code, want, out)
   for _, text in ipairs { ... } do
     T.check(out:find(text, 1, true), "burin %s: '%s' does not say '%s'", line, out:gsub("\n", " "), text)
@@ -16,6 +16,12 @@ local function fails(line, want, ...)
   T.check(not out:find "attempt to" and not out:find "%f[%w/]burin/[%w_/]+%.lua:", "burin %s: an internal error: %s",
     line, out)
 end
+local function fails(line, want, ...) ends(T.run, line, want, ...) end
+
+-- Trainings and what goes on from them: in one process, which compiles its kernels once, where nothing else is the
+-- point.
+local served = T.server()
+local function refused(line, want, ...) ends(served, line, want, ...) end
 
 -- ---- recipes --------------------------------------------------------------------------------------------------------
 
@@ -145,7 +151,7 @@ if T.check(inputs, "the tiny model has no output convolution of this shape") the
   local wrong = model:gsub("(" .. shape .. ")%d+,3,3%]", "%13," .. inputs .. ",3]", 1)
   T.check(#wrong == #model and wrong ~= model, "the model was not changed")
   local recipe = T.recipe("shapes", { base = ("burin.model %q"):format(file("shapes.safetensors", wrong)) })
-  fails(("train %s --quiet --output %s"):format(recipe, T.folder "runs"), 65, "out", "shape")
+  refused(("train %s --quiet --output %s"):format(recipe, T.folder "runs"), 65, "out", "shape")
 end
 
 -- A base that another took the place of: neither its class images nor its training state are for the new one.
@@ -153,13 +159,13 @@ do
   local path, place = file("base.safetensors", model), T.folder "replaced"
   local recipe = T.recipe("replaced", { base = ("burin.model %q"):format(path), steps = "1",
     concepts = '{ { images = "examples/sks-cat", prior = { prompt = "a cat", count = 1, steps = 1 } } }' })
-  local code, text = T.run(("train %s --quiet --output %s"):format(recipe, place))
+  local code, text = served(("train %s --quiet --output %s"):format(recipe, place))
   T.check(code == 0, "a run of one step: exit code %d: %s", code, text)
   file("base.safetensors", model:sub(1, -2) .. string.char(model:byte(-1) ~ 1))
   local resume = ("resume %s --quiet"):format(T.quote(place .. "/tiny"))
-  fails(resume, 65, "prior-1-", "class images are of another base")
+  refused(resume, 65, "prior-1-", "class images are of another base")
   T.shell(("rm -r %s/tiny/prior-1-*"):format(T.quote(place)))
-  fails(resume, 65, "base.safetensors", "the base has changed")
+  refused(resume, 65, "base.safetensors", "the base has changed")
 end
 
 -- Class images of the user's own are read; what is missing is drawn into the run's folder.
@@ -169,7 +175,7 @@ do
   local recipe = T.recipe("own", { steps = "1",
     concepts = ('{ { images = "examples/sks-cat", prior = { prompt = "a cat", count = 2, steps = 1, images = %q } } }')
       :format(own) })
-  local code, text = T.run(("train %s --quiet --output %s"):format(recipe, place))
+  local code, text = served(("train %s --quiet --output %s"):format(recipe, place))
   T.check(code == 0, "class images of one's own: exit code %d: %s", code, text)
   local _, mine = T.shell("ls " .. T.quote(own))
   local _, drawn = T.shell(("cd %s/tiny/prior-1-* && ls"):format(T.quote(place)))
@@ -202,7 +208,7 @@ T.write(mixed .. "/animation.png", "GIF89a" .. ("\0"):rep(64))
 T.write(mixed .. "/zero.png", "")
 local recipe = T.recipe("mixed", { concepts = images(mixed), steps = "", epochs = "2", batch = "1" })
 runs = T.folder "runs"
-c, out = T.run(("train %s --output %s"):format(recipe, runs))
+c, out = served(("train %s --output %s"):format(recipe, runs))
 T.check(c == 0, "a dataset with bad pictures: exit code %d: %s", c, out)
 for name, why in pairs { ["sjis.txt"] = "Shift-JIS", ["utf16.txt"] = "UTF-16", ["nul.txt"] = "", ["cut.png"] = "",
   ["cut.jpg"] = "", ["head.png"] = "", ["animation.png"] = "a GIF image", ["zero.png"] = "it is empty" } do
@@ -213,7 +219,7 @@ end
 T.check(#T.metrics(runs .. "/tiny", "step") == 4, "2 good pictures and 2 epochs make %d steps",
   #T.metrics(runs .. "/tiny", "step"))
 T.shell(("rm %s/good.png %s/marked.*"):format(mixed, mixed))
-fails(("train %s --quiet --force --output %s"):format(recipe, runs), 65, "no usable image")
+refused(("train %s --quiet --force --output %s"):format(recipe, runs), 65, "no usable image")
 
 -- ---- states ---------------------------------------------------------------------------------------------------------
 
@@ -221,10 +227,10 @@ recipe = T.recipe("state", { steps = "4", state = '{ every = "2 steps" }' })
 local start = ("train %s --quiet --output %s"):format(recipe, runs)
 local tiny, latest = runs .. "/tiny", runs .. "/tiny/state/step-00000004.safetensors"
 runs = T.folder "runs"
-c, out = T.run(start)
+c, out = served(start)
 T.check(c == 0, "training ends with %d: %s", c, out)
-fails(start, 73, "continue it with 'burin resume", "--force")
-fails("resume " .. T.quote(T.scratch), 66, "not the folder of a run")
+refused(start, 73, "continue it with 'burin resume", "--force")
+refused("resume " .. T.quote(T.scratch), 66, "not the folder of a run")
 local whole, result = T.read(latest), T.read(tiny .. "/tiny.safetensors")
 local resume = "resume --quiet " .. T.quote(tiny)
 local header = ("<I8"):unpack(whole)
@@ -234,35 +240,39 @@ end
 for what, at in pairs { tensor = #whole - 1000, ["first tensor"] = header + 9 + 64,
   metadata = whole:find '\\"step\\":' + 9 } do
   T.write(latest, flip(at))
-  fails(resume, 65, "step-00000004.safetensors", what == "metadata" and "checksum" or "does not match its checksum")
+  refused(resume, 65, "step-00000004.safetensors", what == "metadata" and "checksum" or "does not match its checksum")
 end
 T.write(latest, whole:sub(1, -100))
-fails(resume, 65, "step-00000004.safetensors")
+refused(resume, 65, "step-00000004.safetensors")
 os.remove(latest)  -- as the message advises: the state before it is used
-c, out = T.run(resume)
+c, out = served(resume)
 T.check(c == 0 and T.read(tiny .. "/tiny.safetensors") == result, "without the damaged state: %d %s", c, out)
 T.check(T.read(latest) == whole, "the state made again differs")
 T.write(tiny .. "/state/latest.json", "{")  -- the newest whole state is used, and that is said
-c, out = T.run("resume " .. T.quote(tiny))
+c, out = served("resume " .. T.quote(tiny))
 T.check(c == 0 and out:find("latest.json is damaged", 1, true), "a damaged latest.json: %d %s", c, out)
 T.check(T.read(tiny .. "/tiny.safetensors") == result, "after a damaged latest.json the result differs")
 T.write(tiny .. "/state/latest.json", '{"file":"step-00000004.safetensors","step":4}')
 local text = T.read(tiny .. "/recipe.lua")
 T.write(tiny .. "/recipe.lua", (text:gsub("seed = 7", "seed = 8")))
-fails(resume, 78, "the recipe has changed", "seed was 7 and is 8")
+refused(resume, 78, "the recipe has changed", "seed was 7 and is 8")
 T.write(tiny .. "/recipe.lua", text)
 local metrics = T.read(tiny .. "/metrics.jsonl")
 T.write(tiny .. "/metrics.jsonl", metrics:sub(1, -30))
-fails(resume, 65, "metrics.jsonl", "shorter than the saved state says")
+refused(resume, 65, "metrics.jsonl", "shorter than the saved state says")
 T.write(tiny .. "/metrics.jsonl", metrics)
 
--- Two processes on one run: the second is turned away before it changes anything. flock stands in for the first.
-local before = T.read(tiny .. "/run.json")
-for _, line in ipairs { resume, start .. " --force" } do
-  c, out = T.shell(("flock %s/.lock %s %s"):format(tiny, T.quote(T.burin), line))
+-- Two processes on one run: the second is turned away before it changes anything. flock stands in for the first. The
+-- run is a copy, since the process that made it holds its lock for good; and it was begun with --trust, as all there.
+local taken = T.folder "taken"
+T.shell(("cp -r %s %s"):format(T.quote(tiny), T.quote(taken)))
+local before = T.read(taken .. "/tiny/run.json")
+for _, line in ipairs { ("resume --trust --quiet %s/tiny"):format(taken),
+  ("train %s --quiet --force --output %s"):format(recipe, taken) } do
+  c, out = T.shell(("flock %s/tiny/.lock %s %s"):format(taken, T.quote(T.burin), line))
   T.check(c == 75 and out:find("another process is training this run", 1, true), "two processes: %d %s", c, out)
 end
-T.check(T.read(tiny .. "/run.json") == before, "the second process wrote run.json")
+T.check(before and T.read(taken .. "/tiny/run.json") == before, "the second process wrote run.json")
 
 -- A full disk: the run waits for room, SIGTERM ends it meanwhile with the state before whole, and one that gets room
 -- goes on by itself. Needs the right to mount.

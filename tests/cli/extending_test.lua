@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Follows docs/extending.md: applies its diffs to a copy of the tree, builds that, and uses what they add.
--- lua5.4 tests/cli/extending_test.lua <source folder> <scratch folder> <cmake>
+-- lua5.4 tests/cli/extending_test.lua <source folder> <scratch folder> <cmake>, from the source folder
+package.path = "tests/recipes/?.lua;" .. package.path
+local T = require "support"
 local source, scratch, cmake = table.unpack(arg, 1, 3)
 local tree, build = scratch .. "/tree", scratch .. "/build"
 local LONGEST = 30  -- lines of a diff
@@ -100,9 +102,17 @@ return burin.train {
 }
 ]]):format(source, source))
 local burin = ("cd '%s' && BURIN_CACHE='%s/cache' '%s/burin'"):format(source, scratch, build)
+-- What trains and samples is one process, which compiles its kernels once.
+T.burin, T.burin_cache = build .. "/burin", scratch .. "/cache"
+local server = T.server(source)
+local function served(text, ...)
+  local code, out = server(text:format(...))
+  if code ~= 0 then error(("failed: %s\n%s"):format(text:format(...), out), 0) end
+  return out
+end
 assert(sh("%s ops", burin):find "softplus +1  d")
 sh("%s run '%s/op.lua'", burin, scratch)
-sh("%s train '%s/train.lua' --force --output '%s/runs'", burin, scratch, scratch)
+served("train '%s/train.lua' --force --output '%s/runs'", scratch, scratch)
 local step = 0
 for line in io.lines(scratch .. "/runs/extended/metrics.jsonl") do
   local lr = tonumber(line:match '"lr": ([%d.e-]+)')
@@ -156,7 +166,7 @@ return burin.train {
   end },
 }
 ]]):format(toy, source))
-local said = sh("%s train '%s/toy.lua' --force --output '%s/runs'", burin, scratch, scratch)
+local said = served("train '%s/toy.lua' --force --output '%s/runs'", scratch, scratch)
 local product = 1
 for t = 0, 999 do product = product * (1 - (0.00085 ^ 0.5 + (0.015 ^ 0.5 - 0.00085 ^ 0.5) * t / 999) ^ 2) end
 assert(said:find(("least %.6f v"):format(product / (1 - product)), 1, true), "another noise process: " .. said)
@@ -165,7 +175,7 @@ result = sh("%s inspect '%s' --base '%s'", burin, adapter, toy)
 assert(result:find "ss_base_model_version = toy_v1" and result:find "lora_denoiser_input_blocks_1_1_proj_in"
   and result:find "lora_words_text_model_encoder_layers_0_mlp_fc1" and not result:find "lora_unet_", result)
 assert(sh("%s inspect '%s'", burin, adapter):find "is +LoRA of an unknown model; %-%-base MODEL says more")
-sh("%s sample '%s' --lora '%s':1 --prompt 'a cat' --steps 2 --out '%s/toy'", burin, toy, adapter, scratch)
+served("sample '%s' --lora '%s':1 --prompt 'a cat' --steps 2 --out '%s/toy'", toy, adapter, scratch)
 assert(sh("%s inspect '%s/toy/00001.png'", burin, scratch):find "Size: 64x64")
 sh("%s convert '%s' '%s/toy/folder' --to diffusers", burin, toy, scratch)
 assert(read(scratch .. "/toy/folder/scheduler/scheduler_config.json"):find '"beta_end": 0.015')
@@ -173,3 +183,4 @@ sh("%s convert '%s/toy/folder' '%s/toy/back.safetensors' --to single", burin, sc
 local function tensors_of(path) return sh("%s inspect '%s' | grep toy[.]", burin, path) end
 assert(tensors_of(toy) == tensors_of(scratch .. "/toy/back.safetensors"), "a folder and back is another file")
 print(("%d diffs applied, %d scales trained"):format(#list, trained))
+T.finish()

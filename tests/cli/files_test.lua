@@ -130,10 +130,11 @@ T.check(code == 0 and out:find '"kept"' and out:find '"rank": 2' and out:find '"
 
 -- ---- what a trained LoRA says -----------------------------------------------------------------------------------
 
+local served = T.server()  -- one process, which compiles its kernels once
 local function train(name, save)
   local recipe = T.recipe(name, { name = ('"%s"'):format(name), steps = "2", save = save,
     method = "burin.lora { rank = 2, alpha = 1 }" })
-  local c, text_ = T.run(("train --quiet %s --output %s"):format(T.quote(recipe), T.quote(folder .. "/runs")))
+  local c, text_ = served(("train --quiet %s --output %s"):format(T.quote(recipe), T.quote(folder .. "/runs")))
   T.check(c == 0, "training %s: %d %s", name, c, text_)
 end
 train("full-meta", "{ dtype = 'f16' }")

@@ -1,8 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- Every recipe of recipes/ is sound. Those that return burin.train{...} pass the schema, are planned when their model
 -- is there, and train two steps on the small reference model of its family in the place of theirs; loop.lua runs; the
--- rest parses. From the repository's root: lua5.4 tests/cli/recipes_test.lua <burin binary> <scratch folder>
-local burin, scratch = table.unpack(arg, 1, 2)
+-- rest parses. The trainings are one process, which compiles its kernels once (support.lua's T.server).
+--   lua5.4 tests/cli/recipes_test.lua BURIN SCRATCH-FOLDER, from the repository's root
+package.path = "tests/recipes/?.lua;" .. package.path
+local T = require "support"
+T.private_cache()
+local scratch = T.scratch
 local models = { { "/v2%-", "tiny_sd2" }, { "xl", "tiny_sdxl" }, { "", "tiny_sd1" } }  -- by the name of the base
 local function model_for(base)
   for _, m in ipairs(models) do
@@ -10,16 +14,10 @@ local function model_for(base)
   end
 end
 
-local function read(path)
-  local file <close> = assert(io.open(path, "rb"))
-  return file:read "a"
-end
-local function run(text, ...)
-  local pipe = io.popen(("BURIN_CACHE='%s/cache' '%s' %s 2>&1"):format(scratch, burin, text:format(...)))
-  local out = pipe:read "a"
-  local ok, _, code = pipe:close()
-  return ok and 0 or code, out
-end
+local server = T.server()
+local function read(path) return assert(T.read(path), path) end
+local function run(text, ...) return T.run(text:format(...)) end
+local function train(path) return server(("train '%s' --force --output '%s/runs'"):format(path, scratch)) end
 local function exists(path)
   local file = io.open(path)
   if file then file:close() end
@@ -40,10 +38,7 @@ local function small(path, text)
   replace("count = %d+", "count = 2, steps = 3")
   assert(replace("epochs = %d+, seed", "steps = 2, seed") + replace("steps = %d+, seed", "steps = 2, seed") >= 1, path)
   replace("prompts = {", "steps = 2, prompts = {")
-  local name = scratch .. "/" .. path:match "[^/]+$"
-  local file <close> = assert(io.open(name, "wb"))
-  file:write(text)
-  return name
+  return T.write(scratch .. "/" .. path:match "[^/]+$", text)
 end
 
 local pipe = io.popen "ls recipes/*.lua"
@@ -57,7 +52,7 @@ for path in pipe:lines() do
     assert(code == 0 or (code ~= 78 and not exists(base) and out:find(base, 1, true)), path .. ": " .. out)
     -- sampling settings occur once more in the quickstart's own recipe, which ./quickstart tests whole
     if path ~= "recipes/quickstart.lua" then
-      code, out = run("train '%s' --force --output '%s/runs'", small(path, text), scratch)
+      code, out = train(small(path, text))
       assert(code == 0, path .. ": " .. out)
       trained = trained + 1
     end
@@ -77,9 +72,7 @@ do
   end
   local folder = scratch .. "/pretrain"
   os.execute(("rm -rf '%s'"):format(folder))
-  local file <close> = assert(io.open(name, "wb"))
-  file:write(text)
-  file:flush()
+  T.write(name, text)
   local code, out = run("run '%s' --output '%s'", name, folder)
   assert(code == 0 and out:find("U-Net step 4 loss", 1, true), out)
   local first = read(folder .. "/tiny-sd.safetensors")
@@ -95,3 +88,4 @@ local first, last
 for loss in out:gmatch "loss (%d+%.%d+)" do first, last = first or tonumber(loss), tonumber(loss) end
 assert(last < 0.85 * first, out)
 print(("%d recipes, %d trained on a small model, the loop's loss %.3f -> %.3f"):format(count, trained, first, last))
+T.finish()
