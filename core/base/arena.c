@@ -30,9 +30,14 @@ void mem_for(const char *path)
 
 const char *mem_file(void) { return file_name[0] ? file_name : NULL; }
 
+static void (*before_end)(size_t bytes);
+
+void mem_before_end(void (*call)(size_t bytes)) { before_end = call; }
+
 /* What is half written goes too, as at the end by a signal. Nothing here takes memory. */
 static _Noreturn void out_of_memory(size_t bytes)
 {
+    if (before_end) before_end(bytes);
     char text[sizeof file_name + 128];
     int n = snprintf(text, sizeof text, "error: out of memory on the host");
     if (bytes) n += snprintf(text + n, sizeof text - (size_t)n, ": %zu bytes asked", bytes);

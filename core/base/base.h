@@ -31,6 +31,8 @@ enum log_level { LOG_QUIET, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 extern enum log_level log_threshold; /* LOG_INFO unless --verbose or --quiet */
 /* One line on stderr */
 void log_line(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* From now on the log's lines, whatever the threshold, are given to this instead. */
+void log_to(void (*take)(enum log_level level, const char *text));
 
 /* ---- memory (arena.c) ------------------------------------------------------------------------ */
 
@@ -45,6 +47,8 @@ void mem_free(void *p);
 /* After a function of the C library has failed, of those that take memory themselves: ends the
  * program as above when that is why. */
 void mem_check(void);
+/* Called before the process ends for want of memory; bytes: that were asked for, 0: not known. */
+void mem_before_end(void (*call)(size_t bytes));
 /* Makes room for element n of an array and returns the (possibly moved) array. */
 void *array_reserve(void *array, int n, int *capacity, size_t element_bytes);
 
@@ -86,7 +90,11 @@ struct file_map {
     size_t bytes;
 };
 bool file_map_open(struct file_map *m, const char *path); /* names the path in its error */
+/* Of an open file, which stays open; the error names no path. */
+bool file_map_fd(struct file_map *m, int fd, size_t bytes);
 void file_map_close(struct file_map *m);
+/* A descriptor of a regular file, to be read, or -1 with a sentence that names it. */
+int file_open(const char *path, size_t *bytes);
 bool file_read(const char *path, size_t max_bytes, struct str *out);        /* a regular file */
 bool file_read_stream(const char *path, size_t max_bytes, struct str *out); /* or a pipe */
 /* Crash-safe writing: temp file beside `path`, then fsync, rename, fsync of the folder; once more
@@ -127,6 +135,22 @@ void file_cache_leave(void);
 /* Whether what exists at this path lies in a folder, all links followed. */
 bool file_is_beneath(const char *path, const char *folder);
 void file_confine_as_old_kernels_do(void); /* without openat2; for tests */
+
+/* ---- other processes (channel.c, jail.c) ----------------------------------------------------- */
+
+/* Two ends that messages go between, each whole; false: errno says why. Closed on exec. */
+bool channel_open(int end[2]);
+/* files: open ones that the other side gets descriptors of, at most 4. false: errno says why. */
+bool channel_send(int end, const void *message, size_t n, const int *files, int n_files);
+/* Waits for a message: its bytes, 0 when nobody has the other end any more, -1: errno says why.
+ * files: n_files descriptors for the caller to close, -1 where none came. What does not fit into
+ * room is lost. */
+long channel_receive(int end, void *message, size_t room, int *files, int n_files);
+/* From now on this process can only compute: use memory, threads, and what is open. Opening files
+ * is refused, or allowed for reading; whatever else it asks of the system ends it (SIGSYS).
+ * false: this system has no such filters. */
+enum jail_files { JAIL_NO_FILES, JAIL_READS_FILES };
+bool jail_enter(enum jail_files files);
 
 /* ---- hashes and random numbers (hash.c, philox.h) -------------------------------------------- */
 

@@ -14,6 +14,7 @@ static _Thread_local char error_text[ERROR_BYTES];
 static _Thread_local enum fail_kind error_kind;
 
 enum log_level log_threshold = LOG_INFO;
+static void (*log_taker)(enum log_level level, const char *text);
 
 const char *burin_error(void) { return error_text[0] ? error_text : "no error"; }
 
@@ -75,10 +76,12 @@ _Noreturn void panic(const char *fmt, ...)
     abort();
 }
 
+void log_to(void (*take)(enum log_level level, const char *text)) { log_taker = take; }
+
 void log_line(enum log_level level, const char *fmt, ...)
 {
     static const char *const names[] = { "", "error: ", "warning: ", "", "" };
-    if (level == LOG_QUIET || level > log_threshold) return;
+    if (level == LOG_QUIET || (level > log_threshold && !log_taker)) return;
     /* One fwrite per line, so that lines of several threads do not mix. */
     struct str line = { 0 };
     va_list args;
@@ -86,6 +89,10 @@ void log_line(enum log_level level, const char *fmt, ...)
     char text[ERROR_BYTES];
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    if (log_taker) {
+        log_taker(level, text);
+        return;
+    }
     str_add(&line, names[level]);
     str_add_shown(&line, text, strlen(text), level >= LOG_INFO);
     str_add(&line, "\n");

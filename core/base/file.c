@@ -28,21 +28,41 @@ static int open_regular(const char *path, struct stat *st)
     return -1;
 }
 
-bool file_map_open(struct file_map *m, const char *path)
+int file_open(const char *path, size_t *bytes)
 {
-    *m = (struct file_map){ 0 };
     struct stat st;
     int fd = open_regular(path, &st);
+    *bytes = fd < 0 ? 0 : (size_t)st.st_size;
+    return fd;
+}
+
+/* errno says why not. */
+static bool map(struct file_map *m, int fd, size_t bytes)
+{
+    void *p = bytes ? mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
+    *m = (struct file_map){ 0 };
+    if (p == MAP_FAILED) return false;
+    m->data = p ? p : (const uint8_t *)""; /* mmap refuses empty files */
+    m->bytes = bytes;
+    return true;
+}
+
+bool file_map_fd(struct file_map *m, int fd, size_t bytes)
+{
+    return map(m, fd, bytes) || fail("it cannot be mapped: %s", strerror(errno));
+}
+
+bool file_map_open(struct file_map *m, const char *path)
+{
+    size_t bytes;
+    int fd = file_open(path, &bytes);
+    *m = (struct file_map){ 0 };
     if (fd < 0) return false;
-    void *p = NULL;
-    if (st.st_size > 0) p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    bool ok = map(m, fd, bytes);
     int error = errno;
     close(fd);
     errno = error;
-    if (p == MAP_FAILED) return fail_errno("map", path);
-    m->data = p ? p : (const uint8_t *)""; /* mmap refuses empty files */
-    m->bytes = (size_t)st.st_size;
-    return true;
+    return ok || fail_errno("map", path);
 }
 
 void file_map_close(struct file_map *m)

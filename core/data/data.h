@@ -5,13 +5,22 @@
 
 #include "base/base.h"
 
-/* ---- images (image.c, resize.c, png.c) ------------------------------------------------------- */
+/* ---- images (image.c, decoder.c, resize.c, png.c) -------------------------------------------- */
 
 /* 8-bit RGB, rows top to bottom; zero = empty */
 struct image {
     int width, height;
     uint8_t *rgb;
+    bool lent; /* rgb is only read, and until the next image_load */
 };
+
+/* From now on codecs run in another process, so that a crash, a hang or a want of memory there is
+ * an error of the picture. To be called once, after plugins are loaded and before there are
+ * threads, a device or anything that should not be copied. Where it cannot be, or has not been,
+ * codecs run in this process; the log says so once. */
+void image_decoder_start(void);
+/* Codecs run in this process again; why: for the log, or NULL. Waits for the other's end. */
+void image_decoder_stop(const char *why);
 
 /* Decodes a file through the codec plugins: at most max_pixels, transparency over white, EXIF
  * orientation applied. false with the path and the reason. */

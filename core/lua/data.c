@@ -23,7 +23,9 @@ static struct image check_image(lua_State *L, int index)
                   t->dtype == BURIN_U8 && t->rank == 3 && t->dim[2] == 3 && t->dim[0] > 0 &&
                       t->dim[1] > 0 && t->dim[0] < 1 << 16 && t->dim[1] < 1 << 16,
                   index, "an image is a u8 tensor (height, width, 3)");
-    return (struct image){ (int)t->dim[1], (int)t->dim[0], (uint8_t *)tensor_data(t) };
+    return (struct image){ .width = (int)t->dim[1],
+                           .height = (int)t->dim[0],
+                           .rgb = (uint8_t *)tensor_data(t) };
 }
 
 /* core.image_load(path, max_pixels?) -> image */
@@ -332,7 +334,11 @@ static int core_plugins(lua_State *L)
 /* core.plugin_load(path) */
 static int core_plugin_load(lua_State *L)
 {
-    return plug_load(luaL_checkstring(L, 1)) ? 0 : script_raise(L);
+    int before = plug_count();
+    if (!plug_load(luaL_checkstring(L, 1))) return script_raise(L);
+    if (plug_count() > before && plug_at(before)->plugin->codecs)
+        image_decoder_stop("a decoder was loaded after the start");
+    return 0;
 }
 
 void script_open_data(lua_State *L)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/embed.h"
+#include "data/data.h"
 #include "lua/script.h"
 #include "plug/plug.h"
 
@@ -225,8 +226,9 @@ static bool wants_only_ours(int argc, char **argv)
 int script_main(int argc, char **argv)
 {
     script_open_streams();
-    script_catch_signals();
     plug_load_default(wants_only_ours(argc, argv));
+    image_decoder_start(); /* before there are threads */
+    script_catch_signals();
     lua_State *L = script_new_state();
     if (!L) {
         log_line(LOG_ERROR, "out of memory: there is none for Lua");
@@ -240,6 +242,7 @@ int script_main(int argc, char **argv)
     else log_line(LOG_ERROR, "%s", why ? why : "an error that is no text");
     if (status == LUA_ERRMEM || (why && !strcmp(why, "not enough memory"))) code = 71;
     lua_close(L);
+    image_decoder_stop(NULL);
     int messages = script_device_finish();
     if (messages) {
         log_line(LOG_ERROR, "the validation layers had %d messages", messages);

@@ -186,11 +186,19 @@ static const char *image_looks_like(const uint8_t *head, size_t n)
                                   : "no known image format";
 }
 
-/* NULL, without a sentence, when there is none. */
-static const struct burin_codec *codec_for(const uint8_t *head, size_t n)
+static plug_codec_asker *codec_asker;
+
+void plug_ask_for_codec(plug_codec_asker *ask) { codec_asker = ask; }
+
+/* *best: NULL when there is none. false with a sentence when that could not be found out. */
+static bool codec_for(const uint8_t *head, size_t n, const struct burin_codec **best)
 {
-    const struct burin_codec *best = NULL;
     int best_score = 0;
+    *best = NULL;
+    if (codec_asker && n > 0) {
+        bool ok = codec_asker(head, n, best);
+        if (codec_asker) return ok; /* else there is nobody to ask any more */
+    }
     for (int i = 0; n > 0 && i < plug_count(); i++) {
         struct plug_loaded *p = plug_loaded_at(i);
         for (int j = 0; j < p->n[PLUG_CODEC]; j++) {
@@ -198,11 +206,11 @@ static const struct burin_codec *codec_for(const uint8_t *head, size_t n)
             int score = PLUG_CALL(c, c->probe(head, n));
             if (score > best_score) {
                 best_score = score;
-                best = c;
+                *best = c;
             }
         }
     }
-    return best;
+    return true;
 }
 
 const struct burin_plugin *plug_of_codec(const struct burin_codec *codec)
@@ -217,16 +225,17 @@ const struct burin_plugin *plug_of_codec(const struct burin_codec *codec)
 
 int plug_picture(const uint8_t *head, size_t n, const char **what)
 {
+    const struct burin_codec *codec;
     *what = NULL;
-    if (codec_for(head, n)) return 1;
+    if (!codec_for(head, n, &codec) || codec) return 1; /* its owner hears why it cannot be read */
     *what = picture_name(head, n);
     return *what ? -1 : 0;
 }
 
 const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n)
 {
-    const struct burin_codec *best = codec_for(head, n);
-    if (best) return best;
+    const struct burin_codec *best;
+    if (!codec_for(head, n, &best) || best) return best;
     struct str names = { 0 };
     accepted(PLUG_CODEC, &names);
     fail("its content is %s; image decoders: %s", image_looks_like(head, n), names.data);

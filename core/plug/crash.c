@@ -26,6 +26,10 @@ struct plug_crash {
     char *begin, *end;       /* of the sentence, around the signal's name */
 };
 
+/* Where another process looks for whose code it is, when this one has ended: crash.c marks nothing
+ * then. */
+static const void *volatile *watched;
+
 static struct plug_crash *loading; /* its constructors and burin_plugin_main run */
 
 static const struct {
@@ -38,21 +42,28 @@ static struct sigaction before[COUNT_OF(fatal)];
 
 /* ---- whose code is running ------------------------------------------------------------------- */
 
+static void tell(void)
+{
+    if (watched) *watched = depth > 0 && depth <= DEPTH ? running[depth - 1] : NULL;
+}
+
 void plug_enter(const void *table)
 {
     if (depth < DEPTH) running[depth] = table;
     depth++;
+    tell();
 }
 
 int64_t plug_left(int64_t result)
 {
     depth--;
+    tell();
     return result;
 }
 
 static const struct plug_crash *responsible(void)
 {
-    if (depth < 1 || depth > DEPTH) return NULL;
+    if (watched || depth < 1 || depth > DEPTH) return NULL;
     if (loading) return loading;
     const struct plug_loaded *p = plug_owner(running[depth - 1]);
     return p ? p->crash : NULL;
@@ -133,6 +144,12 @@ static void catch_fatal(void)
         sigaction(fatal[i].number, &a, &before[i]);
     }
     atexit(on_exit_of_program);
+}
+
+void plug_watched(const void *volatile *where)
+{
+    watched = where;
+    for (int i = 0; i < COUNT_OF(fatal); i++) signal(fatal[i].number, SIG_DFL);
 }
 
 /* ---- at the start ---------------------------------------------------------------------------- */

@@ -30,7 +30,11 @@ const struct burin_loader *plug_loader_for(const char *path);
 const struct burin_exporter *plug_exporter(const char *name);
 const struct burin_source *plug_source_for(const char *location);
 const struct burin_codec *plug_codec_for(const uint8_t *head, size_t n);
-/* The plugin that this codec is of. */
+/* From now on another process is asked which codec a picture is for: *codec NULL when none is;
+ * false with a sentence when it could not say. NULL: nobody else is. */
+typedef bool plug_codec_asker(const uint8_t *head, size_t n, const struct burin_codec **codec);
+void plug_ask_for_codec(plug_codec_asker *ask);
+/* The plugin that this codec is of; NULL: it is no codec. */
 const struct burin_plugin *plug_of_codec(const struct burin_codec *codec);
 /* burin_host.picture */
 int plug_picture(const uint8_t *head, size_t n, const char **what);
@@ -49,6 +53,9 @@ int plug_picture(const uint8_t *head, size_t n, const char **what);
     } while (0)
 void plug_enter(const void *table);
 int64_t plug_left(int64_t result);
+/* In a process that another one waits for, and that may crash: from now on nothing is marked and
+ * fatal signals just end it; *where is the table whose function runs, or NULL. */
+void plug_watched(const void *volatile *where);
 
 /* ---- answers that cannot be believed (answers.c) --------------------------------------------- */
 

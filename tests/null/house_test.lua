@@ -17,6 +17,10 @@ local FROZEN = { ["tests/abi/burin_plugin_v1.h"] = true }
 -- The exception: graphs meet the device in three files.
 local EXCEPT = { ["core/graph/device.c"] = "gpu", ["core/graph/session.c"] = "gpu", ["core/graph/info.c"] = "gpu" }
 
+-- The one file with a socket: a pair without a name, between two processes of ours.
+local PAIR = "core/base/channel.c"
+local NETWORK = { "socket", "bind", "connect", "listen", "accept", "accept4", "getaddrinfo", "sendto" }
+
 -- A model family is known by its record alone: its name, and the words that other programs have for it, stand in no
 -- other file of scripts/burin/. The list of families is the exception. "SDXL" and "Stable Diffusion" are for people.
 local SYNONYMS = "scripts/burin/base/synonyms.lua"         -- the words of other programs
@@ -85,7 +89,7 @@ local function check_includes(path, text)
         "%s includes %s: %s/ is not below %s/", path, own, target, folder)
     end
     if foreign then  -- nothing listens and nothing is fetched, so nothing of it needs to be guarded
-      check(not (foreign:match "^sys/socket" or foreign:match "^sys/un%." or foreign:match "^netinet"
+      check(not (foreign:match "^sys/socket" and path ~= PAIR or foreign:match "^sys/un%." or foreign:match "^netinet"
         or foreign:match "^netdb" or foreign:match "curl"), "%s includes %s: Burin has no network", path, foreign)
     end
     if foreign and path:match "^core/" then
@@ -174,6 +178,11 @@ for _, path in ipairs(files) do
       check_columns(path, text)
     end
     if not path:match "^tests/" then check_includes(path, text) end
+    if path == PAIR then
+      for _, name in ipairs(NETWORK) do
+        check(not code:find("%f[%w_]" .. name .. "%s*%("), "%s calls %s: Burin has no network", path, name)
+      end
+    end
     if path:match "^core/" then
       check(path:match "^core/gpu/" or not code:find "%f[%w_]Vk%u", "%s: Vulkan outside core/gpu", path)
       check(path:match "^core/lua/" or not code:find "%f[%w_]lua_%l", "%s: Lua outside core/lua", path)

@@ -513,7 +513,9 @@ static void test_bmp(void **state)
 
 static struct image gradient(int width, int height)
 {
-    struct image i = { width, height, mem_alloc((size_t)width * (size_t)height * 3) };
+    struct image i = { .width = width,
+                       .height = height,
+                       .rgb = mem_alloc((size_t)width * (size_t)height * 3) };
     for (int y = 0; y < height; y++)
         for (int x = 0; x < width; x++) {
             uint8_t *p = i.rgb + ((size_t)y * (size_t)width + (size_t)x) * 3;
@@ -551,8 +553,9 @@ static void test_cover(void **state)
                                     { 777, 333, 1, 1 },   { 640, 480, 512, 512 },
                                     { 100, 100, 101, 99 } };
     for (int k = 0; k < COUNT_OF(sizes); k++) { /* one color stays that color */
-        in = (struct image){ sizes[k][0], sizes[k][1],
-                             mem_alloc((size_t)sizes[k][0] * (size_t)sizes[k][1] * 3) };
+        in = (struct image){ .width = sizes[k][0],
+                             .height = sizes[k][1],
+                             .rgb = mem_alloc((size_t)sizes[k][0] * (size_t)sizes[k][1] * 3) };
         memset(in.rgb, 200, (size_t)in.width * (size_t)in.height * 3);
         assert_true(image_cover(&in, sizes[k][2], sizes[k][3], &out));
         assert_int_equal(out.width, sizes[k][2]);

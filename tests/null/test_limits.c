@@ -182,7 +182,7 @@ static bool finds(const char *path, int pictures, int repeats, bool recursive)
 
 static void put_picture(const char *path)
 {
-    struct image i = { 1, 1, (uint8_t[]){ 1, 2, 3 } };
+    struct image i = { .width = 1, .height = 1, .rgb = (uint8_t[]){ 1, 2, 3 } };
     const char *slash = strrchr(path, '/');
     char *above = str_dup(path);
     above[slash - path] = 0;

@@ -4,12 +4,8 @@
 #include "torch_file.h"
 
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 struct pickle_case {
@@ -467,39 +463,9 @@ static void test_names(void **state)
 
 /* ---- nothing is run -------------------------------------------------------------------------- */
 
-/* From here on the process may open files for reading, read them and use memory;
- * any other system call kills it. */
-static bool lock_in(void)
-{
-    static const int allowed[] = {
-        SYS_newfstatat, SYS_fstat,       SYS_pread64,     SYS_read, SYS_mmap,  SYS_munmap,
-        SYS_mremap,     SYS_mprotect,    SYS_madvise,     SYS_brk,  SYS_close, SYS_exit_group,
-        SYS_futex,      SYS_sched_yield, SYS_sigaltstack, /* the sanitizers', on the way out */
-    };
-    struct sock_filter f[2 * COUNT_OF(allowed) + 6] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-    };
-    int n = 1;
-    for (int i = 0; i < COUNT_OF(allowed); i++) {
-        f[n++] =
-            (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)allowed[i], 0, 1);
-        f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    }
-    f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 3);
-    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                                          offsetof(struct seccomp_data, args[2]));
-    f[n++] =
-        (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_WRONLY | O_RDWR | O_CREAT, 1, 0);
-    f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-    struct sock_fprog program = { .len = (unsigned short)n, .filter = f };
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
 enum { ACCEPTED = 10, REFUSED, UNABLE, LEFT = 100 };
 
-/* Opens and reads the file in a child that can do nothing else;
+/* Opens and reads the file in a child that can do nothing else: any other system call kills it;
  * afterwards `extra` may try to get out. */
 static int in_jail(const char *path, const char *says, bool extra)
 {
@@ -508,7 +474,7 @@ static int in_jail(const char *path, const char *says, bool extra)
         void *self;
         char bytes[64];
         struct burin_tensor_info info;
-        if (!lock_in()) _exit(UNABLE);
+        if (!jail_enter(JAIL_READS_FILES)) _exit(UNABLE);
         if (extra) _exit(mkdir("/nowhere/at/all", 0777) + LEFT);
         if (try_open(path, &self) != 0) _exit(strstr(burin_error(), says) ? REFUSED : LEFT);
         for (int64_t i = 0; i < loader->count(self); i++)
