@@ -164,6 +164,9 @@ struct burin_source {
 
 /* ---- codec: image bytes to pixels ------------------------------------------------------------ */
 
+/* Called in a process of its own, where files cannot be opened and threads of before are not: a
+ * crash costs the picture. */
+
 struct burin_pixels {
     int width, height;
     int channels;  /* of data: 3 (RGB) or 4 (RGBA) */

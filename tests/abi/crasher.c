@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +97,8 @@ static void *count_to_ten(void *sum)
     return NULL;
 }
 
+static bool damaged; /* by a picture: the next one crashes */
+
 /* What a decoder may do, and what none needs. -1: it said why not. */
 static int venture(const char *what)
 {
@@ -118,6 +121,7 @@ static int venture(const char *what)
     if (strcmp(what, "kill") == 0) kill(getppid(), SIGTERM);
     if (strcmp(what, "fork") == 0 && fork() == 0) _exit(0);
     if (strcmp(what, "quit") == 0) _exit(0);
+    if (strcmp(what, "damage") == 0) damaged = true;
     if (strcmp(what, "log") == 0) host->log(2, "a picture says \033[31mred");
     if (strcmp(what, "spin") == 0)
         for (;;) nowhere = nowhere * 3 + 1;
@@ -158,6 +162,7 @@ static int size_of(const uint8_t *bytes, size_t n, int *width, int *height)
 static int decode(const uint8_t *bytes, size_t n, uint64_t max, struct burin_pixels *out)
 {
     (void)max;
+    if (damaged) happen("wild");
     if (at_picture("decode", bytes, n)) return -1;
     out->width = out->height = SIDE;
     out->channels = 3;
