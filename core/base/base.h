@@ -140,7 +140,8 @@ void file_confine_as_old_kernels_do(void); /* without openat2; for tests */
 
 /* Two ends that messages go between, each whole; false: errno says why. Closed on exec. */
 bool channel_open(int end[2]);
-/* files: open ones that the other side gets descriptors of, at most 4. false: errno says why. */
+/* files: open ones that the other side gets descriptors of, at most 4. Never waits: whoever does
+ * not read what it was sent is none to talk to. false: errno says why. */
 bool channel_send(int end, const void *message, size_t n, const int *files, int n_files);
 /* Waits for a message: its bytes, 0 when nobody has the other end any more, -1: errno says why.
  * files: n_files descriptors for the caller to close, -1 where none came. What does not fit into

@@ -37,7 +37,7 @@ bool channel_send(int end, const void *message, size_t n, const int *files, int 
         memcpy(CMSG_DATA(c), files, (size_t)n_files * sizeof(int));
     }
     ssize_t sent;
-    while ((sent = sendmsg(end, &m, MSG_NOSIGNAL)) < 0 && errno == EINTR) continue;
+    while ((sent = sendmsg(end, &m, MSG_NOSIGNAL | MSG_DONTWAIT)) < 0 && errno == EINTR) continue;
     return sent == (ssize_t)n;
 }
 

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -138,6 +139,8 @@ struct look {
     int still, rounds;
 };
 
+/* LOST: the helper is gone. Nothing that a worker does may look so: pictures are decoded in our own
+ * process then. */
 enum outcome { ANSWERED, DIED, LOST };
 
 static double time_of(pid_t pid)
@@ -154,14 +157,18 @@ static void end_worker(struct end *e, const char *fmt, double seconds)
     kill(worker, SIGKILL);
 }
 
-/* false: it does not even end. */
+/* false: nothing more is to be expected, as it does not even end, or took what we asked along. */
 static bool look_at_worker(struct look *l, struct end *e)
 {
     double now = time_of(worker);
     l->rounds++;
     l->still = now > l->last ? 0 : l->still + 1;
     l->last = now;
-    if (!worker || e->reason[0]) return l->still < STILL;
+    if (!worker || e->reason[0]) {
+        if (l->still < STILL) return true;
+        snprintf(e->reason, sizeof e->reason, "does not answer");
+        return false;
+    }
     if (now - l->began > l->limit)
         end_worker(e, "took more than %.3g s of the processor's time", l->limit);
     else if (l->still >= STILL) end_worker(e, "stood still for %g s", STILL * ROUND / 1000.0);
@@ -180,6 +187,7 @@ static enum outcome hear(uint64_t mine, struct look *l, struct end *e)
     served = 0;
     worker = n.pid;
     *l = (struct look){ .limit = l->limit };
+    if (n.serial != mine) e->reason[0] = 0; /* that was for another one */
     if (n.pid || n.serial != mine) return ANSWERED;
     e->news = n;
     e->fresh = fresh;
@@ -202,20 +210,19 @@ static enum outcome wait_for(uint64_t mine, struct look *l, struct decoder_reply
         struct pollfd f[2] = { { .fd = channel, .events = POLLIN },
                                { .fd = news, .events = POLLIN } };
         int n = poll(f, 2, ROUND);
-        if (n < 0 && errno != EINTR) return LOST;
-        if (n > 0 && f[0].revents) {
-            long k = channel_receive(channel, r, sizeof *r, NULL, 0);
-            if (k <= 0) return LOST;
-            if (k == sizeof *r && r->serial == mine) {
-                served++;
-                return ANSWERED;
-            }
-        } else if (n > 0) {
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return LOST;
+        if (f[0].revents && channel_receive(channel, r, sizeof *r, NULL, 0) == sizeof *r &&
+            r->serial == mine) {
+            served++;
+            return ANSWERED;
+        }
+        if (f[1].revents) {
             enum outcome o = hear(mine, l, e);
             if (o != ANSWERED) return o;
-            continue;
+        } else if (!look_at_worker(l, e)) {
+            return DIED;
         }
-        if (!look_at_worker(l, e)) return LOST;
     }
 }
 
@@ -278,7 +285,10 @@ static bool ask(struct decoder_request *q, const int *files, int n_files, double
         q->serial = ++serial;
         size_t n = offsetof(struct decoder_request, head) + q->head_bytes;
         o = hear_all(&l, &e);
-        if (o == ANSWERED && !channel_send(channel, q, n, files, n_files)) o = LOST;
+        if (o == ANSWERED && !channel_send(channel, q, n, files, n_files)) {
+            o = errno == EPIPE || errno == ECONNRESET ? LOST : DIED;
+            snprintf(e.reason, sizeof e.reason, "cannot be asked (%s)", strerror(errno));
+        }
         if (o == ANSWERED) o = wait_for(q->serial, &l, r, &e);
         if (o != DIED || e.fresh || e.reason[0]) break;
     }
@@ -330,14 +340,24 @@ bool decoder_size(const struct picture *p, int *width, int *height)
     return ok;
 }
 
-/* Of a size that nobody can change: pixels are read from it, and a hole would end us. */
+/* A file that is larger than this process may make is a signal, which would end it. */
+static bool is_allowed(size_t bytes)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_FSIZE, &r) || r.rlim_cur >= bytes) return true;
+    errno = EFBIG;
+    return false;
+}
+
+/* Of a size that nobody can change: pixels are read from it, and a hole would end us. false: errno
+ * says why. */
 static bool make_memory(size_t bytes)
 {
     bool too_large = memory.bytes > KEPT && bytes < memory.bytes / 4;
     if (bytes <= memory.bytes && !too_large) return true;
     drop_memory();
     memory.fd = memfd_create("pictures", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (memory.fd < 0 || ftruncate(memory.fd, (off_t)bytes) != 0 ||
+    if (memory.fd < 0 || !is_allowed(bytes) || ftruncate(memory.fd, (off_t)bytes) != 0 ||
         fcntl(memory.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
         return false;
     void *at = mmap(NULL, bytes, PROT_READ, MAP_SHARED, memory.fd, 0);
@@ -355,9 +375,8 @@ bool decoder_pixels(const struct picture *p, int width, int height, uint8_t **rg
     pthread_mutex_lock(&lock);
     bool ok = make_memory((size_t)pixels * 3);
     if (!ok) {
-        char why[128];
-        snprintf(why, sizeof why, "no memory can be shared (%s)", strerror(errno));
-        image_decoder_stop(why);
+        fail("no memory for its pixels can be shared: %s", strerror(errno));
+        drop_memory();
     } else {
         q = (struct decoder_request){ .task = DECODER_PIXELS, .bytes = p->bytes };
         q.width = width;

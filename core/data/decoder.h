@@ -28,7 +28,7 @@ bool decoder_size(const struct picture *p, int *width, int *height);
 /* rgb: 3 bytes a pixel, lent until the next call; width, height: what decoder_size said. */
 bool decoder_pixels(const struct picture *p, int width, int height, uint8_t **rgb);
 /* Whether there is another process to ask; the log says once why not. It may be lost at any call,
- * which then fails, so that a caller asks again afterwards. */
+ * which then fails, so that a caller looks again afterwards. */
 bool decoder_runs(void);
 
 /* ---- doing (image.c) ------------------------------------------------------------------------- */
@@ -66,12 +66,11 @@ struct decoder_news {
     int32_t pid, status; /* as waitpid has it */
     uint64_t serial;     /* of the newest request that it had taken */
     const void *table;   /* of the codec that was running, or NULL */
-    uint64_t asked;      /* bytes, where it ended for want of memory */
 };
 
 /* Memory that all three share; the worker writes. */
 struct decoder_status {
-    volatile uint64_t serial, asked;
+    volatile uint64_t serial;
     const void *volatile table;
 };
 

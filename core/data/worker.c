@@ -65,7 +65,6 @@ static bool is_over_limit(size_t bytes)
 
 static void on_no_memory(size_t bytes)
 {
-    shared->asked = bytes;
     _exit(is_over_limit(bytes) ? WORKER_OVER_LIMIT : WORKER_NO_MEMORY);
 }
 
@@ -195,16 +194,13 @@ static void keep_one_worker(void)
     while (poll(&asked, 1, -1) < 1) continue;
     if (asked.revents & (POLLHUP | POLLERR | POLLNVAL)) _exit(0);
     shared->table = NULL;
-    shared->asked = 0;
     pid_t pid = fork_worker();
     tell((struct decoder_news){ .pid = (int32_t)pid });
     int status = 0;
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR) _exit(1);
-    tell((struct decoder_news){ .status = status,
-                                .serial = shared->serial,
-                                .table = shared->table,
-                                .asked = shared->asked });
+    tell((struct decoder_news){
+        .status = status, .serial = shared->serial, .table = shared->table });
 }
 
 _Noreturn void decoder_help(int channel, int news, struct decoder_status *status, pid_t parent)

@@ -123,6 +123,7 @@ static int venture(const char *what)
     if (strcmp(what, "quit") == 0) _exit(0);
     if (strcmp(what, "damage") == 0) damaged = true;
     if (strcmp(what, "log") == 0) host->log(2, "a picture says \033[31mred");
+    if (strcmp(what, "stand") == 0) sleep(600); /* by hand: it takes a minute until it is ended */
     if (strcmp(what, "spin") == 0)
         for (;;) nowhere = nowhere * 3 + 1;
     if (strcmp(what, "host memory") == 0) host->free(host->alloc((size_t)3 << 30));
