@@ -87,8 +87,9 @@ static int probe_picture(const uint8_t *head, size_t n) { return begins(head, n,
 
 static int size_of(const uint8_t *bytes, size_t n, int *width, int *height)
 {
-    (void)n;
     *width = *height = bytes[3] == 'n' ? -7 : bytes[3] == 'h' ? 1 << 30 : 64;
+    if (n >= 8 && bytes[3] == 's')
+        *width = *height = bytes[4] | bytes[5] << 8 | bytes[6] << 16 | bytes[7] << 24;
     return bytes[3] == 'f' ? -1 : 0;
 }
 

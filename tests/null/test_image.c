@@ -1,74 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * test_image.c - the image codec against damaged and hostile files, then scaling and writing. PNG
  * and BMP files are made here; tests/data/quadrants.jpg is 32 x 16: red, green over blue, white. */
-#include "support.h"
+#include "picture_file.h"
+#include "plugin_test.h"
 
 #include "data/data.h"
-#include "data/deflate.h"
-#include "plug/plug.h"
-
-#include <limits.h>
 
 #define LIMIT (1u << 24)
 
-static char *folder;
-
-/* ---- making files ---------------------------------------------------------------------------- */
-
-static void put32(struct str *s, uint32_t v)
-{
-    for (int i = 24; i >= 0; i -= 8) str_add_bytes(s, &(uint8_t){ (uint8_t)(v >> i) }, 1);
-}
-
-static void chunk(struct str *s, const char *type, const void *bytes, size_t n)
-{
-    uint32_t crc = ~0u;
-    put32(s, (uint32_t)n);
-    size_t from = s->len;
-    str_add_bytes(s, type, 4);
-    str_add_bytes(s, bytes, n);
-    for (size_t i = from; i < s->len; i++) {
-        crc ^= (uint8_t)s->data[i];
-        for (int k = 0; k < 8; k++) crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
-    }
-    put32(s, ~crc);
-}
-
-static void png_begin(struct str *s, uint32_t width, uint32_t height, int depth, int color,
-                      int interlace)
-{
-    uint8_t header[13] = { 0 };
-    s->len = 0;
-    str_add_bytes(s, "\x89PNG\r\n\x1a\n", 8);
-    for (int i = 0; i < 4; i++) {
-        header[i] = (uint8_t)(width >> (24 - 8 * i));
-        header[4 + i] = (uint8_t)(height >> (24 - 8 * i));
-    }
-    header[8] = (uint8_t)depth;
-    header[9] = (uint8_t)color;
-    header[12] = (uint8_t)interlace;
-    chunk(s, "IHDR", header, 13);
-}
-
-static void png_pixels(struct str *s, const void *rows, size_t n)
-{
-    int packed_bytes;
-    uint8_t *packed = deflate_pack((uint8_t *)(uintptr_t)rows, n, &packed_bytes);
-    chunk(s, "IDAT", packed, (size_t)packed_bytes);
-    deflate_free(packed);
-}
-
-static void png_end(struct str *s) { chunk(s, "IEND", "", 0); }
-
-static const char *save(const void *bytes, size_t n)
-{
-    const char *path = in_folder(folder, "case.png");
-    FILE *f = fopen(path, "wb"); /* not file_write: a thousand syncs take their time */
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-    return path;
-}
+static const char *save(const void *bytes, size_t n) { return put_file("case.png", bytes, n); }
 
 static void refused(const char *what, const void *bytes, size_t n, const char *says)
 {
@@ -360,21 +300,13 @@ static void test_orientation(void **state)
     str_finish(&s);
 }
 
-/* The first place of a marker. */
-static size_t marker(const struct str *s, int m)
-{
-    for (size_t i = 2; i + 1 < s->len; i++)
-        if ((uint8_t)s->data[i] == 0xff && (uint8_t)s->data[i + 1] == m) return i;
-    _fail(__FILE__, __LINE__);
-    return 0;
-}
-
 static void test_jpeg_damage(void **state)
 {
     (void)state;
     struct str jpeg = { 0 }, s = { 0 };
     assert_true(file_read(test_data("quadrants.jpg"), 1 << 20, &jpeg));
-    size_t sof = marker(&jpeg, 0xc0), dqt = marker(&jpeg, 0xdb), sos = marker(&jpeg, 0xda);
+    size_t sof = jpeg_marker(&jpeg, 0xc0), dqt = jpeg_marker(&jpeg, 0xdb),
+           sos = jpeg_marker(&jpeg, 0xda);
     const struct {
         const char *what;
         size_t at;
@@ -452,29 +384,6 @@ static void test_png_orientation(void **state)
 }
 
 /* ---- BMP ------------------------------------------------------------------------------------- */
-
-static void make_bmp(struct str *s, int32_t width, int32_t height, int bits, uint32_t packing,
-                     uint32_t offset, size_t pixels)
-{
-    uint8_t h[54] = { 'B', 'M' };
-    const struct {
-        int at;
-        uint32_t v;
-    } fields[] = {
-        { 2, 54 + (uint32_t)pixels },
-        { 10, offset },
-        { 14, 40 },
-        { 18, (uint32_t)width },
-        { 22, (uint32_t)height },
-        { 26, 1 | (uint32_t)bits << 16 },
-        { 30, packing },
-    };
-    for (int i = 0; i < COUNT_OF(fields); i++)
-        for (int k = 0; k < 4; k++) h[fields[i].at + k] = (uint8_t)(fields[i].v >> (8 * k));
-    s->len = 0;
-    str_add_bytes(s, h, sizeof h);
-    for (size_t i = 0; i < pixels; i++) str_add_bytes(s, &(uint8_t){ (uint8_t)(i * 10) }, 1);
-}
 
 static void test_bmp(void **state)
 {
@@ -620,12 +529,6 @@ int main(void)
         cmocka_unit_test(test_cover),
         cmocka_unit_test(test_save),
     };
-    if (!plug_load(TEST_PLUGINS "/stb_image.so")) {
-        print_error("%s\n", burin_error());
-        return 1;
-    }
-    folder = make_folder();
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    remove_folder(folder);
-    return failed;
+    load_plugin("stb_image");
+    return cmocka_run_group_tests(tests, open_folder, close_folder);
 }

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * test_safetensors.c - the loader against every class of damaged file (S01 to S36), and the
  * exporter. */
-#include "support.h"
-
-#include "plug/plug.h"
+#include "plugin_test.h"
 
 #include <math.h>
 #include <sys/stat.h>
 
-static char *folder;
 static const struct burin_loader *loader;
 static const struct burin_exporter *exporter;
 
@@ -19,22 +16,16 @@ static const char *make_file(const char *json, size_t json_bytes, uint64_t claim
 {
     struct str s = { 0 };
     uint8_t length[8];
-    const char *path = in_folder(folder, "case.safetensors");
     for (int i = 0; i < 8; i++) length[i] = (uint8_t)(claimed >> (8 * i));
     str_add_bytes(&s, length, 8);
     str_add_bytes(&s, json, json_bytes);
     for (size_t i = 0; i < data; i++) str_add_bytes(&s, &(char){ (char)i }, 1);
-    assert_true(file_write(path, s.data, s.len));
+    const char *path = put_file("case.safetensors", s.data, s.len);
     str_finish(&s);
     return path;
 }
 
-static int try_open(const char *path, void **self)
-{
-    fail("nothing was recorded");
-    *self = NULL;
-    return loader->open(path, self);
-}
+static int try_open(const char *path, void **self) { return open_with(loader, path, self); }
 
 static void rejected(const char *what, const char *json, size_t n, size_t data, const char *says)
 {
@@ -234,9 +225,7 @@ static void test_headers(void **state)
 static void refused_file(const char *what, const void *bytes, size_t n, const char *says)
 {
     void *self;
-    const char *path = in_folder(folder, "case.safetensors");
-    assert_true(file_write(path, bytes, n));
-    if (try_open(path, &self) == 0) {
+    if (try_open(put_file("case.safetensors", bytes, n), &self) == 0) {
         print_error("%s was accepted\n", what);
         _fail(__FILE__, __LINE__);
     }
@@ -549,14 +538,8 @@ int main(void)
         cmocka_unit_test(test_non_finite), cmocka_unit_test(test_exporter_refusals),
         cmocka_unit_test(test_full_disk),
     };
-    if (!plug_load(TEST_PLUGINS "/safetensors.so")) {
-        print_error("%s\n", burin_error());
-        return 1;
-    }
-    loader = plug_at(0)->plugin->loaders[0];
-    exporter = plug_at(0)->plugin->exporters[0];
-    folder = make_folder();
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    remove_folder(folder);
-    return failed;
+    const struct burin_plugin *plugin = load_plugin("safetensors");
+    loader = plugin->loaders[0];
+    exporter = plugin->exporters[0];
+    return cmocka_run_group_tests(tests, open_folder, close_folder);
 }

@@ -420,8 +420,6 @@ int main(void)
         cmocka_unit_test(test_wide_entries), cmocka_unit_test(test_changed_file),
         cmocka_unit_test(test_chosen),
     };
-    if (!use_plugin()) return 1;
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    remove_folder(folder);
-    return failed;
+    loader = load_plugin("torch")->loaders[0];
+    return cmocka_run_group_tests(tests, open_folder, close_folder);
 }

@@ -2,13 +2,10 @@
  * test_verdicts.c - the verdicts of the reference implementation of safetensors, recorded in
  * tests/data/safetensors_verdicts.tsv: ours are the same, or stricter with the reason that stands
  * there. How a line describes a file is said in tests/oracle/safetensors_verdicts.py. */
-#include "support.h"
-
-#include "plug/plug.h"
+#include "plugin_test.h"
 
 enum { CLASS, WHAT, VERDICT, WHY, LENGTH, HEADER, ZEROS, COLUMNS };
 
-static char *folder;
 static const struct burin_loader *loader;
 
 /* The bytes that text[0 .. n) stands for: \\, \xNN, \(N*text). */
@@ -38,7 +35,6 @@ static void decode(const char *text, size_t n, struct str *out)
 
 static const char *make_file(char *const *column)
 {
-    const char *path = in_folder(folder, "case.safetensors");
     struct str header = { 0 }, file = { 0 };
     decode(column[HEADER], strlen(column[HEADER]), &header);
     if (strcmp(column[LENGTH], "none") != 0) {
@@ -46,8 +42,9 @@ static const char *make_file(char *const *column)
         uint64_t n = automatic ? header.len : strtoull(column[LENGTH], NULL, 10);
         for (int i = 0; i < 8; i++) str_add_bytes(&file, &(char){ (char)(n >> (8 * i)) }, 1);
     }
+    str_add(&file, "");
     if (header.len) str_add_bytes(&file, header.data, header.len);
-    assert_true(file_write(path, file.len ? file.data : "", file.len));
+    const char *path = put_file("case.safetensors", file.data, file.len);
     assert_int_equal(truncate(path, (off_t)file.len + strtol(column[ZEROS], NULL, 10)), 0);
     str_finish(&header);
     str_finish(&file);
@@ -57,9 +54,7 @@ static const char *make_file(char *const *column)
 /* Whether our verdict is the recorded one, or a stricter one that has its reason. */
 static bool agrees(char *const *column)
 {
-    void *self = NULL;
-    bool ours = loader->open(make_file(column), &self) == 0;
-    if (ours) loader->close(self);
+    bool ours = opens(loader, make_file(column));
     bool theirs = strcmp(column[VERDICT], "accepts") == 0;
     bool stricter = strcmp(column[WHY], "-") != 0;
     assert_true(theirs || strcmp(column[VERDICT], "refuses") == 0);
@@ -98,24 +93,9 @@ static void test_verdicts(void **state)
     assert_true(files >= 68);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    folder = make_folder();
-    assert_true(plug_load(TEST_PLUGINS "/safetensors.so"));
-    loader = plug_at(0)->plugin->loaders[0];
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    remove_folder(folder);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_verdicts) };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    loader = load_plugin("safetensors")->loaders[0];
+    return cmocka_run_group_tests(tests, open_folder, close_folder);
 }
