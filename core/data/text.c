@@ -90,12 +90,12 @@ void text_squeeze(struct text *t)
 
 /* ---- lower case ------------------------------------------------------------------------------ */
 
+/* Of those that are not case-ignorable. */
 static bool is_cased(int32_t c)
 {
     utf8proc_category_t k = utf8proc_category(c);
     return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT ||
-           c == 0xaa || c == 0xba || (c >= 0x2b0 && c <= 0x2b8) || (c >= 0x2160 && c <= 0x217f) ||
-           (c >= 0x24b6 && c <= 0x24e9);
+           c == 0xaa || c == 0xba || (c >= 0x2160 && c <= 0x217f) || (c >= 0x24b6 && c <= 0x24e9);
 }
 
 static bool is_case_ignorable(int32_t c)

@@ -50,12 +50,11 @@ static bool finite_at(int dtype, const unsigned char *p)
     }
 }
 
-int64_t st_first_non_finite(int dtype, const void *data, uint64_t n)
+int64_t st_first_non_finite(const struct st_dtype *d, const void *data, uint64_t n)
 {
-    const struct st_dtype *d = st_dtype_of(dtype);
-    if (!d || d->name[0] == 'I' || d->name[0] == 'U' || dtype == BURIN_T_BOOL) return -1;
     const unsigned char *p = data;
+    if (d->name[0] == 'I' || d->name[0] == 'U' || d->dtype == BURIN_T_BOOL) return -1;
     for (uint64_t i = 0; i < n; i++, p += d->bytes)
-        if (!finite_at(dtype, p)) return (int64_t)i;
+        if (!finite_at(d->dtype, p)) return (int64_t)i;
     return -1;
 }

@@ -344,7 +344,7 @@ static int put(void *self, const char *name, const void *data, uint64_t bytes)
                        o->written ? "was written twice"
                                   : "was written with another size than announced"),
                broken(e);
-    int64_t bad = st_first_non_finite(o->t.dtype->dtype, data, bytes / (uint64_t)o->t.dtype->bytes);
+    int64_t bad = st_first_non_finite(o->t.dtype, data, bytes / (uint64_t)o->t.dtype->bytes);
     if (bad >= 0) {
         st_fail("%s: tensor \"%s\" holds a NaN or an infinity (element %lld); the training has "
                 "diverged, so the file is not written",

@@ -32,7 +32,7 @@ struct st_dtype {
 const struct st_dtype *st_dtype_named(const char *name); /* NULL when unknown */
 const struct st_dtype *st_dtype_of(int dtype);
 /* Index of the first NaN or infinity, -1 when there is none. Integers are always finite. */
-int64_t st_first_non_finite(int dtype, const void *data, uint64_t n);
+int64_t st_first_non_finite(const struct st_dtype *d, const void *data, uint64_t n);
 
 /* ---- a strict JSON reader (json.c) ----------------------------------------------------------- */
 

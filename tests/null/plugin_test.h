@@ -8,6 +8,8 @@
 
 #include "plug/plug.h"
 
+#include <sys/resource.h>
+
 static char *folder; /* for the files of a group of tests */
 
 /* Group set-up and teardown. */
@@ -63,6 +65,21 @@ static inline bool opens(const struct burin_loader *l, const char *path)
     if (open_with(l, path, &self) != 0) return false;
     l->close(self);
     return true;
+}
+
+/* The same of a file that cannot be mapped, for want of addresses. */
+static inline int open_unmapped(const struct burin_loader *l, const char *path, void **self)
+{
+    unsigned long long pages = 0;
+    struct rlimit before, few;
+    FILE *f = fopen("/proc/self/statm", "r");
+    assert_true(f && fscanf(f, "%llu", &pages) == 1 && fclose(f) == 0);
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    few = (struct rlimit){ pages * (rlim_t)sysconf(_SC_PAGESIZE) + (256u << 20), before.rlim_max };
+    assert_int_equal(setrlimit(RLIMIT_AS, &few), 0);
+    int rc = open_with(l, path, self);
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    return rc;
 }
 
 #endif

@@ -57,8 +57,9 @@ static void items(void *self, const char *folder, const char *const *expected)
     assert_int_equal(source->item(self, -1, &item), -1);
 }
 
-/* "path: part of the reason" pairs, in any order. */
-static void skipped(void *self, const char *folder, const char *const (*expected)[2])
+/* "path: part of the reason" pairs, in any order, and how many others there are. */
+static void skipped_and(void *self, const char *folder, const char *const (*expected)[2],
+                        int64_t others)
 {
     int64_t n = 0, found = 0;
     const char *path, *reason;
@@ -67,7 +68,13 @@ static void skipped(void *self, const char *folder, const char *const (*expected
             found += strcmp(path + strlen(folder) + 1, expected[n][0]) == 0 &&
                      strstr(reason, expected[n][1]);
     assert_int_equal(found, n);
-    assert_int_equal(source->skipped(self, n, &path, &reason), 0);
+    assert_int_equal(source->skipped(self, n + others - 1, &path, &reason), n + others > 0);
+    assert_int_equal(source->skipped(self, n + others, &path, &reason), 0);
+}
+
+static void skipped(void *self, const char *folder, const char *const (*expected)[2])
+{
+    skipped_and(self, folder, expected, 0);
 }
 
 static void test_plain(void **state)
@@ -231,12 +238,82 @@ static void test_refusals(void **state)
     remove_folder(folder);
 }
 
+/* More than a list begins with, names that are no names, and what is no regular file. */
+static void test_odd(void **state)
+{
+    (void)state;
+    char *folder = make_folder();
+    char name[32];
+    for (int i = 0; i < 130; i++) {
+        snprintf(name, sizeof name, "5_a/%03d.png", i);
+        touch(folder, name);
+        snprintf(name, sizeof name, "5_a/%03d.webp", i);
+        touch(folder, name);
+    }
+    static const char *const files[] = { "5_a/ends.",     "5_b/x.png",   "5_b/notes", "loose.txt",
+                                         "7_a_file",      "12345/y.png", "_z/z.png",  "9_c/.hidden",
+                                         "loose.caption", "loose.webp" };
+    for (int i = 0; i < COUNT_OF(files); i++) touch(folder, files[i]);
+    static const char *const pipes[] = { "5_b/pipe.png", "5_b/pipe.webp", "5_b/pipe", "pipe.png" };
+    for (int i = 0; i < COUNT_OF(pipes); i++)
+        assert_int_equal(mkfifo(in_folder(folder, pipes[i]), 0600), 0);
+    assert_int_equal(symlink("nowhere", in_folder(folder, "broken")), 0);
+    assert_int_equal(symlink("nowhere", in_folder(folder, "6_broken")), 0);
+    void *self = opened(folder, 0, NULL, false);
+    assert_int_equal(source->count(self), 131);
+    skipped_and(self, folder,
+                (const char *const[][2]){ { "5_a/129.webp", "not supported" },
+                                          { "5_b/pipe.png", "not a regular file" },
+                                          { "5_b/pipe.webp", "not a regular file" },
+                                          { "pipe.png", "move it into one of them" },
+                                          { "loose.webp", "move it into one of them" },
+                                          { "12345", "number of repeats" },
+                                          { "_z", "number of repeats" },
+                                          { NULL, NULL } },
+                129);
+    const char *path, *reason;
+    assert_int_equal(source->skipped(self, -1, &path, &reason), 0);
+    assert_int_equal(source->remark(self, -1, &path), 0);
+    source->close(self);
+    snprintf(name, sizeof name, "5_b//");
+    self = opened(in_folder(folder, name), 0, NULL, false); /* slashes at the end */
+    assert_int_equal(source->count(self), 1);
+    source->close(self);
+    touch(folder, "10/only.png"); /* a name without its mark */
+    self = opened(in_folder(folder, "10"), 0, NULL, false);
+    items(self, in_folder(folder, "10"), (const char *const[]){ "only.png|-|-|1", NULL });
+    source->close(self);
+    remove_folder(folder);
+}
+
+/* A folder of the working folder's, and one that vanishes is an error. */
+static void test_places(void **state)
+{
+    (void)state;
+    char *folder = make_folder(), *before = getcwd(NULL, 0);
+    touch(folder, "3_x/a.png");
+    assert_int_equal(chdir(folder), 0);
+    void *self = opened("3_x", 0, NULL, false);
+    struct burin_item item;
+    assert_int_equal(source->item(self, 0, &item), 0);
+    assert_string_equal(item.path, "3_x/a.png");
+    assert_int_equal(item.repeats, 3);
+    source->close(self);
+    assert_int_equal(source->open("4_absent", NULL, &self), -1);
+    assert_error("cannot read the folder 4_absent");
+    assert_int_equal(source->open("", NULL, &self), -1);
+    assert_int_equal(chdir(before), 0);
+    free(before);
+    remove_folder(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),    cmocka_unit_test(test_numbered),
         cmocka_unit_test(test_content),  cmocka_unit_test(test_captions),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_odd),
+        cmocka_unit_test(test_places),
     };
     if (!plug_load(TEST_PLUGINS "/folder.so") || !plug_load(TEST_PLUGINS "/stb_image.so")) {
         print_error("%s\n", burin_error());

@@ -201,6 +201,76 @@ static void test_png_chunks(void **state)
     str_finish(&s);
 }
 
+/* A PNG of these chunks behind its header; then pixels and the end, unless it is refused before. */
+struct piece {
+    const char *type, *bytes;
+    size_t n;
+};
+#define PIECE(type, bytes)            \
+    {                                 \
+        type, bytes, sizeof bytes - 1 \
+    }
+
+static void test_png_order(void **state)
+{
+    (void)state;
+    static const char header[] = "\0\0\0\1\0\0\0\1\10\2\0\0\0";
+    static const struct {
+        const char *what, *says; /* NULL: taken */
+        int color;
+        struct piece piece[4];
+    } cases[] = {
+        { "two headers", "bad IHDR", 2, { PIECE("IHDR", header) } },
+        { "two palettes", "bad palette", 3, { PIECE("PLTE", "123"), PIECE("PLTE", "123") } },
+        { "a palette of nothing", "bad palette", 3, { PIECE("PLTE", "") } },
+        { "a palette behind pixels",
+          "bad palette",
+          2,
+          { PIECE("IDAT", "x"), PIECE("PLTE", "123") } },
+        { "a palette that is not needed", NULL, 2, { PIECE("PLTE", "123") } },
+        { "tRNS of gray", NULL, 0, { PIECE("tRNS", "\0\0") } },
+        { "tRNS of gray, short", "bad tRNS", 0, { PIECE("tRNS", "\0") } },
+        { "tRNS of colors, short", "bad tRNS", 2, { PIECE("tRNS", "\0\0\0\0") } },
+        { "tRNS beside an alpha", "bad tRNS", 6, { PIECE("tRNS", "\0\0") } },
+        { "tRNS before the palette", "bad tRNS", 3, { PIECE("tRNS", "\0") } },
+        { "tRNS of nothing", "bad tRNS", 3, { PIECE("PLTE", "123"), PIECE("tRNS", "") } },
+        { "two tRNS", "bad tRNS", 0, { PIECE("tRNS", "\0\0"), PIECE("tRNS", "\0\0") } },
+        { "tRNS behind pixels", "bad tRNS", 0, { PIECE("IDAT", "x"), PIECE("tRNS", "\0\0") } },
+        { "pixels in two places",
+          "in two places",
+          2,
+          { PIECE("IDAT", "x"), PIECE("tEXt", "a\0b") } },
+    };
+    for (int i = 0; i < COUNT_OF(cases); i++) {
+        struct str s = { 0 };
+        png_begin(&s, 1, 1, 8, cases[i].color, 0);
+        for (const struct piece *p = cases[i].piece; p->type; p++)
+            chunk(&s, p->type, p->bytes, p->n);
+        png_pixels(&s, "\0\0\0\0\0", cases[i].color == 2 ? 4 : cases[i].color == 6 ? 5 : 2);
+        png_end(&s);
+        if (cases[i].says) refused(cases[i].what, s.data, s.len, cases[i].says);
+        else {
+            struct image image = loaded(cases[i].what, s.data, s.len);
+            image_finish(&image);
+        }
+        str_finish(&s);
+    }
+    bad_header("palette of 16 bits", 2, 2, 16, 3, 0, "with 16 bits");
+    bad_header("gray of 3 bits", 2, 2, 3, 0, 0, "with 3 bits");
+    bad_header("gray and alpha of 4 bits", 2, 2, 4, 4, 0, "with 4 bits");
+    struct str s = { 0 };
+    str_add_bytes(&s, "\x89PNG\r\n\x1a\n", 8);
+    chunk(&s, "IHDR", header, 12);
+    refused("a short header", s.data, s.len, "bad IHDR");
+    good_png(&s);
+    s.data[12] = '{';
+    refused("no name of a chunk", s.data, s.len, "no chunk at byte 8");
+    good_png(&s);
+    s.data[8] = (char)0x80;
+    refused("a chunk of 2^31 bytes", s.data, s.len, "claims 2147483661 bytes");
+    str_finish(&s);
+}
+
 /* Every place to cut small files; every tenth of larger ones is among them. */
 static void test_truncation(void **state)
 {
@@ -418,6 +488,103 @@ static void test_bmp(void **state)
     str_finish(&s);
 }
 
+/* A field of `bytes` bytes. */
+static void set_le(struct str *s, size_t at, uint32_t v, int bytes)
+{
+    for (int k = 0; k < bytes; k++) s->data[at + (size_t)k] = (char)(v >> 8 * k);
+}
+
+/* Every kind of header and of pixel, by 2 x 2 pixels in 16 bytes behind a palette or masks. */
+static void test_bmp_kinds(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t header, bits, packing, alpha_mask;
+        const char *says;
+    } cases[] = {
+        { 12, 24, 0, 0, NULL },
+        { 12, 8, 0, 0, NULL },
+        { 40, 1, 0, 0, NULL },
+        { 40, 4, 0, 0, NULL },
+        { 40, 8, 0, 0, NULL },
+        { 40, 16, 0, 0, NULL },
+        { 40, 16, 3, 0, NULL },
+        { 40, 32, 3, 0, NULL },
+        { 56, 32, 0, 0, NULL },
+        { 56, 32, 3, 0, "cannot be decoded" }, /* stb_image looks for the masks behind the header */
+        { 56, 32, 3, 0xff000000u, "cannot be decoded" },
+        { 108, 32, 3, 0xff000000u, NULL },
+        { 124, 32, 3, 0xff000000u, NULL },
+        { 124, 24, 0, 0, NULL },
+        { 41, 24, 0, 0, "unknown header of 41 bytes" },
+        { 64, 24, 0, 0, "unknown header of 64 bytes" },
+        { 40, 2, 0, 0, "planes of 2 bits" },
+        { 40, 24, 2, 0, "compressed" },
+        { 40, 24, 4, 0, "compressed" },
+    };
+    for (int i = 0; i < COUNT_OF(cases); i++) {
+        uint32_t header = cases[i].header, bits = cases[i].bits, masks = header == 40 ? 12 : 0;
+        size_t behind = bits <= 8               ? 256 * (header == 12 ? 3u : 4u)
+                        : cases[i].packing == 3 ? masks
+                                                : 0;
+        struct str s = { 0 };
+        uint8_t zeros[1400] = { 0 };
+        size_t pixels = 14 + header + behind;
+        str_add_bytes(&s, zeros, pixels + 16);
+        memcpy(s.data, "BM", 2);
+        set_le(&s, 2, (uint32_t)s.len, 4);
+        set_le(&s, 10, (uint32_t)pixels, 4);
+        set_le(&s, 14, header, 4);
+        int size = header == 12 ? 2 : 4;
+        set_le(&s, 18, 2, size);
+        set_le(&s, 18 + (size_t)size, 2, size);
+        set_le(&s, 18 + 2 * (size_t)size, 1 | bits << 16, 4);
+        if (header >= 40) set_le(&s, 30, cases[i].packing, 4);
+        if (cases[i].packing == 3) {
+            bool wide = bits == 32;
+            set_le(&s, 54, wide ? 0xff0000 : 0x7c00, 4);
+            set_le(&s, 58, wide ? 0xff00 : 0x3e0, 4);
+            set_le(&s, 62, wide ? 0xff : 0x1f, 4);
+            if (header >= 56) set_le(&s, 66, cases[i].alpha_mask, 4);
+        }
+        if (cases[i].says) refused(cases[i].says, s.data, s.len, cases[i].says);
+        else {
+            char what[48];
+            snprintf(what, sizeof what, "BMP, header %u, bits %u", header, bits);
+            struct image image = loaded(what, s.data, s.len);
+            bool clear = cases[i].alpha_mask; /* black that is seen through, over white */
+            pixel(&image, 1, 1, clear ? 255 : 0, clear ? 255 : 0, clear ? 255 : 0, 0);
+            image_finish(&image);
+        }
+        str_finish(&s);
+    }
+    struct str s = { 0 };
+    make_bmp(&s, 2, 2, 24, 0, 54, 16);
+    refused("a BMP of 25 bytes", s.data, 25, "cut off");
+    refused("a BMP of 53 bytes", s.data, 53, "cut off");
+    set_le(&s, 26, 2, 2);
+    refused("two planes", s.data, s.len, "2 planes");
+    make_bmp(&s, 2, 2, 24, 0, 53, 16);
+    refused("pixels in the header", s.data, s.len, "cut off");
+    str_finish(&s);
+}
+
+/* What is no picture has neither size nor codec. */
+static void test_no_picture(void **state)
+{
+    (void)state;
+    int w, h;
+    struct str s = { 0 };
+    png_begin(&s, 0, 1, 8, 2, 0);
+    assert_false(image_size(save(s.data, s.len), &w, &h));
+    assert_error("case.png");
+    assert_error("0 x 1");
+    assert_null(image_recipe(in_folder(folder, "absent.png")));
+    assert_null(image_recipe(save("x", 1)));
+    assert_error("case.png");
+    str_finish(&s);
+}
+
 /* ---- scaling and writing --------------------------------------------------------------------- */
 
 static struct image gradient(int width, int height)
@@ -517,17 +684,13 @@ static void test_save(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_png_kinds),
-        cmocka_unit_test(test_png_headers),
-        cmocka_unit_test(test_png_chunks),
-        cmocka_unit_test(test_truncation),
-        cmocka_unit_test(test_foreign),
-        cmocka_unit_test(test_orientation),
-        cmocka_unit_test(test_png_orientation),
-        cmocka_unit_test(test_jpeg_damage),
-        cmocka_unit_test(test_bmp),
-        cmocka_unit_test(test_cover),
-        cmocka_unit_test(test_save),
+        cmocka_unit_test(test_png_kinds),   cmocka_unit_test(test_png_headers),
+        cmocka_unit_test(test_png_chunks),  cmocka_unit_test(test_png_order),
+        cmocka_unit_test(test_truncation),  cmocka_unit_test(test_foreign),
+        cmocka_unit_test(test_orientation), cmocka_unit_test(test_png_orientation),
+        cmocka_unit_test(test_jpeg_damage), cmocka_unit_test(test_bmp),
+        cmocka_unit_test(test_bmp_kinds),   cmocka_unit_test(test_no_picture),
+        cmocka_unit_test(test_cover),       cmocka_unit_test(test_save),
     };
     load_plugin("stb_image");
     return cmocka_run_group_tests(tests, open_folder, close_folder);

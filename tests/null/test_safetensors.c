@@ -69,12 +69,21 @@ struct json_case {
 };
 /* clang-format off */
 #define CASE(name, json, data, says) { name, json, data, says }
+#define FUTURE(name, value) CASE("a field of the future: " name, "{\"a\":{\"new\":" value, 0, NULL)
 /* clang-format on */
 
 static const struct json_case bad[] = {
     CASE("S08 not UTF-8", "{" T("\xff", "F32", "[2]", "0", "8") "}", 8, "not UTF-8"),
     CASE("S08 overlong", "{" T("\xc0\x80", "F32", "[2]", "0", "8") "}", 8, "not UTF-8"),
     CASE("S08 surrogate bytes", "{" T("\xed\xa0\x80", "F32", "[2]", "0", "8") "}", 8, "not UTF-8"),
+    CASE("S08 beyond U+10FFFF", "{" T("\xf5\x80\x80\x80", "F32", "[2]", "0", "8") "}", 8,
+         "not UTF-8"),
+    CASE("S08 U+110000", "{" T("\xf4\x90\x80\x80", "F32", "[2]", "0", "8") "}", 8, "not UTF-8"),
+    CASE("S08 overlong of three", "{" T("\xe0\x9f\xbf", "F32", "[2]", "0", "8") "}", 8,
+         "not UTF-8"),
+    CASE("S08 overlong of four", "{" T("\xf0\x8f\xbf\xbf", "F32", "[2]", "0", "8") "}", 8,
+         "not UTF-8"),
+    CASE("S08 half a character", "{\"\xe2\x82", 0, "not UTF-8"),
     CASE("S09 not JSON", "{hello}", 0, "expected a string"),
     CASE("S09 comma at the end", "{" GOOD ",}", 8, NULL),
     CASE("S09 single quotes", "{'a':1}", 0, NULL),
@@ -157,6 +166,40 @@ static const struct json_case bad[] = {
          "lone surrogate"),
     CASE("S32 two high surrogates", "{" T("\\ud83d\\ud83d", "F32", "[2]", "0", "8") "}", 8,
          "lone surrogate"),
+    CASE("S32 a surrogate and a letter", "{" T("\\ud83dab", "F32", "[2]", "0", "8") "}", 8,
+         "lone surrogate"),
+    CASE("S32 a surrogate and another escape", "{" T("\\ud83d\\n1234", "F32", "[2]", "0", "8") "}",
+         8, "lone surrogate"),
+    CASE("S32 a surrogate and a letter's escape",
+         "{" T("\\ud83d\\u0041", "F32", "[2]", "0", "8") "}", 8, "lone surrogate"),
+    CASE("S32 a surrogate and what is behind them",
+         "{" T("\\ud83d\\ue000", "F32", "[2]", "0", "8") "}", 8, "lone surrogate"),
+    CASE("S32 a surrogate at the end", "{\"\\ud83d", 0, "lone surrogate"),
+    CASE("S32 a surrogate and bad hex", "{" T("\\ud83d\\u00g1", "F32", "[2]", "0", "8") "}", 8,
+         "bad digit"),
+    CASE("S32 an escape cut off", "{\"\\u12", 0, "inside a \\u escape"),
+    CASE("S32 a backslash cut off", "{\"\\", 0, "inside an escape"),
+    CASE("S20 cut off in a number", "{\"a\":{\"shape\":[1", 0, "to end \"shape\""),
+    CASE("S20 a capital power", "{" T("a", "U8", "[10]", "0", "1E1") "}", 10, "not a fraction"),
+    FUTURE("cut off behind a sign", "-"),
+    FUTURE("cut off in a number", "1"),
+    FUTURE("cut off behind a point", "1."),
+    FUTURE("cut off behind a power", "1e"),
+    FUTURE("cut off behind its sign", "1e-"),
+    FUTURE("no digit behind a point", "1.}"),
+    FUTURE("no digit in a power", "1e+}"),
+    FUTURE("a leading zero", "01}"),
+    FUTURE("an object without a colon", "{\"a\" 1}}"),
+    FUTURE("an object without a key", "{1}}"),
+    FUTURE("an object without an end", "{\"a\":1"),
+    FUTURE("a word that is none", "trve}"),
+    CASE("metadata with a NUL in a key", "{\"__metadata__\":{\"a\\u0000\":\"1\"}}", 0, "NUL"),
+    CASE("metadata with a NUL in a value", "{\"__metadata__\":{\"a\":\"1\\u0000\"}}", 0, "NUL"),
+    CASE("metadata without a colon", "{\"__metadata__\":{\"a\"}}", 0, "':'"),
+    CASE("a field's name with a NUL",
+         "{\"a\":{\"dtype\\u0000\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
+         "lacks \"dtype\""),
+    CASE("a tab behind the root", "{}\t", 0, "after the end"),
     CASE("S32 raw control", "{" T("a\nb", "F32", "[2]", "0", "8") "}", 8, "raw control"),
     CASE("S32 bad escape", "{" T("\\x41", "F32", "[2]", "0", "8") "}", 8, "unknown escape"),
     CASE("S32 bad hex", "{" T("\\u00g1", "F32", "[2]", "0", "8") "}", 8, "bad digit"),
@@ -189,6 +232,21 @@ static const struct {
       2, 1 },
     { "a field of the future",
       "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"new\":[1.5e3]}}", 1, 1 },
+    { "fields of the future",
+      "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"a\":-0,\"b\":-12.50E+3,"
+      "\"c\":1e-5,\"d\":true,\"e\":false,\"f\":null,\"g\":{},\"h\":[],\"i\":{\"x\":1,\"y\":\"\"},"
+      "\"j\":[1,\"\"],\"k\":\"\",\"l\":7,\"m\":2E1}}",
+      1, 1 },
+    { "characters of every length",
+      "{" T("a\xc3\xa9\xe0\xa0\x80\xed\x9f\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf", "U8", "[1]", "0",
+            "1") "}",
+      1, 1 },
+    { "escapes of every length",
+      "{" T("\\u0041\\u00e9\\u4e2d\\ue000\\uFFFD\\ud83d\\ude00\\/\\\"", "U8", "[1]", "0", "1") "}",
+      1, 1 },
+    { "a name that begins like the metadata's",
+      "{" T("__metadata__\\u0020", "U8", "[1]", "0", "1") ",\"__metadata__\":{\"a\":\"b\"}}", 1,
+      1 },
     { "header length not a multiple of 8", "{" T("abc", "U8", "[1]", "0", "1") "}", 1, 1 },
     /* clang-format off */
     { "every dtype",
@@ -322,13 +380,53 @@ static void test_changed_file(void **state)
     assert_error("1 were asked for");
     assert_int_equal(loader->read(self, 1, &byte, 1), -1);
     assert_int_equal(loader->read(self, -1, &byte, 1), -1);
+    struct burin_tensor_info info;
+    const char *key, *value;
+    assert_int_equal(loader->info(self, 1, &info), -1);
+    assert_error("no tensor number 1");
+    assert_int_equal(loader->meta(self, -1, &key, &value), 0);
+    assert_int_equal(loader->meta(self, 0, &key, &value), 0);
     loader->close(self);
     loader->close(NULL);
+}
+
+/* Some file systems cannot map a file. It is read then. Here a second tensor is a hole. */
+static void test_unmapped(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{" T("a", "U8", "[8]", "0", "8") "," T("b", "U8", "[1073741824]", "8", "1073741832") "}";
+    void *self;
+    struct burin_tensor_info info;
+    uint8_t bytes[8];
+    const char *path = make_file(json, sizeof json - 1, sizeof json - 1, 8);
+    assert_int_equal(truncate(path, (off_t)(8 + sizeof json - 1 + 8) + (1 << 30)), 0);
+    assert_int_equal(open_unmapped(loader, path, &self), 0);
+    assert_int_equal(loader->info(self, 0, &info), 0);
+    assert_null(info.mapped);
+    assert_int_equal(loader->read(self, 0, bytes, sizeof bytes), 0);
+    assert_int_equal(bytes[7], 7);
+    loader->close(self);
+    put_file("case.safetensors", "", 0);
 }
 
 static void test_probe(void **state)
 {
     (void)state;
+    static const struct {
+        const char *head;
+        size_t n;
+        int certain;
+    } heads[] = {
+        { "\2\0\0\0\0\0\0\0{", 9, 95 },    { "\2\0\0\0\0\0\0\0{}", 10, 95 },
+        { "\2\0\0\0\0\0\0\0{ ", 10, 95 },  { "\2\0\0\0\0\0\0\0{\n", 10, 95 },
+        { "\2\0\0\0\0\0\0\0{\"", 10, 95 }, { "\2\0\0\0\0\0\0\0{x", 10, 60 },
+        { "\1\0\0\0\0\0\0\0{}", 10, 0 },   { "\1\xe1\xf5\5\0\0\0\0{}", 10, 0 },
+        { "\2\0\0\0\0\0\0\0[]", 10, 0 },   { "\2\0\0\0\0\0\0\0", 8, 0 },
+    };
+    for (int i = 0; i < COUNT_OF(heads); i++)
+        assert_int_equal(loader->probe("x", (const uint8_t *)heads[i].head, heads[i].n),
+                         heads[i].certain);
     const char *path = make_file("{\"a\"}", 5, 5, 0);
     assert_ptr_equal(plug_loader_for(path), loader);
     assert_int_equal(loader->probe("x.safetensors", (const uint8_t *)"PK\3\4", 4), 0);
@@ -532,10 +630,15 @@ static void test_full_disk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_headers),    cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_large),      cmocka_unit_test(test_changed_file),
-        cmocka_unit_test(test_probe),      cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_non_finite), cmocka_unit_test(test_exporter_refusals),
+        cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_changed_file),
+        cmocka_unit_test(test_unmapped),
+        cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_non_finite),
+        cmocka_unit_test(test_exporter_refusals),
         cmocka_unit_test(test_full_disk),
     };
     const struct burin_plugin *plugin = load_plugin("safetensors");

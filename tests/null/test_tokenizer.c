@@ -7,6 +7,7 @@
 
 #include "data/data.h"
 #include "data/deflate.h"
+#include "data/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -187,7 +188,7 @@ static void test_left_alone(void **state)
     (void)state;
     static const char *const texts[] = { "CAFÉ®", "VOILÀ »",    "PŘÍŠTÍ ŠANCE",  "Ärger",
                                          "ÇA VA", "naïve café", "Île-de-France", "Ünal",
-                                         "Ñandú", "2 × 3 ÷ 4",  "MAÇÃ”" };
+                                         "Ñandú", "2 × 3 ÷ 4",  "MAÇÃ”",         "MAÇÃ»" };
     for (int i = 0; i < COUNT_OF(texts); i++) {
         int32_t *clean, *plain;
         char text[64];
@@ -203,12 +204,179 @@ static void test_left_alone(void **state)
     }
 }
 
+/* Whether a text means the same tokens as another, which nothing is done to. */
+static void means(const char *text, size_t n, enum tokenizer_flavour flavour, const char *same)
+{
+    int32_t *a, *b;
+    int k = tokenizer_encode(text, n, flavour, &a),
+        m = tokenizer_encode(same, strlen(same), TOKENIZER_PLAIN, &b);
+    assert_true(k >= 0 && m >= 0);
+    if (k != m || memcmp(a, b, (size_t)k * sizeof *a) != 0) {
+        print_error("\"%.*s\" is not taken for \"%s\"\n", (int)n, text, same);
+        _fail(__FILE__, __LINE__);
+    }
+    mem_free(a);
+    mem_free(b);
+}
+
+static void means_text(const char *text, enum tokenizer_flavour flavour, const char *same)
+{
+    means(text, strlen(text), flavour, same);
+}
+
+/* White space is what Python's \s matches; strip() takes four separators more. */
+static void test_spaces(void **state)
+{
+    (void)state;
+    static const int32_t spaces[] = { 9,      10,     11,     12,     13,     0x20,
+                                      0x85,   0xa0,   0x1680, 0x2000, 0x2005, 0x200a,
+                                      0x2028, 0x2029, 0x202f, 0x205f, 0x3000 },
+                         others[] = { 8,      14,     0x84,   0x86,   0x9f,   0xa1,
+                                      0x167f, 0x1681, 0x1fff, 0x200b, 0x2027, 0x202a,
+                                      0x202e, 0x2030, 0x205e, 0x2060, 0x2fff, 0x3001 };
+    for (int i = 0; i < COUNT_OF(spaces) + COUNT_OF(others); i++) {
+        bool space = i < COUNT_OF(spaces);
+        struct str s = { 0 };
+        int32_t *ids, c = space ? spaces[i] : others[i - COUNT_OF(spaces)];
+        text_encode(&c, 1, &s);
+        str_add(&s, "a");
+        text_encode(&c, 1, &s);
+        text_encode(&c, 1, &s);
+        str_add(&s, "b");
+        text_encode(&c, 1, &s);
+        if (space) means(s.data, s.len, TOKENIZER_PLAIN, "a b");
+        else assert_true(tokenizer_encode(s.data, s.len, TOKENIZER_PLAIN, &ids) > 2);
+        if (!space) mem_free(ids);
+        str_finish(&s);
+    }
+    means("\x1c\x1d a\x1e\x1f", 6, TOKENIZER_PLAIN, "a");
+}
+
+/* As Python 3.11's str.lower has it: a sigma is final behind a cased letter and before none, whatever
+ * stands between that has no case. */
+static void test_lower(void **state)
+{
+    (void)state;
+    static const char *const before[] = {
+        /* alone before a sigma: final or not */
+        "\u0391", "\u03b1\u03c2", "\u00aa", "\u00aa\u03c2", "\u00ba", "\u00ba\u03c2",
+        "\u2160", "\u2170\u03c2", "\u217f", "\u217f\u03c2", "\u24b6", "\u24d0\u03c2",
+        "\u24e9", "\u24e9\u03c2", "\u01c5", "\u01c6\u03c2", "A",      "a\u03c2",
+        "a",      "a\u03c2",      "\u02b0", "\u02b0\u03c3", "\u24ea", "\u24ea\u03c3",
+        "\u2180", "\u2180\u03c3", "\u00b2", "\u00b2\u03c3", ".",      ".\u03c3",
+        "",       "\u03c3",       "7",      "7\u03c3"
+    };
+    static const char *const ignored[] = { "",       "'",      ".",      ":",      "\u00b7",
+                                           "\u0387", "\u2018", "\u2019", "\u2024", "\u2027",
+                                           "\u0301", "\u20dd", "\u00ad", "\u02b9", "^",
+                                           ".'",     "\u02b0" },
+                             *const counted[] = { ",", "\u2013", " ", "\u2017", "\u2023", "7" };
+    for (int i = 0; i < COUNT_OF(before); i += 2) {
+        char text[16];
+        snprintf(text, sizeof text, "%s\u03a3", before[i]);
+        means_text(text, TOKENIZER_PLAIN, before[i + 1]);
+    }
+    for (int i = 0; i < COUNT_OF(ignored) + COUNT_OF(counted); i++) {
+        char text[32], lower[32];
+        bool skipped = i < COUNT_OF(ignored);
+        const char *c = skipped ? ignored[i] : counted[i - COUNT_OF(ignored)];
+        snprintf(text, sizeof text, "\u0391%s\u03a3", c);
+        snprintf(lower, sizeof lower, "\u03b1%s%s", c, skipped ? "\u03c2" : "\u03c3");
+        means_text(text, TOKENIZER_PLAIN, lower);
+        snprintf(text, sizeof text, "\u0391\u03a3%s\u0391", c);
+        snprintf(lower, sizeof lower, "\u03b1%s%s\u03b1", skipped ? "\u03c3" : "\u03c2", c);
+        means_text(text, TOKENIZER_PLAIN, lower);
+    }
+    means_text("\u0130", TOKENIZER_PLAIN, "i\u0307");
+}
+
+/* What the repair of characters leaves, and what not. */
+static void test_cleaned(void **state)
+{
+    (void)state;
+    static const char *const pairs[] = {
+        "\ufb05op \ufb06op",
+        "\u017ftop stop",
+        "\uff21\uff42\uff03 \uffe0\uff61",
+        "Ab# \u00a2\u3002",
+        "\u01c4\u01c5\u01c6",
+        "D\u017dD\u017ed\u017e",
+        "a\u3000b",
+        "a b",
+        "\u02bca\u2018b\u2019c\u201ad\u201be\u2017",
+        "'a'b'c'd'e\u2017",
+        "\u201ca\u201db\u201ec\u201fd\u2020",
+        "\"a\"b\"c\"d\u2020",
+        "a\u2028b\u2029c",
+        "a\nb\nc",
+        "a\x01\x08\x0b\x0e\x1f\x7f"
+        "b",
+        "ab",
+        "a\u206a\u206f\ufeff\ufff9\ufffc"
+        "b\ufffd\u2070\ufff8",
+        "ab\ufffd\u2070\ufff8",
+        "\x1b[1;31mred\x1b[0m \x1b[Kx",
+        "red x",
+        "\x1b[1;3",
+        "[1;3",
+        "\x1b[\u00e9",
+        "[\u00e9",
+        "\x1b[1 m \x1b]x \x1b[",
+        "[1 m ]x [",
+        "a\rb\r\nc\nd\r",
+        "a\nb\nc\nd",
+        "&lt;a&gt; &#x41;&#66;&eacute;",
+        "<a> AB\u00e9",
+        "\u00e2\u20ac\u2122",
+        "'",
+        "\xc3\x90\xc2\x91\xc3\x90\xc2\xb0",
+        "\u0411\u0430",
+        "caf\u00c3\u00a9",
+        "caf\u00e9",
+        "e\u0301",
+        "\u00e9",
+    };
+    for (int i = 0; i < COUNT_OF(pairs); i += 2) means_text(pairs[i], TOKENIZER_HF, pairs[i + 1]);
+}
+
+/* References as HTML has them, which OpenAI's own preparation knows, twice. */
+static void test_references(void **state)
+{
+    (void)state;
+    static const char *const pairs[] = {
+        "&eacute &eacute; &EACUTE;",
+        "\u00e9 \u00e9 \u00c9",
+        "&amp;lt;",
+        "<",
+        "&#65 &#65; &#x41; &#X4a;",
+        "A A A J",
+        "&# &#; &#x; &#xg; & &;",
+        "&# &#; &#x; &#xg; & &;",
+        "&#0; &#xd800; &#xdfff; &#x110000; &#99999999999;",
+        "\ufffd \ufffd \ufffd \ufffd \ufffd",
+        "a&#1;b&#11;c&#14;d&#31;e&#127;f&#xfdd0;g&#xfdef;h&#xffff;i&#x1fffe;j",
+        "abcdefghij",
+        "&#x80;&#x9f;",
+        "\u20ac\u0178",
+        "&notit; &unknown; &UnKnown; &UNKNOWN;",
+        "\u00acit; &unknown; &UnKnown; &UNKNOWN;",
+        "&CounterClockwiseContourIntegral;",
+        "\u2233",
+        "&aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa;",
+        "&aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa;",
+    };
+    for (int i = 0; i < COUNT_OF(pairs); i += 2)
+        means_text(pairs[i], TOKENIZER_OPENAI, pairs[i + 1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_cases),
         cmocka_unit_test(test_chunks),     cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_left_alone),
+        cmocka_unit_test(test_left_alone), cmocka_unit_test(test_spaces),
+        cmocka_unit_test(test_lower),      cmocka_unit_test(test_cleaned),
+        cmocka_unit_test(test_references),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

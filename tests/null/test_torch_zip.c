@@ -185,6 +185,46 @@ static void test_good(void **state)
     loader->close(NULL);
 }
 
+/* Behind data there is a signature or none, and sizes of 4 or 8 bytes. */
+static void test_descriptors(void **state)
+{
+    (void)state;
+    enum { NEITHER = -1 };
+    static const struct {
+        const char *what, *says; /* NULL: taken */
+        bool signature;
+        int size; /* bytes */
+        int wrong;
+    } cases[] = {
+        { "short", NULL, false, 4, NEITHER },
+        { "signed", NULL, true, 4, NEITHER },
+        { "wide", NULL, false, 8, NEITHER },
+        { "signed, wide", NULL, true, 8, NEITHER },
+        { "of 8 bytes", "leave a hole", false, 2, NEITHER },
+        { "of 14 bytes", "leave a hole", true, 3, NEITHER },
+        { "another checksum", "leave a hole", false, 8, 0 },
+        { "another packed size", "leave a hole", false, 8, 1 },
+        { "another size", "leave a hole", false, 4, 2 },
+    };
+    for (int i = 0; i < COUNT_OF(cases); i++) {
+        struct archive a, b = { 0 };
+        pack_good(&a, false);
+        set(&a, a.local[3] + 6, 8, 2); /* of the last entry, so that nothing else moves */
+        set(&a, a.central[3] + 8, 8, 2);
+        str_add_bytes(&b.s, a.s.data, a.directory);
+        if (cases[i].signature) put(&b.s, 0x08074b50, 4);
+        put(&b.s, crc32_of("3\n", 2) + (cases[i].wrong == 0), 4);
+        put(&b.s, 2 + (cases[i].wrong == 1), cases[i].size);
+        put(&b.s, 2 + (cases[i].wrong == 2), cases[i].size);
+        size_t more = b.s.len - a.directory;
+        str_add_bytes(&b.s, a.s.data + a.directory, a.s.len - a.directory);
+        set(&b, a.end + more + 16, a.directory + more, 4);
+        str_finish(&a.s);
+        if (cases[i].says) refused(cases[i].what, &b, cases[i].says);
+        else loader->close(accepted(cases[i].what, &b));
+    }
+}
+
 /* Cut off or continued at every byte. */
 static void test_length(void **state)
 {
@@ -341,6 +381,39 @@ static void test_wide_entries(void **state)
     }
 }
 
+/* Some file systems cannot map a file. It is read then. Here a second storage is a hole. */
+static void test_unmapped(void **state)
+{
+    (void)state;
+    enum { HOLE = 1 << 30 };
+    struct archive a;
+    const struct member m[] = { { "archive/data.pkl", good, sizeof good - 1 },
+                                { "archive/data/0", six_floats, sizeof six_floats },
+                                { "archive/data/1", "", 0 } };
+    pack(&a, m, COUNT_OF(m), false);
+    set(&a, a.local[2] + 18, HOLE, 4), set(&a, a.local[2] + 22, HOLE, 4);
+    set(&a, a.central[2] + 20, HOLE, 4), set(&a, a.central[2] + 24, HOLE, 4);
+    set(&a, a.end + 16, a.directory + HOLE, 4);
+    const char *path = put_file("case.ckpt", a.s.data, a.directory);
+    assert_int_equal(truncate(path, (off_t)a.directory + HOLE), 0);
+    FILE *f = fopen(path, "ab");
+    assert_non_null(f);
+    size_t rest = a.s.len - a.directory;
+    assert_int_equal(fwrite(a.s.data + a.directory, 1, rest, f), rest);
+    assert_int_equal(fclose(f), 0);
+    str_finish(&a.s);
+    void *self;
+    struct burin_tensor_info info;
+    float six[6];
+    assert_int_equal(open_unmapped(loader, path, &self), 0);
+    assert_int_equal(loader->info(self, 0, &info), 0);
+    assert_null(info.mapped);
+    assert_int_equal(loader->read(self, 0, six, sizeof six), 0);
+    assert_memory_equal(six, six_floats, sizeof six);
+    loader->close(self);
+    put_file("case.ckpt", "", 0);
+}
+
 /* A file that changes while it is open is an error, not a signal. */
 static void test_changed_file(void **state)
 {
@@ -414,6 +487,7 @@ static void test_chosen(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_descriptors),  cmocka_unit_test(test_unmapped),
         cmocka_unit_test(test_good),         cmocka_unit_test(test_fields),
         cmocka_unit_test(test_length),       cmocka_unit_test(test_two_ends),
         cmocka_unit_test(test_members),      cmocka_unit_test(test_ignored_members),
