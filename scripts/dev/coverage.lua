@@ -2,8 +2,9 @@
 -- coverage.lua - which lines and branches of the parsers run in their tests (null_*, fuzz_*), by gcov:
 --   lua5.4 scripts/dev/coverage.lua [FILE ...]       from the repository root; with files: what of them does not run
 -- Builds the coverage preset, runs the tests, and fails when a parser is below 95 % of its lines or 90 % of its
--- branches. A branch is a way that a conditional jump may take, as gcc -O0 makes it: each side of each && and || counts,
--- and nothing is left out. KEEP=1 reads the counters that are there, without building and running.
+-- branches. A branch is a way that a conditional jump may take, as gcc -O0 makes it: each side of each && and ||
+-- counts, and nothing is left out. KEEP=1 reads the counters that are there, without building and running. What is
+-- parsed in Lua: lua_coverage.lua.
 local LINES, BRANCHES = 95, 90
 local parsers = { "plugins/safetensors/header.c", "plugins/safetensors/json.c", "plugins/safetensors/loader.c",
   "plugins/safetensors/dtype.c", "plugins/torch/zip.c", "plugins/torch/pickle.c", "plugins/torch/build.c",

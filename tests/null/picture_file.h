@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * picture_file.h - makes PNG and BMP files piece by piece, to be damaged by the tests, and finds the
- * pieces of a JPEG. */
+ * picture_file.h - makes PNG and BMP files piece by piece, to be damaged by the tests, and finds
+ * the pieces of a JPEG. */
 #ifndef BURIN_TESTS_PICTURE_FILE_H
 #define BURIN_TESTS_PICTURE_FILE_H
 

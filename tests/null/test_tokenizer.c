@@ -252,8 +252,8 @@ static void test_spaces(void **state)
     means("\x1c\x1d a\x1e\x1f", 6, TOKENIZER_PLAIN, "a");
 }
 
-/* As Python 3.11's str.lower has it: a sigma is final behind a cased letter and before none, whatever
- * stands between that has no case. */
+/* As Python 3.11's str.lower has it: a sigma is final behind a cased letter and before none,
+ * whatever stands between that has no case. */
 static void test_lower(void **state)
 {
     (void)state;
