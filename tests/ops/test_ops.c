@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * test_ops.c - every row of ops.def on a device, in every storage type and kernel tier, forward and
  * backward, against the float64 reference. Each session runs twice over poisoned memory and must
- * give the same bits. A row that no graph here contains fails. */
+ * give the same bits. A row that no graph here contains fails, and a shader that none ran. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +10,8 @@
 #include <cmocka.h>
 #undef fail /* base.h has its own */
 
+#include "base/embed.h"
+#include "gpu/gpu_internal.h"
 #include "graph/control.h"
 #include "graph/device.h"
 #include "ops/reference.h"
@@ -52,9 +54,11 @@ struct row_result {
 
 /* The tiers run side by side, each with a device and a thread of its own:
  * most of the time is compilation. */
+#define SHADERS_MAX 128
 struct tier_run {
     const char *tier;
     struct row_result row[OP_COUNT];
+    bool shader[SHADERS_MAX]; /* of embed_spirv: ran */
     int failures;
 };
 static struct tier_run runs[] = { { .tier = "cpu" }, { .tier = "simd" } };
@@ -341,7 +345,7 @@ static void run_case(struct tier_run *run, burin_device *device, const struct op
 
 /* ---- all of them ----------------------------------------------------------------------------- */
 
-/* TEST_OPS="name name" limits the run to some rows. */
+/* TEST_OPS="name name" limits the run to some rows, TEST_TIER=name to one tier. */
 static bool selected(enum op_code op)
 {
     const char *list = getenv("TEST_OPS"), *name = op_at(op)->name;
@@ -352,9 +356,20 @@ static bool selected(enum op_code op)
     return false;
 }
 
+static bool whole(void) { return !getenv("TEST_OPS") && !getenv("TEST_TIER"); }
+
+static void mark_shaders(struct tier_run *run, const struct gpu_device *gpu)
+{
+    for (int i = 0; i < gpu->n_kernels; i++)
+        for (int k = 0; embed_spirv[k].name && k < SHADERS_MAX; k++)
+            if (strcmp(embed_spirv[k].name, gpu->kernels[i]->shader) == 0) run->shader[k] = true;
+}
+
 static void *run_tier(void *argument)
 {
     struct tier_run *run = argument;
+    const char *only = getenv("TEST_TIER");
+    if (only && strcmp(only, run->tier) != 0) return NULL;
     burin_device *device =
         burin_device_create(&(burin_device_params){ .tier = run->tier, .cache = "" });
     if (!device) {
@@ -370,6 +385,7 @@ static void *run_tier(void *argument)
         run_case(run, device, c, 1, first);
         if (first) run_case(run, device, c, 2, false);
     }
+    mark_shaders(run, device->gpu);
     burin_device_destroy(device);
     return NULL;
 }
@@ -404,13 +420,32 @@ static void test_every_row(void **state)
         printf("\n");
         missing += !a->seen;
     }
-    if (!getenv("TEST_OPS")) assert_int_equal(missing, 0);
+    if (whole()) assert_int_equal(missing, 0);
+}
+
+/* But those of other tests: the smallest kernel (null_gpu) and what weights are uploaded by
+ * (ops_session). */
+static void test_every_shader(void **state)
+{
+    int missing = 0;
+    (void)state;
+    for (int k = 0; embed_spirv[k].name; k++) {
+        const char *name = embed_spirv[k].name;
+        assert_true(k < SHADERS_MAX);
+        if (runs[0].shader[k] || runs[1].shader[k] || strcmp(name, "selftest") == 0 ||
+            strcmp(name, "upload") == 0)
+            continue;
+        if (whole()) print_error("no case runs the shader %s\n", name);
+        missing++;
+    }
+    if (whole()) assert_int_equal(missing, 0);
 }
 
 int main(void)
 {
     setenv("BURIN_POISON", "2", 1);
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_tiers),
-                                        cmocka_unit_test(test_every_row) };
+                                        cmocka_unit_test(test_every_row),
+                                        cmocka_unit_test(test_every_shader) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
