@@ -1,11 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- lua_coverage.lua - which lines of what parses in Lua run in its tests, by a hook:
 --   lua5.4 scripts/dev/lua_coverage.lua [FILE ...]   from the repository root; with files: their lines that do not run
--- Needs a built build/release and luac5.4, which says what lines there are. Fails when a file is below 95 % of its
--- lines. The last return of a function is no line: Lua adds one behind each, and most are never reached. Runs tests
--- that run inside the binary, tests/cli/models_test.lua with commands that do, and each seed of the fuzz targets that
--- are Lua, without their mutations. The hook makes all of that several times as slow: five minutes of a core.
-local LINES = 95
+-- Needs a built build/release and luac5.4, which says what lines there are. The last return of a function is no line:
+-- Lua adds one behind each, and most are never reached. Runs tests that run inside the binary, and each seed of the
+-- fuzz targets that are Lua, without their mutations; what only commands reach (tests/cli) is not seen, so that this
+-- says where to look and fails for nothing but a test. The hook makes it slow: minutes of a core.
 local BURIN = "build/release/burin"
 local ROOM = "scripts/burin/"
 local files = { "models/io/detect.lua", "models/io/files.lua", "models/io/folder.lua", "models/io/scaled.lua",
@@ -14,7 +13,6 @@ local files = { "models/io/detect.lua", "models/io/files.lua", "models/io/folder
 local tests = { "tests/null/limits_test.lua", "tests/golden/folder_test.lua", "tests/golden/lora_test.lua",
   "tests/golden/spellings_test.lua", "tests/golden/words_test.lua" }
 local fuzzed = { "config", "lora" }
-local commands = "tests/cli/models_test.lua"
 
 local scratch = os.tmpname()
 local out = scratch .. ".lines"
@@ -66,29 +64,8 @@ local function run(what, body)
   return ok
 end
 
--- Its commands run inside the binary too, under the hook: what stands for burin writes its arguments where they are read.
-local function run_commands()
-  local program, body, folder = scratch .. ".sh", scratch .. ".lua", scratch .. ".d"
-  local f = assert(io.open(program, "w"))
-  f:write(("#!/bin/sh\nprintf '%%s\\0' \"$@\" >%s.args\nexec %s/%s run --trust %s\n"):format(scratch,
-    io.popen("pwd"):read "l", BURIN, body))
-  f:close()
-  f = assert(io.open(body, "w"))
-  f:write(BEFORE, ([[
-local args = {}
-for text in io.open %q:read "a":gmatch "(%%Z*)%%z" do args[#args + 1] = text end
-local code, out = dofile "tests/recipes/commands.lua".run(args)
-io.write(out)
-]]):format(scratch .. ".args"), BEHIND:format(out), "os.exit(code)\n")
-  f:close()
-  os.execute(("chmod +x %s; mkdir -p %s"):format(program, folder))
-  quiet(("lua5.4 %s %s %s"):format(commands, program, folder))  -- whatever it thinks of the answers: they come by stdout
-  os.execute(("rm -r %s %s %s %s.args"):format(program, body, folder, scratch))
-end
-
 local function run_all()
   local good = true
-  run_commands()
   for _, path in ipairs(tests) do good = run(path, ("dofile %q"):format(path)) and good end
   for _, name in ipairs(fuzzed) do
     good = run("fuzz " .. name, ([[
@@ -127,7 +104,7 @@ local function ran()
 end
 
 local good = run_all()
-local seen, bad = ran(), 0
+local seen = ran()
 for _, name in ipairs(#arg > 0 and arg or files) do
   name = name:gsub("^" .. ROOM, "")
   local all, run_too, missing = 0, 0, {}
@@ -136,12 +113,10 @@ for _, name in ipairs(#arg > 0 and arg or files) do
     if seen[name .. ":" .. line] then run_too = run_too + 1 else missing[#missing + 1] = line end
   end
   local percent = all > 0 and 100 * run_too / all or 0
-  if percent < LINES then bad = bad + 1 end
-  print(("%-34s %4d lines %6.2f %%%s"):format(name, all, percent, percent < LINES and "  too few" or ""))
+  print(("%-34s %4d lines %6.2f %%"):format(name, all, percent))
   table.sort(missing)
   if #arg > 0 then print("  " .. table.concat(missing, " ")) end
 end
 os.remove(scratch)
 os.remove(out)
-print(("%d files below %d %%"):format(bad, LINES))
-os.exit(good and bad == 0)
+os.exit(good)

@@ -34,6 +34,12 @@ local function object(field, n)
 end
 local function own(field) return function(n) settings.own(config(), object(field, n), "f") end end
 local function beside(field) return function(n) settings.beside(config(), object(field, n), "f") end end
+local function part(component, field)
+  return function(n) settings.part(config(), component, object(field, n), "f") end
+end
+local function part_folder(component, field)
+  return function(n) settings.part_folder(config(), component, object(field, n), "f") end
+end
 local function of_folder(file, field)
   return function(n)
     settings.folder(config(), function(name) return name == file and object(field, n) or nil end, "f")
@@ -95,7 +101,7 @@ local function view_of(scale)
 end
 
 local function repeats(n) core.source("examples/sks-cat", { repeats = n }) end
-local function part(n) core.read_part("README.md", 0, n) end
+local function file_part(n) core.read_part("README.md", 0, n) end
 local function tensors_said(n) core.load(write("tensors.bin", ("LIEN%d"):format(n))) end
 local function metadata_said(n) core.load(write("meta.bin", ("LIEM%d"):format(n))):meta() end
 local function pictures_said(n)
@@ -126,6 +132,13 @@ local rows = {
   { "beside: num_head_channels", 1, LEAST, beside "num_head_channels", OUT },
   { "beside: norm_num_groups", 1, LEAST, beside "norm_num_groups", OUT },
   { "beside: scaling_factor", 999, MOST, beside "vae.scaling_factor", OUT },
+  { "a part: scaling_factor", 999, MOST, part("vae", "scaling_factor"), OUT },
+  { "a part: scaling_factor", 1, LEAST, part("vae", "scaling_factor"), OUT },
+  { "a part: groups", 1, LEAST, part("vae", "vae.groups"), OUT },
+  { "a part's folder: scaling_factor", 999, MOST, part_folder("vae", "scaling_factor"), OUT },
+  { "a part's folder: scaling_factor", 1, LEAST, part_folder("vae", "scaling_factor"), OUT },
+  { "a part's folder: norm_num_groups", 1, LEAST, part_folder("vae", "norm_num_groups"), OUT },
+  { "a part's folder: num_attention_heads", 1, LEAST, part_folder("text_encoder", "num_attention_heads"), OUT },
   { "folder: sample_size", 4096, MOST, of_folder("unet/config.json", "sample_size"), OUT },
   { "folder: sample_size", 1, LEAST, of_folder("unet/config.json", "sample_size"), OUT },
   { "folder: addition_time_embed_dim", 65536, MOST, of_folder("unet/config.json", "addition_time_embed_dim"), OUT },
@@ -154,7 +167,7 @@ local rows = {
     "one number for the whole", only = true },
   { "folders of pictures: repeats", 100000, MOST, repeats, "is outside" },
   { "folders of pictures: repeats", 0, LEAST, repeats, "is outside" },
-  { "a part of a file", 1 << 20, MOST, part, "at most 1 MiB" },
+  { "a part of a file", 1 << 20, MOST, file_part, "at most 1 MiB" },
   { "a plugin: tensors", 1000000, MOST, tensors_said, "is said to have 1000001 tensors", other = "is there twice" },
   { "a plugin: metadata", 1000000, MOST, metadata_said, "its metadata have no end" },
   { "a plugin: pictures", 100000000, MOST, pictures_said, "is said to have 100000001 pictures",
