@@ -12,6 +12,7 @@
 #include "base/base.h"
 
 #define GPU_MAX_BINDINGS 8
+#define GPU_MAX_SPANS 12 /* of a function of the host */
 #define GPU_MAX_PUSH 128
 #define GPU_MAX_SPEC 32
 
@@ -89,7 +90,13 @@ int gpu_kernel_count(const struct gpu_device *d); /* pipelines made so far */
 
 struct gpu_dispatch {
     struct gpu_kernel *kernel;
-    struct gpu_span bind[GPU_MAX_BINDINGS];
+    /* Instead of a kernel, on a CPU driver: work of the host on the same memory, run once all
+     * before it is done. at[i]: where binding i is. False with a recorded error ends the
+     * submission. The program keeps a copy of the user_bytes at user; 0: the pointer itself. */
+    bool (*host)(const void *user, void *const *at);
+    const void *user;
+    uint32_t user_bytes;
+    struct gpu_span bind[GPU_MAX_SPANS];
     int n_bind;
     uint32_t writes; /* bit i: binding i is written (and may be read) */
     uint8_t push[GPU_MAX_PUSH];

@@ -102,7 +102,7 @@ void gpu_kernels_finish(struct gpu_device *d);
 
 /* ---- program.c, hazard.c --------------------------------------------------------------------- */
 
-enum gpu_op_kind { GPU_OP_DISPATCH, GPU_OP_COPY, GPU_OP_FILL };
+enum gpu_op_kind { GPU_OP_DISPATCH, GPU_OP_HOST, GPU_OP_COPY, GPU_OP_FILL };
 
 struct gpu_op {
     enum gpu_op_kind kind;
@@ -127,7 +127,7 @@ bool gpu_hazards_add(struct gpu_hazards *h, const struct gpu_op *op);
 void gpu_hazards_clear(struct gpu_hazards *h);
 void gpu_hazards_finish(struct gpu_hazards *h);
 
-/* One command buffer: a stretch of operations. */
+/* One command buffer: a stretch of operations; or one of the host's, which has no commands. */
 struct gpu_chunk {
     VkCommandBuffer commands;
     int first, end; /* operations */
@@ -150,7 +150,9 @@ struct gpu_program {
 int gpu_chunk_end(const struct gpu_program *p, int first, int max_ops);
 double gpu_chunk_work(const struct gpu_program *p, const struct gpu_chunk *chunk); /* as charged */
 bool gpu_program_record(struct gpu_program *p); /* again: nothing of it may be in flight */
+bool gpu_run_host(struct gpu_device *d, const struct gpu_op *op); /* waits for the device first */
 void gpu_record_barrier(VkCommandBuffer commands);
+void gpu_record_host_barrier(VkCommandBuffer commands);
 void gpu_record_op(const struct gpu_program *p, VkCommandBuffer commands, const struct gpu_op *op);
 
 /* ---- null.c ---------------------------------------------------------------------------------- */

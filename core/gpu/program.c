@@ -25,6 +25,8 @@ void gpu_program_destroy(struct gpu_program *p)
         vkDestroyCommandPool(d->handle, p->pool, NULL);
         vkDestroyDescriptorPool(d->handle, p->sets, NULL);
     }
+    for (int i = 0; i < p->n_ops; i++)
+        if (p->ops[i].call.user_bytes) mem_free((void *)p->ops[i].call.user);
     mem_free(p->chunks);
     mem_free(p->ops);
     mem_free(p);
@@ -42,7 +44,7 @@ static struct gpu_op *add_op(struct gpu_program *p, enum gpu_op_kind kind)
     return op;
 }
 
-static bool check_bind(const struct gpu_device *d, struct gpu_span s)
+static bool check_bind(const struct gpu_device *d, struct gpu_span s, bool host)
 {
     const struct gpu_caps *c = &d->caps;
     if (!gpu_span_check(s, "it")) return false;
@@ -50,7 +52,7 @@ static bool check_bind(const struct gpu_device *d, struct gpu_span s)
     if (s.offset % c->alignment)
         return fail("its offset %llu is not a multiple of %llu", (unsigned long long)s.offset,
                     (unsigned long long)c->alignment);
-    if (s.bytes > c->max_range)
+    if (!host && s.bytes > c->max_range)
         return fail("its %llu bytes are more than the %llu that %s can bind at once",
                     (unsigned long long)s.bytes, (unsigned long long)c->max_range, c->name);
     return true;
@@ -59,18 +61,22 @@ static bool check_bind(const struct gpu_device *d, struct gpu_span s)
 static bool check_dispatch(const struct gpu_program *p, const struct gpu_dispatch *call)
 {
     const struct gpu_caps *c = &p->device->caps;
-    if (!call->kernel) return fail("no kernel");
-    if (call->n_bind < 0 || call->n_bind > GPU_MAX_BINDINGS)
-        return fail("%d bindings, %d at most", call->n_bind, GPU_MAX_BINDINGS);
+    if (!call->kernel == !call->host) return fail("either a kernel or a function of the host");
+    if (call->host && c->type != GPU_TYPE_CPU && c->type != GPU_TYPE_NULL)
+        return fail("the host has no access to the memory of %s", c->name);
+    int most = call->host ? GPU_MAX_SPANS : GPU_MAX_BINDINGS;
+    if (call->n_bind < 0 || call->n_bind > most)
+        return fail("%d bindings, %d at most", call->n_bind, most);
     if (call->push_bytes > GPU_MAX_PUSH || call->push_bytes % 4)
         return fail("%u bytes of push constants; a multiple of 4 and %d at most is possible",
                     call->push_bytes, GPU_MAX_PUSH);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3 && call->kernel; i++)
         if (!call->groups[i] || call->groups[i] > c->max_groups[i])
             return fail("%u workgroups in dimension %d; 1 to %u are possible on %s",
                         call->groups[i], i, c->max_groups[i], c->name);
     for (int i = 0; i < call->n_bind; i++)
-        if (!check_bind(p->device, call->bind[i])) return fail_prefix("binding %d", i);
+        if (!check_bind(p->device, call->bind[i], call->host != NULL))
+            return fail_prefix("binding %d", i);
     return true;
 }
 
@@ -79,9 +85,14 @@ bool gpu_program_dispatch(struct gpu_program *p, const struct gpu_dispatch *call
     const char *label = call->label ? call->label : call->kernel ? call->kernel->shader : "?";
     if (p->finished) return fail("program %s: %s comes after the end of recording", p->name, label);
     if (!check_dispatch(p, call)) return fail_prefix("program %s: %s", p->name, label);
-    struct gpu_op *op = add_op(p, GPU_OP_DISPATCH);
+    struct gpu_op *op = add_op(p, call->host ? GPU_OP_HOST : GPU_OP_DISPATCH);
     op->call = *call;
     op->call.label = label;
+    if (call->user_bytes) {
+        void *copy = mem_alloc(call->user_bytes);
+        memcpy(copy, call->user, call->user_bytes);
+        op->call.user = copy;
+    }
     p->n_dispatches++;
     return true;
 }
@@ -178,8 +189,8 @@ void gpu_record_barrier(VkCommandBuffer commands)
     vkCmdPipelineBarrier(commands, stages, stages, 0, 1, &barrier, 0, NULL, 0, NULL);
 }
 
-/* Makes the results visible to gpu_read on mapped memory. */
-static void record_host_barrier(VkCommandBuffer commands)
+/* Makes the results visible to gpu_read on mapped memory, and to functions of the host. */
+void gpu_record_host_barrier(VkCommandBuffer commands)
 {
     VkMemoryBarrier barrier = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
@@ -196,6 +207,7 @@ void gpu_record_op(const struct gpu_program *p, VkCommandBuffer commands, const 
     const struct gpu_dispatch *c = &op->call;
     VkPipelineLayout layout = p->device->pipeline_layout;
     switch (op->kind) {
+    case GPU_OP_HOST: break; /* between command buffers */
     case GPU_OP_DISPATCH:
         vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, c->kernel->pipeline);
         vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, layout, 0, 1, &op->set, 0,
@@ -234,7 +246,8 @@ int gpu_chunk_end(const struct gpu_program *p, int first, int max_ops)
     double sum = cost(&p->ops[first]);
     int i = first + 1;
     /* The cut comes before the operation that would cross the budget. */
-    for (; i < p->n_ops && i - first < max_ops; i++) {
+    if (p->ops[first].kind == GPU_OP_HOST) return i;
+    for (; i < p->n_ops && i - first < max_ops && p->ops[i].kind != GPU_OP_HOST; i++) {
         sum += cost(&p->ops[i]);
         if (sum > p->device->chunk_flops) break;
     }
@@ -245,6 +258,7 @@ static bool record_chunk(struct gpu_program *p, struct gpu_chunk *chunk, struct 
 {
     struct gpu_device *d = p->device;
     VkCommandBuffer commands = NULL;
+    if (p->ops[chunk->first].kind == GPU_OP_HOST) return true;
     if (!d->null) {
         VkCommandBufferAllocateInfo info = {
             .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
@@ -271,7 +285,8 @@ static bool record_chunk(struct gpu_program *p, struct gpu_chunk *chunk, struct 
         if (!d->null) gpu_record_op(p, commands, &p->ops[i]);
     }
     if (d->null) return true;
-    if (chunk->end == p->n_ops) record_host_barrier(commands);
+    if (chunk->end == p->n_ops || p->ops[chunk->end].kind == GPU_OP_HOST)
+        gpu_record_host_barrier(commands);
     chunk->commands = commands;
     return gpu_check(d, vkEndCommandBuffer(commands), "record");
 }

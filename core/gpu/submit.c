@@ -55,11 +55,18 @@ static int group_end(const struct gpu_program *p, int first)
 {
     double sum = p->chunks[first].seconds;
     int i = first + 1;
-    for (; i < p->n_chunks && i - first < MAX_GROUP; i++) {
+    for (; i < p->n_chunks && i - first < MAX_GROUP && p->chunks[i].commands; i++) {
         sum += p->chunks[i].seconds;
         if (sum > TARGET_SECONDS) break;
     }
     return i;
+}
+
+bool gpu_run_host(struct gpu_device *d, const struct gpu_op *op)
+{
+    void *at[GPU_MAX_SPANS];
+    for (int i = 0; i < op->call.n_bind; i++) at[i] = gpu_host_memory(op->call.bind[i]);
+    return gpu_wait(d) && (op->call.host(op->call.user, at) || fail_prefix("%s", op->call.label));
 }
 
 bool gpu_program_submit(struct gpu_program *p)
@@ -71,11 +78,13 @@ bool gpu_program_submit(struct gpu_program *p)
     bool guarded = d->caps.type != GPU_TYPE_CPU; /* a CPU driver has no watchdog */
     if (guarded && p->chunks[0].seconds <= 0) return submit_measured(p);
     if (!gpu_wait_value(d, d->flight[0])) return false;
-    uint64_t value = 0;
-    for (int first = 0; first < p->n_chunks;) {
-        int end = group_end(p, first);
-        if (!submit_group(p, first, end, &value)) return false;
-        first = end;
+    uint64_t value = d->submitted;
+    for (int first = 0, end; first < p->n_chunks; first = end) {
+        const struct gpu_chunk *chunk = &p->chunks[first];
+        end = chunk->commands ? group_end(p, first) : first + 1;
+        if (chunk->commands ? !submit_group(p, first, end, &value)
+                            : !gpu_run_host(d, &p->ops[chunk->first]))
+            return false;
     }
     d->flight[0] = d->flight[1];
     d->flight[1] = value;
@@ -141,6 +150,7 @@ static bool profile_run(struct gpu_program *p, struct profiler *f, int first, in
             vkCmdWriteTimestamp(f->commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, f->queries,
                                 query + 1);
     }
+    gpu_record_host_barrier(f->commands);
     snprintf(d->last_program, GPU_LABEL_BYTES, "%s", p->name);
     snprintf(d->last_first, GPU_LABEL_BYTES, "%s", p->ops[first].call.label);
     snprintf(d->last_last, GPU_LABEL_BYTES, "%s", p->ops[end - 1].call.label);
@@ -162,10 +172,12 @@ bool gpu_program_profile(struct gpu_program *p, double *seconds)
     for (int first = 0, end; ok && first < p->n_ops; first = end) {
         end = gpu_chunk_end(p, first, batch);
         uint64_t ticks[2 * PROFILE_BATCH];
+        bool host = p->ops[first].kind == GPU_OP_HOST;
         double start = clock_seconds();
-        ok = profile_run(p, &f, first, end);
+        ok = host ? gpu_run_host(d, &p->ops[first]) : profile_run(p, &f, first, end);
         double elapsed = clock_seconds() - start;
-        if (ok && f.queries) {
+        if (host) seconds[n++] = elapsed;
+        if (ok && f.queries && !host) {
             uint32_t count = 2 * (uint32_t)(end - first);
             ok = gpu_check(d,
                            vkGetQueryPoolResults(d->handle, f.queries, 0, count, sizeof ticks,

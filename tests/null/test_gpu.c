@@ -167,6 +167,50 @@ static void test_transfers(void **state)
     gpu_buffer_destroy(b);
 }
 
+static int doublings;
+
+static bool host_double(const void *user, void *const *at)
+{
+    float *y = at[0];
+    for (uint32_t i = 0; i < N; i++) y[i] *= 2;
+    return ++doublings <= *(const int *)user || fail("no more");
+}
+
+/* Functions of the host between dispatches see what those wrote, and the other way round. */
+static void test_host_calls(void **state)
+{
+    struct gpu_device *d = open_device(state);
+    if (d->caps.type != GPU_TYPE_CPU) skip();
+    struct gpu_buffer *b = gpu_buffer_create(d, 8192, "host");
+    struct gpu_span y = span(b, 0, BYTES), other = span(b, 4096, BYTES);
+    const int allowed = 4;
+    struct gpu_dispatch twice = { .host = host_double,
+                                  .user = &allowed,
+                                  .user_bytes = sizeof allowed,
+                                  .bind = { y },
+                                  .n_bind = 1,
+                                  .writes = 1,
+                                  .label = "twice" };
+    struct gpu_program *p = gpu_program_create(d, "host");
+    add_step(p, d, y, other);
+    assert_true(gpu_program_dispatch(p, &twice));
+    add_step(p, d, y, other);
+    assert_true(gpu_program_finish(p));
+    assert_int_equal(gpu_program_count(p), 3);
+    for (int i = 0; i < 3; i++) assert_true(gpu_program_submit(p)); /* y = 2 (y + 1) + 1 */
+    float out[N];
+    assert_true(gpu_read(d, y, out));
+    assert_true(out[0] == 21 && out[N - 1] == 21);
+    double seconds[3];
+    assert_true(gpu_program_profile(p, seconds));
+    assert_true(gpu_read(d, y, out));
+    assert_true(out[0] == 45 && out[N - 1] == 45);
+    assert_false(gpu_program_submit(p));
+    assert_string_equal(burin_error(), "twice: no more");
+    gpu_program_destroy(p);
+    gpu_buffer_destroy(b);
+}
+
 /* A command buffer of half a second is cut into shorter ones after its first run. */
 static void test_long_submissions(void **state)
 {
@@ -422,15 +466,11 @@ int main(void)
         cmocka_unit_test(test_refusals),
     };
     const struct CMUnitTest real_tests[] = {
-        cmocka_unit_test(test_arithmetic),
-        cmocka_unit_test(test_chain),
-        cmocka_unit_test(test_transfers),
-        cmocka_unit_test(test_staging),
-        cmocka_unit_test(test_long_submissions),
-        cmocka_unit_test(test_kernels),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(measure_dispatches),
-        cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_arithmetic),       cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_transfers),        cmocka_unit_test(test_staging),
+        cmocka_unit_test(test_long_submissions), cmocka_unit_test(test_host_calls),
+        cmocka_unit_test(test_kernels),          cmocka_unit_test(test_refusals),
+        cmocka_unit_test(measure_dispatches),    cmocka_unit_test(test_clean),
         cmocka_unit_test(test_out_of_memory),
     };
     const struct CMUnitTest cached_tests[] = {
