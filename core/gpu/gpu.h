@@ -79,12 +79,12 @@ void *gpu_host_memory(struct gpu_span s);
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 
-/* spec[i] is specialization constant i. Compiled on first use and kept; identical requests return
- * the same pointer. A shader is named after its file: "matmul_cpu". */
+/* spec[i] is specialization constant i. Compiled when a program that uses it is finished, and kept;
+ * identical requests return the same pointer. A shader is named after its file: "matmul_cpu". */
 struct gpu_kernel;
 struct gpu_kernel *gpu_kernel_get(struct gpu_device *d, const char *shader, const uint32_t *spec,
                                   int n_spec);
-int gpu_kernel_count(const struct gpu_device *d); /* pipelines made so far */
+int gpu_kernel_count(const struct gpu_device *d); /* asked for so far */
 
 /* ---- programs -------------------------------------------------------------------------------- */
 

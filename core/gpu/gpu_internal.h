@@ -52,7 +52,7 @@ struct gpu_device {
     int allocations;
 
     struct gpu_kernel **kernels;
-    int n_kernels, kernel_capacity;
+    int n_kernels, n_compiled, kernel_capacity; /* the first n_compiled have a pipeline */
 };
 
 struct gpu_buffer {
@@ -67,6 +67,7 @@ struct gpu_buffer {
 struct gpu_kernel {
     uint64_t hash;
     const char *shader; /* name in the embedded table */
+    const struct embed_file *code;
     uint32_t spec[GPU_MAX_SPEC];
     int n_spec;
     VkPipeline pipeline;
@@ -98,6 +99,7 @@ bool gpu_span_check(struct gpu_span s, const char *what);
 /* ---- kernel.c -------------------------------------------------------------------------------- */
 
 bool gpu_kernels_init(struct gpu_device *d, const char *cache);
+bool gpu_kernels_compile(struct gpu_device *d); /* those that have no pipeline yet */
 void gpu_kernels_finish(struct gpu_device *d);
 
 /* ---- program.c, hazard.c --------------------------------------------------------------------- */

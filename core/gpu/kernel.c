@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * kernel.c - compute pipelines, made on first use, and the driver's pipeline cache on disk. */
+ * kernel.c - compute pipelines, compiled on all cores before what uses them is recorded, and the
+ * driver's pipeline cache on disk. */
 #include "gpu/gpu_internal.h"
 
 #include <string.h>
@@ -104,8 +105,9 @@ static const struct embed_file *find_shader(const char *name)
     return NULL;
 }
 
-static bool create_pipeline(struct gpu_device *d, struct gpu_kernel *k, const struct embed_file *f)
+static VkResult create_pipeline(const struct gpu_device *d, struct gpu_kernel *k)
 {
+    const struct embed_file *f = k->code;
     VkSpecializationMapEntry entries[GPU_MAX_SPEC];
     for (uint32_t i = 0; i < (uint32_t)k->n_spec; i++)
         entries[i] = (VkSpecializationMapEntry){ .constantID = i, .offset = 4 * i, .size = 4 };
@@ -117,8 +119,8 @@ static bool create_pipeline(struct gpu_device *d, struct gpu_kernel *k, const st
                                       .codeSize = (size_t)(f->end - f->data) & ~(size_t)3,
                                       .pCode = (const uint32_t *)(const void *)f->data };
     VkShaderModule module;
-    if (!gpu_check(d, vkCreateShaderModule(d->handle, &code, NULL, &module), "load a shader"))
-        return fail_prefix("shader %s", k->shader);
+    VkResult r = vkCreateShaderModule(d->handle, &code, NULL, &module);
+    if (r != VK_SUCCESS) return r;
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = { .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
@@ -128,9 +130,39 @@ static bool create_pipeline(struct gpu_device *d, struct gpu_kernel *k, const st
                    .pSpecializationInfo = &spec },
         .layout = d->pipeline_layout,
     };
-    VkResult r = vkCreateComputePipelines(d->handle, d->cache, 1, &info, NULL, &k->pipeline);
+    r = vkCreateComputePipelines(d->handle, d->cache, 1, &info, NULL, &k->pipeline);
     vkDestroyShaderModule(d->handle, module, NULL);
-    return gpu_check(d, r, "compile it") || fail_prefix("shader %s", k->shader);
+    return r;
+}
+
+struct compilation {
+    const struct gpu_device *device;
+    int next; /* counted up by all threads */
+    VkResult *result;
+};
+
+static void compile_kernels(void *user, int64_t begin, int64_t end)
+{
+    struct compilation *c = user;
+    const struct gpu_device *d = c->device;
+    (void)begin, (void)end; /* kernels differ a hundredfold: whoever is free takes the next */
+    for (int i; (i = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED)) < d->n_kernels;)
+        if (!d->kernels[i]->pipeline) c->result[i] = create_pipeline(d, d->kernels[i]);
+}
+
+bool gpu_kernels_compile(struct gpu_device *d)
+{
+    if (d->null || d->n_compiled == d->n_kernels) return true;
+    struct compilation c = { .device = d, .next = d->n_compiled };
+    c.result = mem_alloc((size_t)d->n_kernels * sizeof *c.result);
+    parallel(d->n_kernels - d->n_compiled, 1, compile_kernels, &c);
+    bool ok = true;
+    for (int i = d->n_compiled; ok && i < d->n_kernels; i++)
+        ok = gpu_check(d, c.result[i], "compile it") ||
+             fail_prefix("shader %s", d->kernels[i]->shader);
+    if (ok) d->n_compiled = d->n_kernels;
+    mem_free(c.result);
+    return ok;
 }
 
 struct gpu_kernel *gpu_kernel_get(struct gpu_device *d, const char *shader, const uint32_t *spec,
@@ -153,12 +185,9 @@ struct gpu_kernel *gpu_kernel_get(struct gpu_device *d, const char *shader, cons
     struct gpu_kernel *k = mem_alloc(sizeof *k);
     k->hash = hash;
     k->shader = f->name;
+    k->code = f;
     k->n_spec = n_spec;
     if (n_spec) memcpy(k->spec, spec, spec_bytes);
-    if (!d->null && !create_pipeline(d, k, f)) {
-        mem_free(k);
-        return NULL;
-    }
     d->kernels = array_reserve(d->kernels, d->n_kernels, &d->kernel_capacity, sizeof *d->kernels);
     d->kernels[d->n_kernels++] = k;
     return k;

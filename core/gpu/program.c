@@ -322,7 +322,8 @@ bool gpu_program_record(struct gpu_program *p)
 bool gpu_program_finish(struct gpu_program *p)
 {
     if (p->finished) return true;
-    if (!p->device->null && !create_sets(p)) return fail_prefix("program %s", p->name);
+    if (!gpu_kernels_compile(p->device) || (!p->device->null && !create_sets(p)))
+        return fail_prefix("program %s", p->name);
     p->finished = gpu_program_record(p);
     return p->finished;
 }
