@@ -221,12 +221,14 @@ static void test_long_submissions(void **state)
     struct gpu_dispatch step = make_call(d, SELFTEST_STEP, 0, many, 1, y, other, other);
     step.flops = 2e9;
     struct gpu_program *once = gpu_program_create(d, "once");
-    double seconds, chunk = d->chunk_flops;
+    double seconds, least = 1, chunk = d->chunk_flops;
     assert_true(gpu_program_dispatch(once, &step));
     assert_true(gpu_program_finish(once));
-    assert_true(gpu_program_profile(once, &seconds)); /* 1 each */
-    assert_true(gpu_program_profile(once, &seconds));
-    int n = 2 + (int)(0.5 / seconds);
+    for (int i = 0; i < 8; i++) { /* 1 each; the least, since others may have the processor */
+        assert_true(gpu_program_profile(once, &seconds));
+        if (seconds < least) least = seconds;
+    }
+    int n = 2 + (int)(0.5 / least);
     struct gpu_program *p = gpu_program_create(d, "long");
     enum gpu_type type = d->caps.type;
     d->caps.type = GPU_TYPE_DISCRETE;
@@ -240,7 +242,7 @@ static void test_long_submissions(void **state)
     d->chunk_flops = chunk;
     float *out = mem_alloc(4 * many);
     assert_true(gpu_read(d, y, out));
-    assert_true(out[0] == (float)(2 + 3 * n) && out[many - 1] == out[0]);
+    assert_true(out[0] == (float)(8 + 3 * n) && out[many - 1] == out[0]);
     mem_free(out);
     gpu_program_destroy(once);
     gpu_program_destroy(p);
