@@ -79,7 +79,8 @@ bool burin_all_finite(burin_dtype dtype, const void *data, int64_t count);
 /* ---- devices --------------------------------------------------------------------------------- */
 
 /* Zero means default. name: part of a device name, an index ("0"), or "null" for a device that runs
- * nothing. tier: "cpu" or "simd" overrides the choice of kernels; NULL takes the device's own. */
+ * nothing. tier: "host", "cpu" or "simd" overrides the choice of kernels; NULL takes the device's
+ * own: on a CPU driver "host" where the library for it is there. */
 typedef struct burin_device_params {
     const char *name;
     const char *tier;
@@ -94,7 +95,8 @@ bool burin_device_wait(burin_device *device); /* until it has done all that was 
 typedef struct burin_info { /* what a device is and can */
     char name[256], driver[128], uuid[33], api[16];
     const char *type;      /* "discrete", "integrated", "cpu", "other" or "null" */
-    const char *tier;      /* kernels: "cpu" or "simd" */
+    const char *tier;      /* kernels: "host", "cpu" or "simd" */
+    char engine[128];      /* tier host: what the bits of its results depend on, else empty */
     uint32_t subgroup;     /* invocations of a subgroup */
     uint32_t cores;        /* compute units or multiprocessors; 0 = unknown */
     uint32_t max_groups;   /* workgroups per dimension */

@@ -12,6 +12,7 @@
 #define ALIGNMENT 256
 
 _Static_assert(KERNEL_BINDINGS == GPU_MAX_BINDINGS, "shader.h and gpu.h");
+_Static_assert(HOST_BINDINGS == GPU_MAX_SPANS, "host.h and gpu.h");
 _Static_assert(KERNEL_OWN_PUSH + KERNEL_CHAIN_PUSH <= GPU_MAX_PUSH, "shader.h and gpu.h");
 _Static_assert(KERNEL_SPEC_CHAIN + 2 + CHAIN_STEPS <= GPU_MAX_SPEC, "shader.h and gpu.h");
 
@@ -35,9 +36,12 @@ static uint32_t guess_cores(const struct gpu_caps *c)
 bool device_target(struct plan_target *t, const struct gpu_caps *c, const char *tier)
 {
     bool cpu = runs_on_cpu(c);
-    if (tier && strcmp(tier, "cpu") && strcmp(tier, "simd"))
-        return fail("there is no kernel tier '%s'; choose cpu or simd", tier);
-    if (tier) cpu = !strcmp(tier, "cpu");
+    bool host = tier && !strcmp(tier, "host");
+    if (tier && !host && strcmp(tier, "cpu") && strcmp(tier, "simd"))
+        return fail("there is no kernel tier '%s'; choose host, cpu or simd", tier);
+    if (host && c->type != GPU_TYPE_CPU)
+        return fail("the memory of %s is not the host's: its kernel tier is cpu or simd", c->name);
+    if (tier) cpu = strcmp(tier, "simd") != 0;
     *t = (struct plan_target){
         .tier = cpu ? TIER_CPU : TIER_SIMD,
         .subgroup = c->subgroup,
@@ -52,6 +56,14 @@ bool device_target(struct plan_target *t, const struct gpu_caps *c, const char *
     return true;
 }
 
+/* The processor's own kernels, where it is the device: if asked for they must be there. */
+static bool open_host(burin_device *d, const struct gpu_caps *c, const char *tier)
+{
+    bool wanted = tier && !strcmp(tier, "host");
+    if (wanted || (!tier && c->type == GPU_TYPE_CPU)) d->target.host = dnn_open();
+    return d->target.host || !wanted;
+}
+
 burin_device *burin_device_create(const burin_device_params *params)
 {
     const burin_device_params none = { 0 };
@@ -63,7 +75,9 @@ burin_device *burin_device_create(const burin_device_params *params)
     if (!gpu) return NULL;
     burin_device *d = mem_alloc(sizeof *d);
     d->gpu = gpu;
-    if (device_target(&d->target, gpu_device_caps(gpu), params->tier)) return d;
+    if (device_target(&d->target, gpu_device_caps(gpu), params->tier) &&
+        open_host(d, gpu_device_caps(gpu), params->tier))
+        return d;
     gpu_device_destroy(gpu);
     mem_free(d);
     return NULL;
@@ -80,6 +94,7 @@ void burin_device_destroy(burin_device *d)
     mem_free(d->session);
     vars_orphan(d);
     gpu_buffer_destroy(d->arena);
+    dnn_close(d->target.host);
     gpu_device_destroy(d->gpu);
     mem_free(d);
 }
@@ -192,6 +207,8 @@ static bool resolve(struct gpu_buffer *arena, const struct tensor_ref *t, struct
     return out->buffer || fail("variable %s is on no device", t->var->name);
 }
 
+static bool run_on_host(const void *work, void *const *at) { return host_run(work, at); }
+
 bool device_record(burin_device *d, struct gpu_program *p, struct gpu_buffer *arena,
                    const struct kernel_call *call, const char *label)
 {
@@ -202,6 +219,13 @@ bool device_record(burin_device *d, struct gpu_program *p, struct gpu_buffer *ar
                                      .label = label };
     for (int i = 0; i < call->n_bind; i++)
         if (call->bind[i].bytes && !resolve(arena, &call->bind[i], &dispatch.bind[i])) return false;
+    if (call->host) {
+        dispatch.n_bind = call->n_bind;
+        dispatch.host = run_on_host;
+        dispatch.user = call->host;
+        dispatch.user_bytes = sizeof *call->host;
+        return gpu_program_dispatch(p, &dispatch);
+    }
     /* What the kernel declares but does not use must still be valid. */
     for (int i = 0; i < GPU_MAX_BINDINGS; i++)
         if (!dispatch.bind[i].buffer) dispatch.bind[i] = dispatch.bind[0];
@@ -219,7 +243,7 @@ bool device_computes(const burin_device *d)
 
 bool device_run(burin_device *d, struct gpu_buffer *scratch, const struct kernel_call *call)
 {
-    const char *name = shader_name(call->shader);
+    const char *name = call->host ? "host" : shader_name(call->shader);
     struct gpu_program *p = gpu_program_create(d->gpu, name);
     bool ok = device_record(d, p, scratch, call, name) && gpu_program_finish(p) &&
               gpu_program_submit(p) && gpu_wait(d->gpu);

@@ -111,7 +111,7 @@ bool emit_call(struct emit *e, struct kernel_call *call)
     if (!call->shader)
         panic("%s: a call without a shader", op_at((enum op_code)e->step->node->op)->name);
     if (call->n_spec > COUNT_OF(call->spec) || call->n_push > COUNT_OF(call->push) ||
-        call->n_bind > (chain ? KERNEL_CHAIN_BINDING : COUNT_OF(call->bind)))
+        call->n_bind > (chain ? KERNEL_CHAIN_BINDING : KERNEL_BINDINGS))
         panic("%s: a call with %d bindings, %d constants, %d push words", shader_name(call->shader),
               call->n_bind, call->n_spec, call->n_push);
     kernel_complete(call);

@@ -53,24 +53,29 @@ static bool emit_pixels(struct emit *e, const struct conv *v, bool gradient)
     return emit_gemm_call(e, &t, GEMM_CONV, NULL, push, COUNT_OF(push), groups, conv_flops(v));
 }
 
+/* Of the row's three tensors, two are inputs. */
+static struct conv conv_of_node(const burin_node *n)
+{
+    const burin_shape *a = &n->in[0]->shape, *b = &n->in[1]->shape, *y = &n->shape;
+    if (n->op == OP_conv2d) return conv_of(n, a, b, y);
+    return n->op == OP_conv2d_dx ? conv_of(n, y, b, a) : conv_of(n, a, y, b);
+}
+
 bool emit_conv2d(struct emit *e)
 {
-    const burin_node *n = e->step->node;
-    struct conv v = conv_of(n, &n->in[0]->shape, &n->in[1]->shape, &n->shape);
+    struct conv v = conv_of_node(e->step->node);
     return emit_pixels(e, &v, false);
 }
 
 bool emit_conv2d_dx(struct emit *e)
 {
-    const burin_node *n = e->step->node;
-    struct conv v = conv_of(n, &n->shape, &n->in[1]->shape, &n->in[0]->shape);
+    struct conv v = conv_of_node(e->step->node);
     return emit_pixels(e, &v, true);
 }
 
 bool emit_conv2d_dw(struct emit *e)
 {
-    const burin_node *n = e->step->node;
-    struct conv v = conv_of(n, &n->in[0]->shape, &n->shape, &n->in[1]->shape);
+    struct conv v = conv_of_node(e->step->node);
     uint32_t rows = v.n * v.oh, taps = v.kh * v.kw;
     struct gemm g = { .batch = 1, .m = v.c, .n = v.o, .k = (uint64_t)rows * v.ow, .ta = true };
     if (v.pointwise) return emit_gemm(e, &g, 0);
@@ -88,4 +93,37 @@ bool emit_conv2d_dw(struct emit *e)
     return emit_gemm_call(e, &t, GEMM_CONV_DW, splits > 1 ? &parts : NULL, push, COUNT_OF(push),
                           groups * splits, conv_flops(&v)) &&
            (splits == 1 || emit_splitk_reduce(e, parts, size, splits));
+}
+
+/* A pointwise one is a product of pixels and channels. */
+static struct dnn_work pointwise_work(const struct conv *v, enum op_code op)
+{
+    uint32_t pixels = v->n * v->oh * v->ow;
+    struct dnn_work w = { .kind = DNN_PRODUCT, .batch = 1, .b_shared = 1 };
+    if (op == OP_conv2d) w.m = pixels, w.k = v->c, w.n = v->o;
+    else if (op == OP_conv2d_dx) w.m = pixels, w.k = v->o, w.n = v->c, w.tb = 1;
+    else w.m = v->c, w.k = pixels, w.n = v->o, w.ta = 1;
+    return w;
+}
+
+double conv_work(const burin_node *n, struct dnn_work *w)
+{
+    struct conv v = conv_of_node(n);
+    *w = (struct dnn_work){ .kind = n->op == OP_conv2d      ? DNN_CONV
+                                    : n->op == OP_conv2d_dx ? DNN_CONV_DX
+                                                            : DNN_CONV_DW,
+                            .images = v.n,
+                            .h = v.h,
+                            .w = v.w,
+                            .c = v.c,
+                            .oh = v.oh,
+                            .ow = v.ow,
+                            .o = v.o,
+                            .kh = v.kh,
+                            .kw = v.kw,
+                            .stride = v.stride,
+                            .top = v.top,
+                            .left = v.left };
+    if (v.pointwise) *w = pointwise_work(&v, (enum op_code)n->op);
+    return conv_flops(&v);
 }

@@ -143,17 +143,39 @@ bool emit_gemm(struct emit *e, const struct gemm *g, uint64_t b_batch)
            (splits == 1 || emit_splitk_reduce(e, parts, g->m * g->n, splits));
 }
 
-bool emit_matmul(struct emit *e)
+/* *b_batch: elements from one B to the next. */
+static struct gemm gemm_of(const burin_node *n, uint64_t *b_batch)
 {
-    const burin_node *n = e->step->node;
     const burin_shape *a = &n->in[0]->shape, *b = &n->in[1]->shape;
     struct gemm g = { .batch = 1, .ta = n->at[0] != 0, .tb = n->at[1] != 0 };
     g.m = (uint64_t)a->dim[a->rank - (g.ta ? 1 : 2)];
     g.k = (uint64_t)a->dim[a->rank - (g.ta ? 2 : 1)];
     g.n = (uint64_t)b->dim[b->rank - (g.tb ? 2 : 1)];
     for (int i = 0; i < a->rank - 2; i++) g.batch *= (uint64_t)a->dim[i];
-    if (b->rank > 2) return emit_gemm(e, &g, g.n * g.k);
-    if (!g.ta) /* one tall product */
+    *b_batch = b->rank > 2 ? g.n * g.k : 0;
+    if (!*b_batch && !g.ta) /* one tall product */
         g.m *= g.batch, g.batch = 1;
-    return emit_gemm(e, &g, 0);
+    return g;
+}
+
+bool emit_matmul(struct emit *e)
+{
+    uint64_t b_batch;
+    struct gemm g = gemm_of(e->step->node, &b_batch);
+    return emit_gemm(e, &g, b_batch);
+}
+
+double matmul_work(const burin_node *n, struct dnn_work *w)
+{
+    uint64_t b_batch;
+    struct gemm g = gemm_of(n, &b_batch);
+    *w = (struct dnn_work){ .kind = DNN_PRODUCT,
+                            .batch = (uint32_t)g.batch,
+                            .m = (uint32_t)g.m,
+                            .n = (uint32_t)g.n,
+                            .k = (uint32_t)g.k,
+                            .ta = g.ta,
+                            .tb = g.tb,
+                            .b_shared = !b_batch };
+    return 2.0 * (double)g.batch * (double)g.m * (double)g.n * (double)g.k;
 }

@@ -35,6 +35,10 @@ bool emit_gemm_call(struct emit *e, const struct gemm_tile *t, enum gemm_kernel 
 /* Sums scratch of (products, splits, size) over the parts into the step's output, in order, and
  * applies the chain. */
 bool emit_splitk_reduce(struct emit *e, struct tensor_ref parts, uint64_t size, uint32_t splits);
+/* A product, a convolution or a gradient of one as work of the host; its multiply-adds times
+ * two. */
+double matmul_work(const burin_node *n, struct dnn_work *w);
+double conv_work(const burin_node *n, struct dnn_work *w);
 /* The whole step as one (batched) product; b_batch: elements from one B to the next. */
 bool emit_gemm(struct emit *e, const struct gemm *g, uint64_t b_batch);
 

@@ -9,7 +9,9 @@ static void fill_info(burin_info *out, const struct gpu_caps *c, const struct pl
 {
     static const char *const types[] = { "?", "discrete", "integrated", "cpu", "other", "null" };
     *out = (burin_info){ .type = types[c->type],
-                         .tier = t->tier == TIER_CPU ? "cpu" : "simd",
+                         .tier = t->host               ? "host"
+                                 : t->tier == TIER_CPU ? "cpu"
+                                                       : "simd",
                          .subgroup = c->subgroup,
                          .cores = c->cores,
                          .max_groups = t->max_groups,
@@ -27,6 +29,7 @@ static void fill_info(burin_info *out, const struct gpu_caps *c, const struct pl
     snprintf(out->driver, sizeof out->driver, "%s", c->driver);
     snprintf(out->uuid, sizeof out->uuid, "%s", c->uuid);
     snprintf(out->api, sizeof out->api, "%s", c->api);
+    if (t->host) snprintf(out->engine, sizeof out->engine, "%s", dnn_identity(t->host));
 }
 
 void burin_device_info(const burin_device *d, burin_info *out)
@@ -45,7 +48,9 @@ int burin_device_list(burin_info *out, int n)
     for (int i = 0; i < count && i < n; i++) {
         struct plan_target target;
         device_target(&target, &caps[i], NULL);
+        if (caps[i].type == GPU_TYPE_CPU) target.host = dnn_open();
         fill_info(&out[i], &caps[i], &target);
+        dnn_close(target.host);
     }
     mem_free(caps);
     return count;

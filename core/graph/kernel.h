@@ -7,21 +7,23 @@
 #define BURIN_KERNEL_H
 
 #include "graph/plan.h"
+#include "host/host.h"
 #include "shaders.h" /* generated: SHADER_matmul_cpu for shaders/matmul_cpu.comp */
 
 #define KERNEL_CHAIN_PUSH (4 * (CHAIN_IMMEDIATES + 3 * CHAIN_INPUTS)) /* bytes */
 
 struct kernel_call {
     enum shader shader;
-    struct tensor_ref bind[KERNEL_BINDINGS];
-    int n_bind;      /* own bindings; emit_call adds the chain's */
-    uint32_t writes; /* bit i: binding i is written */
+    struct tensor_ref bind[HOST_BINDINGS]; /* a shader has at most KERNEL_BINDINGS */
+    int n_bind;                            /* own bindings; emit_call adds the chain's */
+    uint32_t writes;                       /* bit i: binding i is written */
     uint32_t spec[KERNEL_SPEC_CHAIN - KERNEL_SPEC_OWN]; /* constants KERNEL_SPEC_OWN + i */
     int n_spec;
     uint32_t push[KERNEL_OWN_PUSH / 4]; /* floats by kernel_float */
     int n_push;
     uint32_t groups[3];
-    bool chained; /* the step's chain is applied by this call (its stored result) */
+    bool chained;                 /* the step's chain is applied by this call (its stored result) */
+    const struct host_work *host; /* instead of a shader */
     double flops;
     /* Filled by emit_call: all specialization constants and push words, the
      * step's types and chain included. */
@@ -38,6 +40,10 @@ struct emit {
     void *user;
     uint64_t workspace_used;
 };
+
+/* Emits the step: as work of the host where the device is one and has it, else by the row's emit
+ * function. */
+bool emit_step(struct emit *e);
 
 /* Scratch memory for this step, 256-byte aligned, f32. The planner runs every emit function
  * once with a `call` that drops its argument, to learn how much a step wants; so emit must ask

@@ -9,6 +9,7 @@
 
 #include "graph/graph.h"
 #include "graph/shader.h"
+#include "host/dnn.h"
 
 enum plan_tier { TIER_CPU = 1, TIER_SIMD };
 
@@ -20,6 +21,7 @@ struct plan_target { /* what kernels may assume; filled from the device or by a 
     uint64_t max_range;  /* bytes one binding may cover */
     uint32_t max_groups; /* workgroups per dimension */
     uint32_t max_shared; /* bytes of shared memory per workgroup */
+    struct dnn *host;    /* a library that computes on the same memory; NULL: none */
 };
 
 /* How an extra input of the chain is read for output element i: (i / div % mod) * row + i % row.

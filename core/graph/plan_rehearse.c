@@ -15,7 +15,7 @@ static bool rehearse_call(struct emit *e, const struct kernel_call *call)
     for (int i = 0; i < call->n_bind; i++) {
         const struct tensor_ref *b = &call->bind[i];
         char text[64];
-        if (b->bytes <= r->target->max_range) continue;
+        if (call->host || b->bytes <= r->target->max_range) continue;
         return fail("a tensor %s%s%s of %.1f MiB is more than the %.1f MiB that this device can "
                     "bind at once",
                     shape_text(&b->shape, text), b->var ? " of variable " : "",
@@ -34,7 +34,7 @@ static bool rehearse_step(struct burin_plan *p, const struct plan_target *target
     struct rehearsal r = { p, target, false };
     struct emit e = { .step = t, .target = target, .call = rehearse_call, .user = &r };
     const struct op_row *row = op_at((enum op_code)t->node->op);
-    bool ok = row->emit(&e);
+    bool ok = emit_step(&e);
     if (ok && t->chain.n_steps && !r.chained) ok = fail("the kernel has dropped its chain");
     t->workspace.bytes = e.workspace_used;
     if (ok) return true;

@@ -112,7 +112,7 @@ static bool record_step(burin_session *s, const struct plan_step *t, int poison)
     if (poison > 1 && !poison_results(s, t)) return false;
     struct emit e = { .step = t, .target = &s->device->target, .call = record_call, .user = s };
     const struct op_row *row = op_at((enum op_code)t->node->op);
-    if (!row->emit(&e)) return fail_prefix("session %s: %s", s->name, row->name);
+    if (!emit_step(&e)) return fail_prefix("session %s: %s", s->name, row->name);
     if (e.workspace_used != t->workspace.bytes)
         panic("%s wants %llu bytes of scratch, it was planned with %llu", row->name,
               (unsigned long long)e.workspace_used, (unsigned long long)t->workspace.bytes);

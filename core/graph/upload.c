@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * upload.c - weights on their way from a file to the device: transposed, converted and quantised
  * there, a piece at a time, so that the host holds nothing but the mapped file. A CPU driver's
- * memory is the host's: what keeps its type is transposed straight into it. */
+ * memory is the host's: what keeps its type, or becomes f32, is transposed straight into it. */
 #include "graph/device.h"
 #include "graph/kernel.h"
 
@@ -71,28 +71,35 @@ struct transpose {
 };
 
 /* Tiles of columns begin .. end - 1; see target() in shaders/upload.comp. */
-#define DEFINE_TRANSPOSE(name, type)                                                           \
-    static void name(void *user, int64_t begin, int64_t end)                                   \
-    {                                                                                          \
-        const struct transpose *x = user;                                                      \
-        const size_t outputs = x->u->outputs, inputs = x->u->inputs, taps = x->u->taps,        \
-                     columns = x->u->columns;                                                  \
-        for (size_t c0 = (size_t)begin * TILE; c0 < (size_t)end * TILE && c0 < columns;        \
-             c0 += TILE)                                                                       \
-            for (size_t o0 = 0; o0 < outputs; o0 += TILE) {                                    \
-                size_t c1 = c0 + TILE < columns ? c0 + TILE : columns,                         \
-                       n = outputs - o0 < TILE ? outputs - o0 : TILE;                          \
-                for (size_t c = c0; c < c1; c++) {                                             \
-                    const uint8_t *from =                                                      \
-                        (const uint8_t *)x->src + (o0 * columns + c) * sizeof(type);           \
-                    type *to = (type *)x->dst + (c % taps * inputs + c / taps) * outputs + o0; \
-                    for (size_t o = 0; o < n; o++)                                             \
-                        memcpy(to + o, from + o * columns * sizeof(type), sizeof(type));       \
-                }                                                                              \
-            }                                                                                  \
+#define DEFINE_TRANSPOSE(name, type, stored, move)                                                 \
+    static void name(void *user, int64_t begin, int64_t end)                                       \
+    {                                                                                              \
+        const struct transpose *x = user;                                                          \
+        const size_t outputs = x->u->outputs, inputs = x->u->inputs, taps = x->u->taps,            \
+                     columns = x->u->columns;                                                      \
+        for (size_t c0 = (size_t)begin * TILE; c0 < (size_t)end * TILE && c0 < columns;            \
+             c0 += TILE)                                                                           \
+            for (size_t o0 = 0; o0 < outputs; o0 += TILE) {                                        \
+                size_t c1 = c0 + TILE < columns ? c0 + TILE : columns,                             \
+                       n = outputs - o0 < TILE ? outputs - o0 : TILE;                              \
+                for (size_t c = c0; c < c1; c++) {                                                 \
+                    const uint8_t *from =                                                          \
+                        (const uint8_t *)x->src + (o0 * columns + c) * sizeof(type);               \
+                    stored *to = (stored *)x->dst + (c % taps * inputs + c / taps) * outputs + o0; \
+                    type tile[TILE];                                                               \
+                    for (size_t o = 0; o < n; o++)                                                 \
+                        memcpy(tile + o, from + o * columns * sizeof(type), sizeof(type));         \
+                    move(to, tile, n);                                                             \
+                }                                                                                  \
+            }                                                                                      \
     }
-DEFINE_TRANSPOSE(transpose_16, uint16_t)
-DEFINE_TRANSPOSE(transpose_32, uint32_t)
+#define MOVE(to, tile, n) memcpy(to, tile, (n) * sizeof *(tile))
+#define MOVE_F16(to, tile, n) host_load(HOST_F16, tile, 0, (int64_t)(n), to)
+#define MOVE_BF16(to, tile, n) host_load(HOST_BF16, tile, 0, (int64_t)(n), to)
+DEFINE_TRANSPOSE(transpose_16, uint16_t, uint16_t, MOVE)
+DEFINE_TRANSPOSE(transpose_32, uint32_t, uint32_t, MOVE)
+DEFINE_TRANSPOSE(transpose_f16, uint16_t, float, MOVE_F16)
+DEFINE_TRANSPOSE(transpose_bf16, uint16_t, float, MOVE_BF16)
 
 /* False when this is not for the host. The simd tier, forced on a CPU
  * driver, does as any GPU does. */
@@ -101,13 +108,18 @@ static bool transpose_on_host(const struct upload *u, const void *src)
     burin_device *d = u->var->device;
     uint64_t offset;
     struct gpu_buffer *b = var_memory(u->var, &offset);
-    void *dst = d->target.tier == TIER_CPU && u->dtype == u->var->dtype
+    bool kept = u->dtype == u->var->dtype, widened = u->var->dtype == BURIN_F32;
+    void *dst = d->target.tier == TIER_CPU && (kept || widened)
                     ? device_host_memory(d, b, offset, u->var->bytes)
                     : NULL;
     if (!dst) return false;
     struct transpose x = { u, src, dst };
     parallel((u->columns + TILE - 1) / TILE, 1 + (1 << 20) / ((int64_t)u->outputs * TILE),
-             u->dtype == BURIN_F32 ? transpose_32 : transpose_16, &x);
+             u->dtype == BURIN_F32   ? transpose_32
+             : kept                  ? transpose_16
+             : u->dtype == BURIN_F16 ? transpose_f16
+                                     : transpose_bf16,
+             &x);
     return true;
 }
 

@@ -26,11 +26,11 @@ static bool drop_call(struct emit *e, const struct kernel_call *call)
     return true;
 }
 
-static bool emit_step(burin_device *d, const struct plan_step *t,
+static bool emit_with(burin_device *d, const struct plan_step *t,
                       bool (*call)(struct emit *, const struct kernel_call *), uint64_t *workspace)
 {
     struct emit e = { .step = t, .target = &d->target, .call = call, .user = d };
-    bool ok = op_at((enum op_code)t->node->op)->emit(&e);
+    bool ok = emit_step(&e);
     if (workspace) *workspace = e.workspace_used;
     return ok;
 }
@@ -114,15 +114,15 @@ static const burin_node *first_of_unit(struct watch *w, const struct plan_step *
     for (int k = t->chain.own ? 1 : 0; k < n; k++) {
         struct plan_step s = shortened(t, k);
         uint64_t workspace = 0;
-        if (!emit_step(w->device, &s, drop_call, &workspace)) return NULL;
+        if (!emit_with(w->device, &s, drop_call, &workspace)) return NULL;
         if (workspace > t->workspace.bytes)
             continue; /* another kernel, for which there's no room */
-        if (!put_back(w, &t->out[0]) || !emit_step(w->device, &s, run_call, NULL)) return NULL;
+        if (!put_back(w, &t->out[0]) || !emit_with(w->device, &s, run_call, NULL)) return NULL;
         int finite = is_finite(w, &t->out[0]);
         if (finite < 0) return NULL;
         if (!finite) return k ? t->chain.step[k - 1].node : t->node;
     }
-    if (!put_back(w, &t->out[0]) || !emit_step(w->device, t, run_call, NULL) ||
+    if (!put_back(w, &t->out[0]) || !emit_with(w->device, t, run_call, NULL) ||
         is_finite(w, &t->out[0]) < 0)
         return NULL;
     return t->chain.step[n - 1].node;
@@ -166,7 +166,7 @@ static bool watch_step(struct watch *w, const struct plan_step *t, burin_finding
 {
     bool fused = t->chain.n_steps > (t->chain.own ? 1 : 0);
     if (fused && !read_tensor(w, &t->out[0], &w->before, &w->before_bytes)) return false;
-    if (!emit_step(w->device, t, run_call, NULL)) return false;
+    if (!emit_with(w->device, t, run_call, NULL)) return false;
     for (int i = 0; i < BURIN_MAX_PARTS; i++) {
         int finite = is_finite(w, &t->out[i]);
         if (finite < 0) return false;

@@ -66,6 +66,7 @@ static void push_info(lua_State *L, const burin_info *d)
     set_text(L, "api", d->api);
     set_text(L, "type", d->type);
     set_text(L, "tier", d->tier);
+    set_text(L, "engine", d->engine);
     set_bytes(L, "subgroup", d->subgroup);
     set_bytes(L, "cores", d->cores);
     set_bytes(L, "max_range", d->max_range);

@@ -32,6 +32,7 @@ static int open_device(void **state, const char *name, const char *tier)
 static int open_null(void **state) { return open_device(state, "null", NULL); }
 static int open_real(void **state) { return open_device(state, NULL, NULL); }
 static int open_simd(void **state) { return open_device(state, NULL, "simd"); }
+static int open_cpu(void **state) { return open_device(state, NULL, "cpu"); }
 
 static int close_device(void **state)
 {
@@ -494,7 +495,10 @@ static void test_info(void **state)
     bool null = !strcmp(info.type, "null");
     assert_int_equal(null, gpu_device_caps(device->gpu)->type == GPU_TYPE_NULL);
     assert_true(info.name[0] && info.driver[0] && info.storage16 && info.subgroup > 0);
-    assert_string_equal(info.tier, device->target.tier == TIER_CPU ? "cpu" : "simd");
+    assert_string_equal(info.tier, device->target.host               ? "host"
+                                   : device->target.tier == TIER_CPU ? "cpu"
+                                                                     : "simd");
+    assert_true(!info.engine[0] == !device->target.host);
     assert_true(info.max_range >= 128u << 20 && info.alignment >= 256 && info.max_shared);
     assert_true(info.allocated == gpu_device_allocated(device->gpu));
     assert_int_equal(info.allocations, gpu_device_allocations(device->gpu));
@@ -503,7 +507,7 @@ static void test_info(void **state)
     int n = null ? 0 : burin_device_list(list, COUNT_OF(list)), found = 0;
     for (int i = 0; i < n && i < COUNT_OF(list); i++) {
         found += !strcmp(list[i].uuid, info.uuid);
-        assert_true(!strcmp(list[i].tier, "cpu") == !strcmp(list[i].type, "cpu"));
+        assert_true(!strcmp(list[i].tier, "simd") == (strcmp(list[i].type, "cpu") != 0));
         assert_true(!list[i].allocated && !list[i].allocations);
     }
     assert_true(null || found);
@@ -520,6 +524,8 @@ static void test_broken_graph(void **state)
     burin_graph_destroy(g);
     assert_null(burin_device_create(&(burin_device_params){ .name = "null", .tier = "fast" }));
     expect_error("fast");
+    assert_null(burin_device_create(&(burin_device_params){ .name = "null", .tier = "host" }));
+    expect_error("not the host's");
 }
 
 static void test_validation(void **state)
@@ -540,10 +546,11 @@ int main(void)
         cmocka_unit_test(test_device_first) /* ends the device */
     const struct CMUnitTest null_tests[] = { TESTS }, real_tests[] = { TESTS };
     /* what a CPU driver's tier does on the host */
-    const struct CMUnitTest simd_tests[] = { cmocka_unit_test(test_packing),
+    const struct CMUnitTest tier_tests[] = { cmocka_unit_test(test_packing),
                                              cmocka_unit_test(test_upload),
                                              cmocka_unit_test(test_validation) };
     return cmocka_run_group_tests_name("null device", null_tests, open_null, close_device) +
            cmocka_run_group_tests_name("default device", real_tests, open_real, close_device) +
-           cmocka_run_group_tests_name("simd tier", simd_tests, open_simd, close_device);
+           cmocka_run_group_tests_name("simd tier", tier_tests, open_simd, close_device) +
+           cmocka_run_group_tests_name("cpu tier", tier_tests, open_cpu, close_device);
 }

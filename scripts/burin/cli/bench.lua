@@ -305,7 +305,8 @@ local order = { "gemm", "conv", "attention", "norm", "elementwise", "dispatch", 
 
 -- The device's first line, and what shares refer to.
 local function show_head(device, peak, rows)
-  core.write_stdout(("%s, kernels: %s\n"):format(device.name, device.tier))
+  core.write_stdout(("%s, kernels: %s%s\n"):format(device.name, device.tier,
+    device.engine ~= "" and " (" .. device.engine .. ")" or ""))
   core.write_stdout(peak and ("peak: %.1f GFLOP/s (%s), %.1f GB/s read, %d cores, both measured now\n"):format(
     peak.flops / 1e9, peak.kind, peak.bandwidth / 1e9, peak.cores)
       or "shares are of the device's own best result of this run\n")

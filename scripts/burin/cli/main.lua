@@ -12,7 +12,7 @@ local commands = { "train", "resume", "plan", "sample", "run", "inspect", "conve
 
 local common = {
   { "--device", "text", "part of a device name, its number, or 'null' (env BURIN_DEVICE)" },
-  { "--tier", "text", "force the kernel tier: cpu or simd" },
+  { "--tier", "text", "force the kernel tier: host, cpu or simd" },
   { "--validate", "flag", "run under the Vulkan validation layers" },
   { "--json", "flag", "machine-readable output on stdout, no progress" },
   { "--quiet", "flag", "errors only" },

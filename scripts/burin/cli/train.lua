@@ -26,17 +26,22 @@ local command = {
     .. "A second Ctrl-C ends at once.",
 }
 
-local function say_device()
+-- tier: asked for, or nil
+local function say_device(tier)
   local device = core.device()
+  local engine = device.engine ~= "" and " with " .. device.engine or ""
   local slow = device.type == "cpu" and ", which runs on the processor; see 'burin devices' for others" or ""
-  core.log("info", ("training on %s (%s)%s"):format(device.name, device.driver, slow))
+  core.log("info", ("training on %s (%s)%s%s"):format(device.name, device.driver, engine, slow))
+  if device.type == "cpu" and device.tier == "cpu" and not tier then
+    core.log("warn", "without oneDNN (package libdnnl2 or newer) a processor takes several times as long")
+  end
 end
 
 -- Shared with resume: runs and reports. o: as of Training:execute
 function command.execute(args, r, o)
   patience.begin(args, recipe.folder(r))
   args.open_device()
-  say_device()
+  say_device(args.tier)
   local training = loop.new(plans.prepare(r, o.resume or o.fork))
   local result = training:execute(o)
   if args.json then

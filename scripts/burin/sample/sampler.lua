@@ -178,8 +178,8 @@ end
 -- jobs: { { prompt =, negative =, seed =, steps =, guidance =, sampler = }, ... }. o: what jobs do not say themselves,
 -- and sigmas, spacing (samplers.points), image (u8, to begin with) and strength (0.75: the share of the steps done on
 -- it), sources (infotext.lua). Calls done(i, image, text) as each is ready (image: u8 tensor; text: A1111's
--- `parameters`); progress(step, steps), optional, after each denoising step. A picture depends on its own job alone,
--- not on what it is drawn together with.
+-- `parameters`); progress(step, steps), optional, after each denoising step. A picture depends on its own job and
+-- its place in a round of `batch`, not on what it is drawn together with.
 function Sampler:run(jobs, o, done, progress)
   local b, finished, total = self.batch, 0, 0
   local list = groups(self, jobs, o)

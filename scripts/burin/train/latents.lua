@@ -44,7 +44,7 @@ end
 function latents.fill(plan)
   local model, text, device = plan.model, plan.text, core.device()
   -- Other devices and types compute other bits: a cache that mixed them would make a run depend on earlier ones.
-  local how = table.concat({ plan.settings.precision, device.name, device.driver, device.tier }, "|")
+  local how = table.concat({ plan.settings.precision, device.name, device.driver, device.tier, device.engine }, "|")
   local vae_key = model:content_hash "vae" .. how
   local text_key = text:key(how)
   local items, kept, facts = plan.data.items, {}, {}

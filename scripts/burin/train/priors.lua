@@ -90,21 +90,38 @@ local function check_base(plan, base_key)
   end
 end
 
--- Draws what is missing. Each class image depends on its number alone, so a killed run makes just those that it still
--- lacks. base_key: of the base that draws them.
+-- The images to draw so that those that are missing come out as in a run that was never killed: a picture depends on
+-- its place in a round of `batch`, so whole rounds are drawn again. -> { { index =, path = nil: is there } ... }
+local function whole_rounds(missing, batch)
+  local rounds, last, list = {}, 0, {}
+  for _, one in ipairs(missing) do
+    local round = (one.index - 1) // batch
+    rounds[round], last = rounds[round] or {}, round
+    rounds[round][one.index] = one.path
+  end
+  for round = 0, last do
+    for index = round * batch + 1, rounds[round] and (round + 1) * batch or 0 do
+      list[#list + 1] = { index = index, path = rounds[round][index] }
+    end
+  end
+  return list
+end
+
+-- Draws what is missing. Each class image depends on its number alone, so a killed run makes what it still lacks.
+-- base_key: of the base that draws them.
 function priors.make(plan, base_key)
   check_base(plan, base_key)
   if #plan.missing == 0 then return end
   for _, m in ipairs(plan.missing) do
     core.make_dirs(m.folder)
     state.sweep(m.folder)
-    local jobs = {}
-    for i, one in ipairs(m.missing) do jobs[i] = { prompt = m.prior.prompt,
+    local jobs, list = {}, whole_rounds(m.missing, plan.prior_sampler.batch)
+    for i, one in ipairs(list) do jobs[i] = { prompt = m.prior.prompt,
       seed = plan.recipe.seed * 100003 + one.index } end
     local bar = progress.new("class images", #jobs)
     local how = { steps = m.prior.steps, guidance = m.prior.guidance, sampler = m.prior.sampler }
     plan.prior_sampler:run(jobs, how, function(i, image)
-      errors.guard("output", core.image_save, m.missing[i].path, image)
+      if list[i].path then errors.guard("output", core.image_save, list[i].path, image) end
       bar:update(i)
     end)
   end

@@ -11,7 +11,7 @@ local resuming = {}
 
 local function name_of_device()
   local device = core.device()
-  return device.name .. ", " .. device.driver
+  return ("%s, %s, %s"):format(device.name, device.driver, device.engine ~= "" and device.engine or device.tier)
 end
 
 -- { name = "1.0 0123456789abcdef" }: the plugins that there are, and which build of each.
