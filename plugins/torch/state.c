@@ -98,10 +98,17 @@ static void add_meta(struct pt_state *s, const struct pt_pickle *p, const struct
 
 /* ---- tensors --------------------------------------------------------------------------------- */
 
+/* The prefix below a dictionary whose name cannot be part of a tensor's. */
+static const char unnamed[] = "?";
+
 static bool add_tensor(struct pt_state *s, const struct pt_pickle *p, const char *prefix,
                        struct pt_slice key, uint32_t tensor)
 {
     const char *shown = pt_show_slice(p, key);
+    if (prefix == unnamed)
+        return pt_fail("%s: the tensor \"%s\" lies below a dictionary whose name is longer than %d "
+                       "bytes, has control characters or is not UTF-8",
+                       p->zip->path, shown, PT_NAME_MAX - 2);
     if (strlen(prefix) + key.n >= PT_NAME_MAX)
         return pt_fail("%s: the tensor \"%s%s\" has a name longer than %d bytes", p->zip->path,
                        prefix, shown, PT_NAME_MAX - 1);
@@ -130,13 +137,13 @@ static bool walk(struct pt_state *s, const struct pt_pickle *p, const struct pt_
                            p->zip->path);
         if (key->kind != PT_TEXT) continue;
         if (v->kind == PT_TENSOR && !add_tensor(s, p, prefix, key->text, v->tensor)) return false;
-        if (v->kind == PT_DICT && strlen(prefix) + key->text.n + 1 < PT_NAME_MAX &&
-            good_text(p, key->text, true)) {
-            char *deeper = text_of(p, prefix, key->text, ".");
-            bool ok = walk(s, p, v, deeper, steps);
-            pt_host->free(deeper);
-            if (!ok) return false;
-        }
+        if (v->kind != PT_DICT) continue;
+        bool named = prefix != unnamed && strlen(prefix) + key->text.n + 1 < PT_NAME_MAX &&
+                     good_text(p, key->text, true);
+        char *deeper = named ? text_of(p, prefix, key->text, ".") : NULL;
+        bool ok = walk(s, p, v, named ? deeper : unnamed, steps);
+        pt_host->free(deeper);
+        if (!ok) return false;
     }
     return true;
 }

@@ -200,6 +200,8 @@ static const struct pickle_case bad[] = {
     CASE("K13 list in itself", DICT(KEY("a") "]q\0h\0a"), "contains itself"),
     CASE("K13 dictionary in itself", BEGIN "}q\0" KEY("a") "h\0s.", "contains itself"),
     CASE("K13 through a tuple", BEGIN "}q\0" KEY("a") "h\0\x85s.", "contains itself"),
+    CASE("K13 tensor below what is no name", DICT(KEY("\1") "}" KEY("a") TENSOR "s"),
+         "below a dictionary"),
     CASE("K16 protocol 0", "(dp0\n.", "does not begin as a pickle of protocol 2"),
     CASE("K16 protocol 1", "}q\0.", "does not begin"),
     CASE("K16 said to be 1", "\x80\1}.", "protocol 1"),
