@@ -147,6 +147,8 @@ bool channel_send(int end, const void *message, size_t n, const int *files, int 
  * files: n_files descriptors for the caller to close, -1 where none came. What does not fit into
  * room is lost. */
 long channel_receive(int end, void *message, size_t room, int *files, int n_files);
+/* The same, and the message stays to be received. */
+long channel_peek(int end, void *message, size_t room);
 /* From now on this process can only compute: use memory, threads, and what is open. Opening files
  * is refused, or allowed for reading; whatever else it asks of the system ends it (SIGSYS).
  * false: this system has no such filters. */

@@ -41,6 +41,15 @@ bool channel_send(int end, const void *message, size_t n, const int *files, int 
     return sent == (ssize_t)n;
 }
 
+long channel_peek(int end, void *message, size_t room)
+{
+    struct iovec bytes = { message, room };
+    struct msghdr m = { .msg_iov = &bytes, .msg_iovlen = 1 };
+    ssize_t n;
+    while ((n = recvmsg(end, &m, MSG_PEEK)) < 0 && errno == EINTR) continue;
+    return n;
+}
+
 long channel_receive(int end, void *message, size_t room, int *files, int n_files)
 {
     union control control;

@@ -107,8 +107,10 @@ static _Noreturn void work(void)
 {
     static struct decoder_request q;
     int files[2];
-    while (channel_receive(CHANNEL, &q, sizeof q, files, 2) > 0) {
+    /* Which request it is is known before it is taken: one that is lost with us is asked again. */
+    while (channel_peek(CHANNEL, &q, sizeof q) > 0) {
         shared->serial = q.serial;
+        if (channel_receive(CHANNEL, &q, sizeof q, files, 2) <= 0) break;
         memset(&reply, 0, sizeof reply);
         limit_memory(q.memory);
         reply.ok = answer(&q, files);
