@@ -12,9 +12,6 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <pthread.h>
 
-#define TEXT(x) #x
-#define SONAME(major) "libdnnl.so." TEXT(major)
-
 /* clang-format off */
 #define SYMBOLS(X) \
     X(version) X(get_effective_cpu_isa) X(engine_create) X(engine_destroy) X(stream_create) \
@@ -54,7 +51,7 @@ static bool load_symbols(void)
      * which is half of the processor on a machine with other work; a thousand loses nothing on
      * an idle one. */
     setenv("GOMP_SPINCOUNT", "1000", 0);
-    library = dlopen(SONAME(DNNL_VERSION_MAJOR), RTLD_NOW | RTLD_LOCAL);
+    library = dlopen(BURIN_DNNL, RTLD_NOW | RTLD_LOCAL);
     if (!library) return fail("oneDNN cannot be opened: %s", dlerror());
     const struct {
         const char *name;
