@@ -19,14 +19,17 @@ uint64_t host_attention_scratch(const struct host_work *w)
     return 4 * thread_floats(w) * (uint64_t)dnn_threads();
 }
 
+struct rooms {
+    float *scores, *slopes, *own[4], *other[2];
+};
+
 struct task {
     const struct host_work *w;
     void *const *at;
+    uint64_t owners; /* rows of the side that owns the result */
+    /* A block of them, from row `first` of a head on. */
+    bool (*run)(const struct task *t, const struct rooms *room, uint64_t head, uint64_t first);
     bool failed;
-};
-
-struct rooms {
-    float *scores, *slopes, *own[4], *other[2];
 };
 
 static struct rooms rooms_of(const struct task *t)
@@ -41,13 +44,18 @@ static struct rooms rooms_of(const struct task *t)
     return r;
 }
 
+/* The element at which row `first` of a head begins, in a tensor of `rows` rows. */
+static uint64_t start_of(const struct host_work *w, uint64_t head, uint64_t rows, uint64_t first)
+{
+    return (head / w->heads * rows + first) * w->heads * w->d + head % w->heads * w->d;
+}
+
 /* Rows first .. first + n - 1 of a head of binding i, which has `rows` rows; f32, row by row. */
 static struct dnn_matrix block(const struct task *t, int i, uint64_t head, uint64_t rows,
                                uint64_t first, int64_t n, float *room)
 {
     const struct host_work *w = t->w;
-    const uint64_t width = (uint64_t)w->heads * w->d, batch = head / w->heads;
-    const uint64_t start = (batch * rows + first) * width + head % w->heads * w->d;
+    const uint64_t width = (uint64_t)w->heads * w->d, start = start_of(w, head, rows, first);
     if (w->type[i] == HOST_F32)
         return (struct dnn_matrix){ (const float *)t->at[i] + start, (int64_t)width, false };
     for (int64_t r = 0; r < n; r++)
@@ -60,8 +68,7 @@ static void store_block(const struct task *t, int i, uint64_t head, uint64_t row
                         int64_t n, const float *from)
 {
     const struct host_work *w = t->w;
-    const uint64_t width = (uint64_t)w->heads * w->d, batch = head / w->heads;
-    const uint64_t start = (batch * rows + first) * width + head % w->heads * w->d;
+    const uint64_t width = (uint64_t)w->heads * w->d, start = start_of(w, head, rows, first);
     for (int64_t r = 0; r < n; r++)
         host_store(w->type[i], t->at[i], start + (uint64_t)r * width, w->d,
                    from + (uint64_t)r * w->d);
@@ -75,11 +82,21 @@ static struct dnn_matrix across(struct dnn_matrix m)
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static void run_tasks(struct task *t, uint64_t owners,
-                      void (*run)(void *user, int64_t begin, int64_t end))
+static uint64_t blocks_of(const struct task *t) { return (t->owners + OWNED - 1) / OWNED; }
+
+static void run_blocks(void *user, int64_t begin, int64_t end)
 {
-    uint64_t blocks = (owners + OWNED - 1) / OWNED;
-    host_parallel((int64_t)(blocks * t->w->batch * t->w->heads), 1, run, t);
+    struct task *t = user;
+    const struct rooms room = rooms_of(t);
+    const uint64_t blocks = blocks_of(t);
+    for (uint64_t i = (uint64_t)begin; i < (uint64_t)end; i++)
+        if (!t->run(t, &room, i / blocks, i % blocks * OWNED)) t->failed = true;
+}
+
+static bool run_task(struct task t)
+{
+    host_parallel((int64_t)(blocks_of(&t) * t.w->batch * t.w->heads), 1, run_blocks, &t);
+    return !t.failed;
 }
 
 /* ---- forward --------------------------------------------------------------------------------- */
@@ -136,21 +153,9 @@ static bool forward(const struct task *t, const struct rooms *room, uint64_t hea
     return true;
 }
 
-static void forward_tasks(void *user, int64_t begin, int64_t end)
-{
-    struct task *t = user;
-    const struct rooms room = rooms_of(t);
-    const int64_t blocks = (t->w->n + OWNED - 1) / OWNED;
-    for (int64_t i = begin; i < end; i++)
-        if (!forward(t, &room, (uint64_t)(i / blocks), (uint64_t)(i % blocks) * OWNED))
-            t->failed = true;
-}
-
 bool host_attention(const struct host_work *w, void *const *at)
 {
-    struct task t = { .w = w, .at = at };
-    run_tasks(&t, w->n, forward_tasks);
-    return !t.failed;
+    return run_task((struct task){ w, at, w->n, forward, false });
 }
 
 /* ---- gradients ------------------------------------------------------------------------------- */
@@ -273,36 +278,12 @@ static bool gradient_of_keys(const struct task *t, const struct rooms *room, uin
     return true;
 }
 
-static void query_tasks(void *user, int64_t begin, int64_t end)
-{
-    struct task *t = user;
-    const struct rooms room = rooms_of(t);
-    const int64_t blocks = (t->w->n + OWNED - 1) / OWNED;
-    for (int64_t i = begin; i < end; i++)
-        if (!gradient_of_queries(t, &room, (uint64_t)(i / blocks), (uint64_t)(i % blocks) * OWNED))
-            t->failed = true;
-}
-
-static void key_tasks(void *user, int64_t begin, int64_t end)
-{
-    struct task *t = user;
-    const struct rooms room = rooms_of(t);
-    const int64_t blocks = (t->w->m + OWNED - 1) / OWNED;
-    for (int64_t i = begin; i < end; i++)
-        if (!gradient_of_keys(t, &room, (uint64_t)(i / blocks), (uint64_t)(i % blocks) * OWNED))
-            t->failed = true;
-}
-
 bool host_attention_dq(const struct host_work *w, void *const *at)
 {
-    struct task t = { .w = w, .at = at };
-    run_tasks(&t, w->n, query_tasks);
-    return !t.failed;
+    return run_task((struct task){ w, at, w->n, gradient_of_queries, false });
 }
 
 bool host_attention_dkv(const struct host_work *w, void *const *at)
 {
-    struct task t = { .w = w, .at = at };
-    run_tasks(&t, w->m, key_tasks);
-    return !t.failed;
+    return run_task((struct task){ w, at, w->m, gradient_of_keys, false });
 }

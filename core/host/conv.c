@@ -16,7 +16,6 @@ struct taps { /* the result (images, h, w, columns) as sums over a source (image
     int64_t top, left;      /* pixels of the border above and to the left */
     bool gradient;
     float *source, *result;
-    const float *weights;
 };
 
 static struct taps taps_of(const struct host_work *work)
@@ -96,7 +95,6 @@ bool host_conv_by_taps(const struct host_work *work, void *const *at, const floa
     const struct dnn_work *m = &work->matrix;
     struct taps t = taps_of(work);
     t.at = at;
-    t.weights = weights;
     t.source = room;
     t.result = room + source_floats(&t);
     host_parallel((int64_t)(t.images * t.height), 4, pad_rows, &t);

@@ -26,7 +26,7 @@ struct dnn_primitive;
 /* NULL with a recorded error where the library is not there. */
 struct dnn *dnn_open(void);
 void dnn_close(struct dnn *d);
-/* "oneDNN 2.6.3, 2 threads, AVX2": what the bits of its results depend on. */
+/* "oneDNN 2.6.3, AVX2, 2 threads": what the bits of its results depend on. */
 const char *dnn_identity(const struct dnn *d);
 
 /* The library's threads, which our kernels use as well: two pools would wait for each other.

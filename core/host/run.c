@@ -6,22 +6,23 @@
 struct loop {
     void (*run)(void *user, int64_t begin, int64_t end);
     void *user;
-    int64_t n, parts;
+    int64_t n, parts, next; /* next: counted up by all threads */
 };
 
-static void run_part(void *loop)
+/* The system may give fewer threads than were asked for: whoever is free takes the next part. */
+static void run_parts(void *loop)
 {
-    const struct loop *l = loop;
-    int64_t p = dnn_thread();
-    if (p < l->parts) l->run(l->user, l->n * p / l->parts, l->n * (p + 1) / l->parts);
+    struct loop *l = loop;
+    for (int64_t p; (p = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED)) < l->parts;)
+        l->run(l->user, l->n * p / l->parts, l->n * (p + 1) / l->parts);
 }
 
 void host_parallel(int64_t n, int64_t least, void (*run)(void *user, int64_t begin, int64_t end),
                    void *user)
 {
-    struct loop l = { run, user, n, n / (least > 0 ? least : 1) };
+    struct loop l = { run, user, n, n / (least > 0 ? least : 1), 0 };
     if (l.parts > dnn_threads()) l.parts = dnn_threads();
-    if (l.parts > 1) dnn_parallel((int)l.parts, run_part, &l);
+    if (l.parts > 1) dnn_parallel((int)l.parts, run_parts, &l);
     else if (n > 0) run(user, 0, n);
 }
 
@@ -73,12 +74,12 @@ const float *host_load(int type, const void *at, uint64_t first, int64_t n, floa
     return room;
 }
 
-VERSIONS static void store_f16(const float *from, int64_t n, uint16_t *to)
+static void store_f16(const float *from, int64_t n, uint16_t *to)
 {
     for (int64_t i = 0; i < n; i++) to[i] = f32_to_f16(from[i]);
 }
 
-VERSIONS static void store_bf16(const float *from, int64_t n, uint16_t *to)
+static void store_bf16(const float *from, int64_t n, uint16_t *to)
 {
     for (int64_t i = 0; i < n; i++) to[i] = f32_to_bf16(from[i]);
 }
