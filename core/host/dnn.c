@@ -41,6 +41,7 @@ static struct {
     /* of the OpenMP runtime that it brings, GCC's: what compiled parallel regions call */
     void (*parallel)(void (*run)(void *user), void *user, unsigned threads, unsigned flags);
     int (*threads)(void), (*thread)(void);
+    void (*set_threads)(int), (*set_dynamic)(int);
 } lib;
 
 static bool load_symbols(void)
@@ -63,6 +64,8 @@ static bool load_symbols(void)
             { "GOMP_parallel", (void **)&lib.parallel },
         { "omp_get_max_threads", (void **)&lib.threads },
         { "omp_get_thread_num", (void **)&lib.thread },
+        { "omp_set_num_threads", (void **)&lib.set_threads },
+        { "omp_set_dynamic", (void **)&lib.set_dynamic },
     };
     for (int i = 0; i < COUNT_OF(symbols); i++) {
         *symbols[i].at = dlsym(library, symbols[i].name);
@@ -383,9 +386,22 @@ void dnn_parallel(int threads, void (*run)(void *user), void *user)
     lib.parallel(run, user, (unsigned)threads, 0);
 }
 
+static void count_thread(void *threads) { __atomic_fetch_add((int *)threads, 1, __ATOMIC_RELAXED); }
+
+/* The library leaves work out where a region gets fewer threads than it counts on, as under
+ * OMP_THREAD_LIMIT: it is to count on what there is. */
+static void settle_threads(void)
+{
+    int given = 0;
+    lib.set_dynamic(0);
+    dnn_parallel(dnn_threads(), count_thread, &given);
+    lib.set_threads(given);
+}
+
 struct dnn *dnn_open(void)
 {
     if (!load_library()) return NULL;
+    settle_threads();
     struct dnn *d = mem_alloc(sizeof *d);
     bool ok =
         check(lib.engine_create(&d->engine, dnnl_cpu, 0), "start") &&
